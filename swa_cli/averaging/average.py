@@ -1,0 +1,80 @@
+"""Plan to file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from swa_cli.averaging.plan import AveragePlan
+from swa_cli.averaging.stream import stream_average
+from swa_cli.checkpoints import Checkpoint, Provenance, Source, to_metadata, write_safetensors
+from swa_cli.errors import UsageError
+from swa_cli.files import check_output, publish
+from swa_cli.progress import Track, silent
+
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AverageResult:
+    """What was written where, and from what."""
+
+    path: Path
+    sources: tuple[Checkpoint, ...]
+    has_bn_statistics: bool
+
+    @property
+    def n_averaged(self) -> int:
+        return len(self.sources)
+
+
+def check_average_output(output: Path, *, overwrite: bool) -> None:
+    """Find out before the work starts whether the average can be written to ``output``.
+
+    Raises:
+        UsageError: ``output`` does not end in ``.safetensors``.
+        OutputError: as `swa_cli.files.check_output`.
+    """
+    if output.suffix != ".safetensors":
+        msg = f"{output}: the average is written as safetensors. Give the output a name ending in .safetensors."
+        raise UsageError(msg)
+    check_output(output, overwrite=overwrite)
+
+
+def average(
+    plan: AveragePlan,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    allow_nonfinite: bool = False,
+    device: torch.device = _CPU,
+    track: Track = silent,
+) -> AverageResult:
+    """Carry out ``plan`` and publish the average as one safetensors file.
+
+    The mean is that of Izmailov et al. 2018 (arXiv:1803.05407), equal weights, over every floating tensor,
+    buffers included; BatchNorm statistics are therefore averages until they are recomputed, and the metadata
+    says so.
+
+    Args:
+        overwrite: replace an existing ``output``.
+        allow_nonfinite: average NaN and infinity like any number.
+
+    Raises:
+        OutputError: ``output`` exists, or cannot be written; nothing is left behind.
+        NonFiniteError, MismatchError, CheckpointError: as `stream_average`; nothing is left behind.
+    """
+    check_average_output(output, overwrite=overwrite)
+    provenance = Provenance(
+        n_averaged=len(plan.sources),
+        sources=tuple(Source(name=source.path.name, step=source.step) for source in plan.sources),
+        bn_statistics="averaged" if plan.has_bn_statistics else "none",
+    )
+    specs = {tensor.name: tensor.spec for tensor in plan.tensors}
+    with (
+        track("averaging", total=plan.bytes_to_read, unit="bytes") as advance,
+        publish(output, overwrite=overwrite) as stream,
+    ):
+        chunks = stream_average(plan, device=device, allow_nonfinite=allow_nonfinite, advance=advance)
+        write_safetensors(stream, specs, chunks, to_metadata(provenance))
+    return AverageResult(path=output, sources=plan.sources, has_bn_statistics=plan.has_bn_statistics)

@@ -1,0 +1,23 @@
+"""Checkpoints on disk: found, put in order, opened lazily, written."""
+
+from swa_cli.checkpoints.discovery import Run, find_checkpoints
+from swa_cli.checkpoints.opening import open_checkpoint
+from swa_cli.checkpoints.provenance import BnUpdate, Provenance, Source, read_provenance, to_metadata
+from swa_cli.checkpoints.safetensors_file import file_order, write_safetensors
+from swa_cli.checkpoints.stored import Checkpoint, StoredTensor, TensorSpec
+
+__all__ = [
+    "BnUpdate",
+    "Checkpoint",
+    "Provenance",
+    "Run",
+    "Source",
+    "StoredTensor",
+    "TensorSpec",
+    "file_order",
+    "find_checkpoints",
+    "open_checkpoint",
+    "read_provenance",
+    "to_metadata",
+    "write_safetensors",
+]

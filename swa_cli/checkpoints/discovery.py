@@ -1,0 +1,146 @@
+"""From what the user typed to the checkpoints of a run, in the order of training."""
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from swa_cli.checkpoints.opening import open_checkpoint
+from swa_cli.checkpoints.provenance import read_provenance
+from swa_cli.checkpoints.steps import in_order_of_steps, natural_key, step_in_name
+from swa_cli.checkpoints.stored import Checkpoint
+from swa_cli.errors import SourceError
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".pth.tar")
+
+# What the Hugging Face Trainer leaves beside a checkpoint; never a model.
+_SIDE_FILES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The checkpoints of a run, oldest first, how they were ordered, and what the user should know."""
+
+    checkpoints: tuple[Checkpoint, ...]
+    ordered_by: str
+    notices: tuple[str, ...]
+
+
+def find_checkpoints(sources: Sequence[Path], *, key: str | None = None, last: int | None = None) -> Run:
+    """Open every checkpoint that ``sources`` name and sort them by step.
+
+    Args:
+        sources: files, directories (searched for `SUFFIXES`; one level down if they hold none themselves) and
+            glob patterns.
+        key: dotted key of the state_dict in torch files.
+        last: keep only the newest so many.
+
+    Raises:
+        SourceError: a source that does not exist, a pattern that matches nothing, a directory without
+            checkpoints, or fewer checkpoints than ``last``.
+        CheckpointError: a file that cannot be read.
+    """
+    notices: list[str] = []
+    checkpoints = [open_checkpoint(path, key=key) for path in _without_repeats(_named_paths(sources), notices)]
+    checkpoints = _without_own_outputs(checkpoints, sources, notices)
+    ordered, ordered_by = in_order_of_steps(checkpoints)
+    if ordered_by == "name" and len(ordered) > 1:
+        notices.append("no steps could be told apart, from the contents or the names: ordered by name.")
+    if last is not None:
+        if last > len(ordered):
+            msg = f"--last {last}: there are only {len(ordered)} checkpoints in {_join(sources)}."
+            raise SourceError(msg)
+        ordered = ordered[-last:]
+    if key is None:
+        notices += _alternatives(ordered)
+    return Run(checkpoints=ordered, ordered_by=ordered_by, notices=tuple(notices))
+
+
+def _named_paths(sources: Sequence[Path]) -> list[Path]:
+    paths: list[Path] = []
+    for source in sources:
+        if source.is_dir():
+            paths += _in_directory(source)
+        elif source.exists():
+            paths.append(source)
+        elif glob.has_magic(str(source)):
+            matches = [Path(match) for match in glob.glob(str(source), recursive=True)]  # noqa: PTH207
+            if not matches:
+                msg = f"no file matches {source}. Check the pattern, and that the shell left it as it is."
+                raise SourceError(msg)
+            for match in sorted(matches, key=natural_key):
+                paths += _in_directory(match) if match.is_dir() else [match]
+        else:
+            msg = f"no such file or directory: {source}. Name a checkpoint, a directory of them, or a pattern."
+            raise SourceError(msg)
+    return paths
+
+
+def _in_directory(folder: Path) -> list[Path]:
+    try:
+        found = _checkpoint_files(folder)
+        if not found:
+            below = sorted((path for path in folder.iterdir() if path.is_dir()), key=natural_key)
+            found = [path for child in below for path in _checkpoint_files(child)]
+    except OSError as error:
+        msg = f"cannot read the directory {error.filename or folder}: {error.strerror or error}."
+        raise SourceError(msg) from error
+    if not found:
+        msg = (
+            f"no checkpoints in {folder}, nor one level below: looked for files ending in {', '.join(SUFFIXES)}. "
+            "Name the directory that holds them, or the files."
+        )
+        raise SourceError(msg)
+    return found
+
+
+def _checkpoint_files(folder: Path) -> list[Path]:
+    files = [
+        path
+        for path in folder.iterdir()
+        if path.name.endswith(SUFFIXES)
+        and not path.name.startswith(".")
+        and not any(fnmatch(path.name, pattern) for pattern in _SIDE_FILES)
+        and path.is_file()
+    ]
+    return sorted(files, key=natural_key)
+
+
+def _without_repeats(paths: Sequence[Path], notices: list[str]) -> list[Path]:
+    """Each file once, however often it is named, linked or hard-linked (`last.ckpt`, `model_best.pth.tar`)."""
+    kept: dict[tuple[int, int], Path] = {}
+    # Of several names of one file, the one kept is a real file's, and tells a step.
+    for path in sorted(set(paths), key=lambda path: (path.is_symlink(), step_in_name(path) is None, natural_key(path))):
+        status = path.stat()
+        first = kept.setdefault((status.st_dev, status.st_ino), path)
+        if first is not path:
+            notices.append(f"{path} is the same file as {first}: counted once.")
+    return list(kept.values())
+
+
+def _without_own_outputs(
+    checkpoints: Sequence[Checkpoint], sources: Sequence[Path], notices: list[str]
+) -> list[Checkpoint]:
+    """Leave out averages that an earlier run wrote into the directory, unless they are named themselves."""
+    kept: list[Checkpoint] = []
+    for checkpoint in checkpoints:
+        if read_provenance(checkpoint.metadata) is None or checkpoint.path in sources:
+            kept.append(checkpoint)
+        else:
+            notices.append(f"{checkpoint.path} was written by swa-cli: left out, since it was not named itself.")
+    if not kept:
+        msg = f"no checkpoints in {_join(sources)} but averages that swa-cli wrote. Name them to average averages."
+        raise SourceError(msg)
+    return kept
+
+
+def _alternatives(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    names = sorted({name for checkpoint in checkpoints for name in checkpoint.alternatives})
+    if not names:
+        return []
+    return [f"the files hold other weights too, left out: {', '.join(names)}. To use those: --key {names[0]}."]
+
+
+def _join(sources: Sequence[Path]) -> str:
+    return ", ".join(str(source) for source in sources)

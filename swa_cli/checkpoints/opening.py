@@ -1,0 +1,51 @@
+"""Opening one file: the container is told by its bytes, not by its name."""
+
+from pathlib import Path
+
+from swa_cli.checkpoints.safetensors_file import looks_like_safetensors, open_safetensors
+from swa_cli.checkpoints.stored import Checkpoint
+from swa_cli.checkpoints.torch_file import LEGACY_MAGIC, ZIP_MAGIC, open_torch
+from swa_cli.errors import CheckpointError
+
+_HEAD = 64
+
+
+def open_checkpoint(path: Path, *, key: str | None = None) -> Checkpoint:
+    """Read the header of a safetensors or torch file; no tensor is read.
+
+    Args:
+        key: dotted key of the state_dict in a torch file that holds several.
+
+    Raises:
+        CheckpointError: not a checkpoint, truncated, or refused; the message says what was found.
+    """
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD)
+    except OSError as error:
+        msg = f"{path}: cannot be read: {error.strerror or error}."
+        raise CheckpointError(msg) from error
+    if head.startswith(ZIP_MAGIC):
+        return open_torch(path, key=key)
+    if looks_like_safetensors(head):
+        if key is not None:
+            msg = f"{path}: a safetensors file is flat and has no key {key!r}; leave out --key."
+            raise CheckpointError(msg)
+        return open_safetensors(path)
+    raise CheckpointError(f"{path}: {_what_it_is(head)}")
+
+
+def _what_it_is(head: bytes) -> str:
+    if not head:
+        return "the file is empty. Its writing was probably cut short; remove it or save it again."
+    if head.startswith(LEGACY_MAGIC):
+        return (
+            "saved in torch's old format (before 1.6), which cannot be streamed. Convert it once: "
+            "torch.save(torch.load(path, map_location='cpu', weights_only=True), path)."
+        )
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file itself. Fetch it with git lfs pull."
+    return (
+        f"neither safetensors nor a torch checkpoint (it starts with {head[:8]!r}). It may be damaged, or not a "
+        "checkpoint at all; leave it out."
+    )

@@ -1,0 +1,60 @@
+"""What swa-cli records in the metadata of the files it writes."""
+
+import json
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from swa_cli import __version__
+
+KEY = "swa_cli"
+BnStatistics = Literal["none", "averaged", "recomputed"]
+
+
+class Source(BaseModel):
+    """One checkpoint that went into an average."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    step: int | None
+
+
+class BnUpdate(BaseModel):
+    """How BatchNorm statistics were recomputed: on which data, on how much of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    data: str
+    n_samples: int
+    n_batches: int
+
+
+class Provenance(BaseModel):
+    """The record, stored as JSON under the key ``swa_cli`` of the safetensors metadata."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tool_version: str = __version__
+    n_averaged: int
+    sources: tuple[Source, ...]
+    bn_statistics: BnStatistics
+    bn_update: BnUpdate | None = None
+
+
+def to_metadata(provenance: Provenance) -> dict[str, str]:
+    """Safetensors metadata; ``format`` is what Hugging Face's loaders look for."""
+    return {"format": "pt", KEY: provenance.model_dump_json(exclude_none=False)}
+
+
+def read_provenance(metadata: Mapping[str, str]) -> Provenance | None:
+    """The record of a file that swa-cli wrote, or None for any other file."""
+    text = metadata.get(KEY)
+    if text is None:
+        return None
+    try:
+        return Provenance.model_validate(json.loads(text))
+    except (json.JSONDecodeError, ValidationError):
+        return None

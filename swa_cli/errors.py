@@ -1,0 +1,78 @@
+"""Every error that swa_cli raises on purpose.
+
+::
+
+    SwaError                  exit code 1
+     +- UsageError            exit code 2: flags or a configuration that make no sense together
+     |   +- ConfigError       exit code 2: a configuration file that cannot be understood
+     +- SourceError           no checkpoints where they were looked for
+     +- CheckpointError       one file that cannot be read as a checkpoint
+     +- MismatchError         checkpoints, or a checkpoint and a model, that do not fit together
+     +- NonFiniteError        NaN or infinity where a number was needed
+     +- OutputError           a file that cannot be written
+     +- DeviceError           a device that is not there
+     +- UserCodeError         the user's model, data module or task failed or is not what was expected
+     +- DataError             a batch, label or output that does not fit the task
+
+A message names the file and the tensor, what was expected, what was found and what to do.
+"""
+
+from collections.abc import Sequence
+
+LISTED = 10  # an error that lists things names this many, then counts the rest
+
+
+class SwaError(Exception):
+    """Base of all errors whose message is meant for the user."""
+
+    exit_code = 1
+
+
+class UsageError(SwaError):
+    """Options that contradict each other, or one that is missing."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A configuration file with an unknown key or a value of the wrong kind."""
+
+
+class SourceError(SwaError):
+    """No such file or directory, or one without checkpoints."""
+
+
+class CheckpointError(SwaError):
+    """A file that is truncated, of an unknown kind, or refused."""
+
+
+class MismatchError(SwaError):
+    """Keys, shapes, dtypes or integer values that differ where they must agree."""
+
+
+class NonFiniteError(SwaError):
+    """NaN or infinity in a checkpoint, a batch or an output."""
+
+
+class OutputError(SwaError):
+    """An output that exists, cannot be written, or does not fit on the disk."""
+
+
+class DeviceError(SwaError):
+    """A device that torch does not see."""
+
+
+class UserCodeError(SwaError):
+    """A model, data module or batch splitter that cannot be imported, called or used."""
+
+
+class DataError(SwaError):
+    """Data that does not fit the task: an empty loader, labels out of range, logits of a wrong shape."""
+
+
+def listing(lines: Sequence[str]) -> str:
+    """The first ten lines, each on a line of its own and indented, then how many more there are."""
+    shown = [f"  {line}" for line in lines[:LISTED]]
+    if len(lines) > LISTED:
+        shown.append(f"  … and {len(lines) - LISTED} more")
+    return "\n".join(shown)

@@ -1,0 +1,82 @@
+"""Publishing a file: whole or not at all."""
+
+import errno
+import os
+import secrets
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from swa_cli.errors import OutputError
+
+
+def check_output(target: Path, *, overwrite: bool) -> None:
+    """Find out before the work starts whether ``target`` could be published.
+
+    Raises:
+        OutputError: ``target`` exists and ``overwrite`` is false, is not a regular file, or its folder is
+            missing or not writable.
+    """
+    folder = target.parent
+    if not folder.is_dir():
+        msg = f"cannot write {target}: there is no directory {folder}. Make it first, or name another output."
+        raise OutputError(msg)
+    if target.exists() and not target.is_file():
+        kind = "a directory" if target.is_dir() else "not a regular file"
+        msg = f"cannot write {target}: it is {kind}. Name a file to be written."
+        raise OutputError(msg)
+    if target.exists() and not overwrite:
+        msg = f"{target} exists already. Name another output, or replace it with --force."
+        raise OutputError(msg)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        msg = f"cannot write {target}: no permission to write in {folder}."
+        raise OutputError(msg)
+
+
+@contextmanager
+def publish(target: Path, *, overwrite: bool) -> Generator[BinaryIO]:
+    """Write ``target`` so that at any moment it is either absent, the old file whole, or the new one whole.
+
+    The body writes to a hidden temporary file in the same folder; it is synced and renamed over ``target``
+    when the body ends, and removed when the body raises anything, KeyboardInterrupt included. Permissions are
+    those of the umask.
+
+    Raises:
+        OutputError: as `check_output`; also when a write fails (a full disk, a quota).
+    """
+    check_output(target, overwrite=overwrite)
+    target = target.resolve()  # through a symbolic link to the file it names, as an in-place edit would go
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        # O_EXCL with mode 0o666: the umask and default ACLs decide, as for any file a program makes.
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            check_output(target, overwrite=overwrite)
+            temporary.replace(target)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise OutputError(_explain(error, target)) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _explain(error: OSError, target: Path) -> str:
+    reason = error.strerror or str(error)
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return f"cannot write {target}: {reason}. Nothing was left behind; free some space or name another place."
+    return f"cannot write {target}: {reason}. Nothing was left behind."
