@@ -1,0 +1,163 @@
+"""One YAML file, or flags, or flags over a file, to one frozen configuration."""
+
+from collections.abc import Mapping
+from dataclasses import field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import yaml
+from pydantic import ConfigDict, PositiveInt, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from swa_cli.errors import ConfigError
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class TargetConfig:
+    """What to import and with which keyword arguments to call it (Lightning's form)."""
+
+    class_path: str
+    init_args: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class AverageConfig:
+    """``average:``"""
+
+    sources: tuple[Path, ...] = ()
+    output: Path | None = None
+    last: PositiveInt | None = None
+    key: str | None = None
+    dtype: Literal["float64", "float32", "float16", "bfloat16"] | None = None
+    device: str = "auto"
+    allow_nonfinite: bool = False
+    force: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class BnUpdateConfig:
+    """``bn_update:``"""
+
+    input: Path | None = None
+    output: Path | None = None
+    num_batches: PositiveInt | None = None
+    device: str = "auto"
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class EvalConfig:
+    """``eval:``"""
+
+    checkpoints: tuple[Path, ...] = ()
+    swa: Path | None = None
+    last: PositiveInt | None = None
+    key: str | None = None
+    split: Literal["test", "val", "train"] | None = None
+    compare_ensemble: bool = False
+    json: str | None = None
+    device: str = "auto"
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Config:
+    """All of it: model, data module, and a section for each command."""
+
+    model: TargetConfig | None = None
+    data: TargetConfig | None = None
+    average: AverageConfig = field(default_factory=AverageConfig)
+    bn_update: BnUpdateConfig = field(default_factory=BnUpdateConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+
+def load_config(path: Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Config:
+    """Read a configuration and put ``overrides`` over it.
+
+    A path in the file means what the same flag would mean: it is relative to the current folder. The exception is
+    code that ships beside the file: the ``file.py`` of a ``class_path`` is looked for beside the configuration
+    first.
+
+    Args:
+        path: a YAML file; without one the defaults are used.
+        overrides: for each section, the values that were given as flags; None means not given.
+
+    Raises:
+        ConfigError: no such file, not YAML, an unknown key (the nearest known one is named), a wrong value.
+    """
+    contents = _read(path) if path else {}
+    for section, values in (overrides or {}).items():
+        given = {name: value for name, value in values.items() if value is not None}
+        if given:
+            contents[section] = _override(section, contents.get(section), given)
+    where = f"{path}: " if path else ""
+    try:
+        return TypeAdapter(Config).validate_python(contents)
+    except ValidationError as error:
+        msg = "\n".join(f"{where}{_explain(dict(problem))}" for problem in error.errors())
+        raise ConfigError(msg) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        contents = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        msg = f"cannot read the configuration {path}: {error.strerror or error}."
+        raise ConfigError(msg) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        msg = f"{path} is not YAML: {' '.join(str(error).split())}"
+        raise ConfigError(msg) from error
+    if contents is None:
+        return {}
+    if not isinstance(contents, dict):
+        msg = f"{path}: expected a mapping with {', '.join(_known(()))}, found {type(contents).__name__}."
+        raise ConfigError(msg)
+    config = cast("dict[str, Any]", contents)
+    for section in ("model", "data"):
+        _find_code(config.get(section), path.parent)
+    return config
+
+
+def _find_code(target: object, folder: Path) -> None:
+    if not isinstance(target, dict):
+        return
+    mapping = cast("dict[str, Any]", target)
+    class_path = mapping.get("class_path")
+    if isinstance(class_path, str) and ".py:" in class_path and (folder / class_path.rpartition(":")[0]).is_file():
+        mapping["class_path"] = str(folder / class_path)
+
+
+def _override(section: str, current: object, given: dict[str, Any]) -> object:
+    if not isinstance(current, dict):
+        return given if current is None else current  # a section that is no mapping is refused later
+    merged = {**cast("dict[str, Any]", current), **given}
+    if section in {"model", "data"} and "class_path" not in given and "init_args" in given:
+        merged["init_args"] = {**(cast("dict[str, Any]", current).get("init_args") or {}), **given["init_args"]}
+    elif section in {"model", "data"} and "init_args" not in given:
+        merged["init_args"] = {}  # the file's arguments belong to the class that the flag replaced
+    return merged
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    location = tuple(str(part) for part in problem["loc"])
+    name = ".".join(location)
+    if problem["type"] == "unexpected_keyword_argument":
+        known = _known(location[:-1])
+        near = get_close_matches(location[-1], known, n=1, cutoff=0.0)
+        return f"unknown key {name!r}. Did you mean {near[0]!r}? Known here: {', '.join(known)}."
+    found = problem["input"]
+    if problem["type"] == "missing":
+        return f"{name} is missing. Add it to the section."
+    return f"{name}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, found {found!r}."
+
+
+def _known(section: tuple[str, ...]) -> list[str]:
+    owner: Any = Config
+    for part in section:
+        kinds = {"model": TargetConfig, "data": TargetConfig, "average": AverageConfig}
+        owner = {**kinds, "bn_update": BnUpdateConfig, "eval": EvalConfig}.get(part, owner)
+    return list(owner.__dataclass_fields__)

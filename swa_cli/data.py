@@ -1,0 +1,122 @@
+"""The user's data module: built, set up, and asked for the loader of a split.
+
+Duck-typed on Lightning's ``LightningDataModule``, which works as it is; Lightning itself is not needed.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import Any, Literal, cast
+
+from swa_cli.errors import DataError, UserCodeError
+from swa_cli.targets import call_target
+from swa_cli.user_code import user_code
+
+Split = Literal["train", "val", "test"]
+
+# What Lightning's Trainer calls before it asks for a loader. `fit` prepares validation data too.
+_STAGES: Mapping[Split, str] = {"train": "fit", "val": "fit", "test": "test"}
+
+
+def build_data_module(target: str, arguments: Mapping[str, Any]) -> object:
+    """Call the class or function that ``target`` names.
+
+    Raises:
+        UserCodeError: it cannot be imported or called.
+    """
+    return call_target(target, arguments, what="data module")
+
+
+def choose_split(module: object) -> Split:
+    """``test`` where the module has test data, else ``val``.
+
+    Raises:
+        UserCodeError: it has neither.
+    """
+    if _implements(module, "test_dataloader"):
+        return "test"
+    if _implements(module, "val_dataloader"):
+        return "val"
+    msg = (
+        f"data module {_name(module)} has neither test_dataloader() nor val_dataloader(); evaluation needs one of "
+        "them. Define one, or name another split with --split."
+    )
+    raise UserCodeError(msg)
+
+
+def batches_of(module: object, split: Split) -> Iterable[Any]:
+    """Set the module up and return its loader for ``split``.
+
+    Raises:
+        UserCodeError: the loader is not defined, or the module's own code fails.
+    """
+    method = f"{split}_dataloader"
+    if not _implements(module, method):
+        msg = f"data module {_name(module)} has no {method}(), which is needed here. Define it: it returns a DataLoader."
+        raise UserCodeError(msg)
+    _call_if_there(module, "prepare_data")
+    _call_if_there(module, "setup", _STAGES[split])
+    with user_code(f"{_name(module)}.{method}()"):
+        loader = getattr(module, method)()
+    if isinstance(loader, (list, tuple, dict)) or not isinstance(loader, Iterable):
+        msg = (
+            f"{_name(module)}.{method}() gave a {type(loader).__name__}, expected one iterable of batches "
+            "(a torch DataLoader)."
+        )
+        raise UserCodeError(msg)
+    return cast("Iterable[Any]", loader)
+
+
+def splitter_of(module: object) -> Callable[[Any], object] | None:
+    """The module's own ``split_batch(batch) -> (args, kwargs, target)``, if it defines one."""
+    method = getattr(module, "split_batch", None)
+    return cast("Callable[[Any], object]", method) if callable(method) else None
+
+
+def iterate(loader: Iterable[Any]) -> Generator[Any]:
+    """The batches of a user's loader; whatever it raises becomes one error that names the batch.
+
+    Raises:
+        UserCodeError: the loader raises, or a worker dies.
+        DataError: there are no batches.
+    """
+    index = 0
+    with user_code("opening the data loader"):
+        iterator = iter(loader)
+    while True:
+        with user_code(f"loading batch {index}"):
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                break
+        yield batch
+        index += 1
+    if index == 0:
+        msg = "the data loader is empty: it gave no batch. Check the data module's paths and its drop_last."
+        raise DataError(msg)
+
+
+def length_of(loader: Iterable[Any]) -> int | None:
+    """Number of batches, where the loader knows it (an IterableDataset's does not)."""
+    try:
+        return len(cast("Any", loader))
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def _implements(module: object, method: str) -> bool:
+    found = getattr(module, method, None)
+    if not callable(found):
+        return False
+    # Lightning's base class defines every loader, to raise that it is not defined.
+    return not str(getattr(found, "__module__", "")).startswith(("lightning.", "pytorch_lightning."))
+
+
+def _call_if_there(module: object, method: str, *arguments: object) -> None:
+    found = getattr(module, method, None)
+    if callable(found):
+        spelled = ", ".join(repr(argument) for argument in arguments)
+        with user_code(f"{_name(module)}.{method}({spelled})"):
+            found(*arguments)
+
+
+def _name(module: object) -> str:
+    return type(module).__name__

@@ -1,0 +1,105 @@
+"""The user's model: built, and filled with a checkpoint's weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from swa_cli.checkpoints import Checkpoint
+from swa_cli.errors import MismatchError, UserCodeError, listing
+from swa_cli.targets import call_target
+from swa_cli.user_code import user_code
+
+def build_model(target: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """Call the class or function that ``target`` names and check that it gives an ``nn.Module``.
+
+    Raises:
+        UserCodeError: it cannot be imported or called, or gives something else.
+    """
+    model = call_target(target, arguments, what="model")
+    if not isinstance(model, nn.Module):
+        msg = f"model {target!r} gave a {type(model).__name__}, expected a torch.nn.Module."
+        raise UserCodeError(msg)
+    return model
+
+
+def state_dict_for(model: nn.Module, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """Read ``checkpoint`` as a state_dict of ``model``: all its names, shapes and dtypes, on the CPU.
+
+    A name that the file lacks is filled from another name of the same tensor (tied weights, of which safetensors
+    keeps one).
+
+    Raises:
+        MismatchError: names are missing or unexpected, or shapes differ; each is listed.
+    """
+    expected = _tensors(model.state_dict(keep_vars=True))
+    sources = {name: _stored_name(name, expected, checkpoint) for name in expected}
+    missing = [name for name, stored in sources.items() if stored is None]
+    unexpected = [name for name in checkpoint.tensors if name not in expected]
+    reshaped = [
+        f"{name}: the model has {list(expected[name].shape)}, the file {list(checkpoint.spec(stored).shape)}"
+        for name, stored in sources.items()
+        if stored is not None and not _fits(expected[name], checkpoint.spec(stored).shape)
+    ]
+    if missing or unexpected or reshaped:
+        raise MismatchError(_explain(checkpoint, model, missing, unexpected, reshaped))
+    return {
+        name: checkpoint.get_tensor(stored).to(expected[name].dtype)
+        for name, stored in sources.items()
+        if stored is not None
+    }
+
+
+def load_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Fill ``model`` with the tensors of ``checkpoint``, in place.
+
+    Raises:
+        MismatchError: as `state_dict_for`.
+    """
+    state = state_dict_for(model, checkpoint)
+    with user_code(f"loading {checkpoint.path} into the model {type(model).__name__}"):
+        model.load_state_dict(state, strict=False)  # tensors are checked above; what else there is keeps its value
+
+
+def _tensors(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+
+
+def _stored_name(name: str, expected: Mapping[str, torch.Tensor], checkpoint: Checkpoint) -> str | None:
+    if name in checkpoint.tensors:
+        return name
+    tied = (other for other, tensor in expected.items() if tensor is expected[name] and other in checkpoint.tensors)
+    return next(tied, None)
+
+
+def _fits(tensor: torch.Tensor, shape: tuple[int, ...]) -> bool:
+    lazy = isinstance(tensor, nn.parameter.UninitializedTensorMixin)  # takes its shape from what is loaded
+    return lazy or tuple(tensor.shape) == shape
+
+
+def _explain(
+    checkpoint: Checkpoint, model: nn.Module, missing: list[str], unexpected: list[str], reshaped: list[str]
+) -> str:
+    lines = [f"{checkpoint.path} does not fit the model {type(model).__name__}."]
+    for names, title in (
+        (missing, "missing from the file"),
+        (unexpected, "unexpected in the file"),
+        (reshaped, "of another shape"),
+    ):
+        if names:
+            lines.append(f"{len(names)} {title}:\n{listing(names)}")
+    lines.append(_advice(missing, unexpected))
+    return "\n".join(lines)
+
+
+def _advice(missing: list[str], unexpected: list[str]) -> str:
+    prefixes = {name.partition(".")[0] for name in unexpected}
+    if missing and len(prefixes) == 1:
+        prefix = prefixes.pop()
+        if all(f"{prefix}.{name}" in unexpected for name in missing):
+            return (
+                f"The file's names all start with {prefix!r}: give --model the module that holds the network as "
+                f"{prefix!r} (a LightningModule, say), so that its names are the file's."
+            )
+    return "Check --model and --model-arg: it must be built as it was for the training run."

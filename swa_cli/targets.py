@@ -1,0 +1,122 @@
+"""`path/to/file.py:Name` and `package.module.Name`: from text to the thing itself."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from swa_cli.errors import UserCodeError
+from swa_cli.user_code import user_code
+
+
+def load_target(target: str, *, what: str) -> object:
+    """Import what ``target`` names; nothing is called.
+
+    The folder of a file, or the current folder for a dotted name, is put on ``sys.path`` first, as Python itself
+    does for a script, so that the file's own imports work.
+
+    Args:
+        target: ``file.py:Name`` or ``package.module.Name``.
+        what: "model" or "data module", for the messages.
+
+    Raises:
+        UserCodeError: no such file, module or name, or the import fails.
+    """
+    if ".py:" in target:
+        path, _, name = target.rpartition(":")
+        module = _import_file(Path(path), what)
+    else:
+        module_name, _, name = target.rpartition(".")
+        if not module_name:
+            msg = f"{what} {target!r}: expected path/to/file.py:Name or package.module.Name."
+            raise UserCodeError(msg)
+        module = _import_module(module_name, target, what)
+    if not hasattr(module, name):
+        near = get_close_matches(name, dir(module), n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        msg = f"{what} {target!r}: {module.__name__} has no {name!r}.{hint}"
+        raise UserCodeError(msg)
+    return getattr(module, name)
+
+
+def call_target(target: str, arguments: Mapping[str, Any], *, what: str) -> object:
+    """Import what ``target`` names and call it with keyword ``arguments``.
+
+    Raises:
+        UserCodeError: as `load_target`; also when it cannot be called or the call raises.
+    """
+    thing = load_target(target, what=what)
+    if not callable(thing):
+        msg = f"{what} {target!r} is a {type(thing).__name__}, expected a class or a function that builds one."
+        raise UserCodeError(msg)
+    with user_code(f"building the {what} {target}({_spell(arguments)})"):
+        return thing(**arguments)
+
+
+def _import_file(path: Path, what: str) -> ModuleType:
+    if not path.is_file():
+        msg = f"{what}: there is no file {path} (looked from {Path.cwd()})."
+        raise UserCodeError(msg)
+    path = path.resolve()
+    _put_on_path(path.parent)
+    name = _module_name(path)
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        msg = f"{what}: {path} is not a Python file."
+        raise UserCodeError(msg)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        with user_code(f"importing {path}"):
+            spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _module_name(path: Path) -> str:
+    """The file's own name, by which worker processes can import it again, unless another module has it."""
+    loaded = sys.modules.get(path.stem)
+    origin = getattr(loaded, "__file__", None) if loaded else _origin(path.stem)
+    return path.stem if origin == str(path) else f"_swa_cli_{abs(hash(path)):x}_{path.stem}"
+
+
+def _origin(name: str) -> str | None:
+    """The file that ``import name`` would run."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    return spec.origin if spec else None
+
+
+def _import_module(name: str, target: str, what: str) -> ModuleType:
+    _put_on_path(Path.cwd())
+    try:
+        with user_code(f"importing {name}"):
+            return importlib.import_module(name)
+    except UserCodeError as error:
+        if isinstance(error.__cause__, ModuleNotFoundError):
+            missing = error.__cause__.name
+            msg = (
+                f"{what} {target!r}: there is no module {missing!r}. Install it in this environment, run from the "
+                f"folder that holds it (now {Path.cwd()}), or name the file: path/to/file.py:Name."
+            )
+            raise UserCodeError(msg) from error
+        raise
+
+
+def _put_on_path(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+def _spell(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())

@@ -1,0 +1,117 @@
+"""What a batch and an output mean: which part is the target, which the logits.
+
+Nothing is guessed from numbers: a model's output is taken as logits.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+
+from swa_cli.errors import DataError
+from swa_cli.user_code import user_code
+
+TARGET_KEYS = ("labels", "label", "target")
+
+
+class Example(NamedTuple):
+    """One batch, taken apart: ``model(*args, **kwargs)`` is to be compared with ``target``."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    target: Any
+
+
+Splitter = Callable[[Any], Example]
+
+
+def make_splitter(custom: Callable[[Any], object] | None) -> Splitter:
+    """The data module's ``split_batch``, checked, or `split_batch`."""
+    if custom is None:
+        return split_batch
+
+    def split(batch: object) -> Example:
+        with user_code("split_batch(batch)"):
+            parts = custom(batch)
+        if not isinstance(parts, tuple) or len(cast("tuple[Any, ...]", parts)) != len(Example._fields):
+            msg = f"split_batch(batch) gave a {type(parts).__name__}, expected a tuple (args, kwargs, target)."
+            raise DataError(msg)
+        args, kwargs, target = cast("tuple[Any, Any, Any]", parts)
+        if not isinstance(args, Sequence) or not isinstance(kwargs, Mapping):
+            msg = (
+                f"split_batch(batch) gave args of type {type(args).__name__} and kwargs of type "
+                f"{type(kwargs).__name__}, expected a tuple and a dict."
+            )
+            raise DataError(msg)
+        return Example(tuple(cast("Sequence[Any]", args)), dict(cast("Mapping[str, Any]", kwargs)), target)
+
+    return split
+
+
+def split_batch(batch: Any) -> Example:
+    """``(input, ..., target)``, or a mapping with ``labels``, ``label`` or ``target``, whose rest goes in by name.
+
+    A batch without a target (a lone tensor, a sequence of one, a mapping without those keys) gets the target None;
+    BatchNorm recalibration needs none.
+
+    Raises:
+        DataError: an empty batch, or one of another kind.
+    """
+    if isinstance(batch, torch.Tensor):
+        return Example((batch,), {}, None)
+    if isinstance(batch, Mapping):
+        kwargs = {str(name): value for name, value in cast("Mapping[Any, Any]", batch).items()}
+        found = [name for name in TARGET_KEYS if name in kwargs]
+        target = kwargs.pop(found[0]) if found else None
+        if kwargs:
+            return Example((), kwargs, target)
+    if isinstance(batch, (list, tuple)):
+        values = tuple(cast("Sequence[Any]", batch))
+        if len(values) == 1:
+            return Example(values, {}, None)
+        if values:
+            return Example(values[:-1], {}, values[-1])
+    msg = (
+        f"cannot take apart a batch of type {type(batch).__name__}: expected (input, ..., target) or a mapping with "
+        f"{', '.join(TARGET_KEYS)}. Define split_batch(batch) -> (args, kwargs, target) in the data module."
+    )
+    raise DataError(msg)
+
+
+def logits_of(output: Any) -> torch.Tensor:
+    """The logits in what a model returned: a tensor, ``.logits``, ``["logits"]``, or the first of a sequence.
+
+    Raises:
+        DataError: none of these.
+    """
+    found = output
+    if not isinstance(found, torch.Tensor):
+        found = getattr(output, "logits", None)
+    if found is None and isinstance(output, Mapping):
+        found = cast("Mapping[str, Any]", output).get("logits")
+    if found is None and isinstance(output, (list, tuple)) and output:
+        found = cast("Sequence[Any]", output)[0]
+    if not isinstance(found, torch.Tensor):
+        msg = (
+            f"the model returned a {type(output).__name__}, expected logits: a tensor, an object with .logits, or a "
+            "sequence whose first entry is the tensor."
+        )
+        raise DataError(msg)
+    return found
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """``value`` with every tensor in it on ``device``; looks into sequences, mappings and whatever has ``.to``."""
+    if isinstance(value, tuple) and hasattr(cast("object", value), "_fields"):  # a namedtuple
+        return type(cast("Any", value))(*(to_device(entry, device) for entry in cast("Sequence[Any]", value)))
+    if isinstance(value, (list, tuple)):
+        return type(cast("Any", value))(to_device(entry, device) for entry in cast("Sequence[Any]", value))
+    if isinstance(value, dict):
+        return {name: to_device(entry, device) for name, entry in cast("dict[Any, Any]", value).items()}
+    return value.to(device) if hasattr(value, "to") else value
+
+
+def batch_size(example: Example) -> int:
+    """Length of the first tensor's first dimension; 1 where there is none."""
+    tensors = [value for value in (*example.args, *example.kwargs.values()) if isinstance(value, torch.Tensor)]
+    return int(tensors[0].shape[0]) if tensors and tensors[0].ndim else 1
