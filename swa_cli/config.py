@@ -44,6 +44,7 @@ class BnUpdateConfig:
 
     input: Path | None = None
     output: Path | None = None
+    key: str | None = None
     num_batches: PositiveInt | None = None
     device: str = "auto"
     force: bool = False
@@ -59,9 +60,8 @@ class EvalConfig:
     key: str | None = None
     split: Literal["test", "val", "train"] | None = None
     compare_ensemble: bool = False
-    json: str | None = None
+    json: Path | None = None
     device: str = "auto"
-    force: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -7,7 +7,7 @@ import torch
 
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.averaging.stream import stream_average
-from swa_cli.checkpoints import Checkpoint, Provenance, Source, to_metadata, write_safetensors
+from swa_cli.checkpoints import Checkpoint, Provenance, Source, short_names, to_metadata, write_safetensors
 from swa_cli.errors import UsageError
 from swa_cli.files import check_output, publish
 from swa_cli.progress import Track, silent
@@ -65,9 +65,10 @@ def average(
         NonFiniteError, MismatchError, CheckpointError: as `stream_average`; nothing is left behind.
     """
     check_average_output(output, overwrite=overwrite)
+    names = short_names([source.path for source in plan.sources])
     provenance = Provenance(
         n_averaged=len(plan.sources),
-        sources=tuple(Source(name=source.path.name, step=source.step) for source in plan.sources),
+        sources=tuple(Source(name=name, step=source.step) for name, source in zip(names, plan.sources, strict=True)),
         bn_statistics="averaged" if plan.has_bn_statistics else "none",
     )
     specs = {tensor.name: tensor.spec for tensor in plan.tensors}

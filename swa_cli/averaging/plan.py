@@ -1,6 +1,5 @@
 """Deciding, before a byte is written, what becomes of every tensor."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -54,10 +53,6 @@ class AveragePlan:
     def has_bn_statistics(self) -> bool:
         return any(tensor.name.rpartition(".")[2] in _BN_BUFFERS for tensor in self.tensors)
 
-    def count(self, policy: Policy) -> int:
-        """How many tensors follow ``policy``."""
-        return Counter(tensor.policy for tensor in self.tensors)[policy]
-
 
 def plan_average(sources: Sequence[Checkpoint], *, dtype: torch.dtype | None = None) -> AveragePlan:
     """Check that the sources fit together and choose a policy for every tensor.
@@ -78,7 +73,7 @@ def plan_average(sources: Sequence[Checkpoint], *, dtype: torch.dtype | None = N
             "Average checkpoints of one run and one model; leave out the files that differ."
         )
         raise MismatchError(msg)
-    specs = {name: _output_spec(first.spec(name), dtype) for name in first.keys()}  # noqa: SIM118
+    specs = {name: _output_spec(first.spec(name), dtype) for name in first.tensors}
     unknown = [f"{first.path}: {name} is {spec}" for name, spec in specs.items() if spec.dtype not in NAMES]
     if unknown:
         msg = f"these tensors have a dtype that safetensors cannot store:\n{listing(unknown)}"

@@ -1,8 +1,9 @@
 """Checkpoints on disk: found, put in order, opened lazily, written."""
 
-from swa_cli.checkpoints.discovery import Run, find_checkpoints
+from swa_cli.checkpoints.discovery import Run, find_checkpoints, short_names
 from swa_cli.checkpoints.opening import open_checkpoint
 from swa_cli.checkpoints.provenance import BnUpdate, Provenance, Source, read_provenance, to_metadata
+from swa_cli.checkpoints.rewriting import replace_tensors
 from swa_cli.checkpoints.safetensors_file import file_order, write_safetensors
 from swa_cli.checkpoints.stored import Checkpoint, StoredTensor, TensorSpec
 
@@ -18,6 +19,8 @@ __all__ = [
     "find_checkpoints",
     "open_checkpoint",
     "read_provenance",
+    "replace_tensors",
+    "short_names",
     "to_metadata",
     "write_safetensors",
 ]

@@ -57,6 +57,12 @@ def find_checkpoints(sources: Sequence[Path], *, key: str | None = None, last: i
     return Run(checkpoints=ordered, ordered_by=ordered_by, notices=tuple(notices))
 
 
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """File names, or whole paths where two files have the same name."""
+    names = [path.name for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
 def _named_paths(sources: Sequence[Path]) -> list[Path]:
     paths: list[Path] = []
     for source in sources:

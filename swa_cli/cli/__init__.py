@@ -1,0 +1,1 @@
+"""The command line: argv to one configuration, one call, one rendering, one exit code."""

@@ -1,0 +1,61 @@
+"""``swa-average``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from swa_cli.cli.options import ConfigFile, Debug, Device, Force, Key, Last
+from swa_cli.cli.terminal import exit_on_error, notify, say, stdout, track
+
+
+def average(  # noqa: PLR0913
+    sources: Annotated[
+        list[Path] | None, typer.Argument(help="Checkpoints: directories, files and glob patterns.", show_default=False)
+    ] = None,
+    *,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The safetensors file to write.", show_default=False)
+    ] = None,
+    last: Last = None,
+    key: Key = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option("--dtype", help="float64, float32, float16 or bfloat16; by default, as stored."),
+    ] = None,
+    device: Device = None,
+    dry_run: Annotated[bool | None, typer.Option("--dry-run", help="Print the plan and write nothing.")] = None,
+    force: Force = None,
+    allow_nonfinite: Annotated[
+        bool | None, typer.Option("--allow-nonfinite", help="Average NaN and infinity like any number.")
+    ] = None,
+    config: ConfigFile = None,
+    debug: Debug = False,
+) -> None:
+    """Average the checkpoints of a run, with equal weights, into one safetensors file.
+
+    Reads .safetensors and torch .pt, .pth, .ckpt and .pth.tar files, one piece of one tensor at a time. Every
+    floating tensor is summed in float64 and rounded once; integers must agree.
+    """
+    with exit_on_error(debug=debug):
+        from swa_cli.config import load_config  # noqa: PLC0415  # torch is imported after --help
+        from swa_cli.pipeline import average_step, plan_step  # noqa: PLC0415
+        from swa_cli.report.steps import average_report, plan_report  # noqa: PLC0415
+
+        flags = {
+            "sources": sources,
+            "output": output,
+            "last": last,
+            "key": key,
+            "dtype": dtype,
+            "device": device,
+            "dry_run": dry_run,
+            "force": force,
+            "allow_nonfinite": allow_nonfinite,
+        }
+        options = load_config(config, {"average": flags}).average
+        if options.dry_run:
+            stdout().print(plan_report(*plan_step(options, notify=notify)))
+            return
+        for line in average_report(average_step(options, notify=notify, track=track)):
+            say(line)

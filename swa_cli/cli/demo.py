@@ -1,0 +1,41 @@
+"""``swa demo``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from swa_cli.cli.evaluate import show
+from swa_cli.cli.options import Debug
+from swa_cli.cli.terminal import exit_on_error, notify, say, track
+
+_FILES = """
+What is there now:
+  {out}/checkpoints/       what a training run leaves: the weights after each of the last 12 epochs
+  {out}/swa.safetensors    their average, with BatchNorm statistics recomputed on the training images
+  {out}/results.json       the table as JSON
+
+The same on your own run:
+  swa-average CHECKPOINTS/ -o swa.safetensors
+  swa-bn-update swa.safetensors --model your_code.py:Model --data your_code.py:DataModule
+  swa-eval CHECKPOINTS/ --swa swa.safetensors --model your_code.py:Model --data your_code.py:DataModule --compare-ensemble"""
+
+
+def demo(
+    *,
+    out: Annotated[Path, typer.Option("--out", help="Where checkpoints and results go.")] = Path("swa-demo"),
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the training run.")] = 0,
+    debug: Debug = False,
+) -> None:
+    """Train a small CNN on the UCI digits (seconds, no download), then average, recompute and evaluate."""
+    with exit_on_error(debug=debug):
+        from swa_cli.demo.run import run_demo  # noqa: PLC0415  # torch is imported after --help
+        from swa_cli.report.steps import average_report, recalibration_report  # noqa: PLC0415
+
+        config, result = run_demo(out, seed=seed, notify=notify, track=track)
+        say(next(iter(average_report(result.average))))
+        if result.bn_update.recalibration:
+            for line in recalibration_report(result.bn_update.recalibration):
+                say(line)
+        show(result.evaluation, config.eval.json)
+        say(_FILES.format(out=out))

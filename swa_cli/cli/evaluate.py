@@ -1,0 +1,83 @@
+"""``swa-eval``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from swa_cli.cli.options import ConfigFile, Data, DataArg, Debug, Device, Key, Last, Model, ModelArg, target_options
+from swa_cli.cli.terminal import exit_on_error, notify, stderr, stdout, track
+
+if TYPE_CHECKING:
+    from swa_cli.evaluation import EvaluationResult
+
+
+def evaluate(  # noqa: PLR0913
+    checkpoints: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[CKPTS]...", help="The members: directories, files, patterns.", show_default=False),
+    ] = None,
+    *,
+    swa: Annotated[Path | None, typer.Option("--swa", help="The average.", show_default=False)] = None,
+    model: Model = None,
+    model_arg: ModelArg = None,
+    data: Data = None,
+    data_arg: DataArg = None,
+    compare_ensemble: Annotated[
+        bool | None, typer.Option("--compare-ensemble", help="Add the ensemble: the mean of all members' softmax.")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="test, val or train; by default test where the data module has it, else val."),
+    ] = None,
+    last: Last = None,
+    key: Key = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", help="Write the result as JSON; - for standard output, without the table.")
+    ] = None,
+    device: Device = None,
+    config: ConfigFile = None,
+    debug: Debug = False,
+) -> None:
+    """Compare an average with each checkpoint and with their ensemble, in one pass over the data.
+
+    Accuracy, NLL, Brier score and ECE of every row, and the differences with their 95 % intervals.
+    """
+    with exit_on_error(debug=debug):
+        from swa_cli.config import load_config  # noqa: PLC0415  # torch is imported after --help
+        from swa_cli.pipeline import eval_step  # noqa: PLC0415
+
+        flags = {
+            "checkpoints": checkpoints,
+            "swa": swa,
+            "compare_ensemble": compare_ensemble,
+            "split": split,
+            "last": last,
+            "key": key,
+            "json": json,
+            "device": device,
+        }
+        sections = {
+            "eval": flags,
+            "model": target_options(model, model_arg),
+            "data": target_options(data, data_arg),
+        }
+        options = load_config(config, sections)
+        show(eval_step(options, notify=notify, track=track), options.eval.json)
+
+
+def show(result: "EvaluationResult", json: Path | None) -> None:
+    """Print the table, and write the JSON where that is wanted; with ``-`` the JSON alone is printed."""
+    from swa_cli.files import publish  # noqa: PLC0415
+    from swa_cli.report.json_report import to_json  # noqa: PLC0415
+    from swa_cli.report.table import evaluation_table, warning_panels  # noqa: PLC0415
+
+    for panel in warning_panels(result):
+        stderr().print(panel)
+    if str(json) == "-":
+        typer.echo(to_json(result), nl=False)
+        return
+    stdout().print(evaluation_table(result))
+    if json:
+        with publish(json, overwrite=True) as stream:
+            stream.write(to_json(result).encode())

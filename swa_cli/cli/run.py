@@ -1,0 +1,32 @@
+"""``swa run``."""
+
+from typing import Annotated
+from pathlib import Path
+
+import typer
+
+from swa_cli.cli.evaluate import show
+from swa_cli.cli.options import Debug, Device, Force
+from swa_cli.cli.terminal import exit_on_error, notify, say, track
+
+
+def run(
+    *,
+    config: Annotated[Path, typer.Option("--config", help="YAML file with model, data and the three sections.")],
+    device: Device = None,
+    force: Force = None,
+    debug: Debug = False,
+) -> None:
+    """Average, recompute BatchNorm statistics and evaluate, in one go, from one configuration."""
+    with exit_on_error(debug=debug):
+        from swa_cli.config import load_config  # noqa: PLC0415  # torch is imported after --help
+        from swa_cli.pipeline import run_pipeline  # noqa: PLC0415
+
+        sections = {
+            "average": {"device": device, "force": force},
+            "bn_update": {"device": device, "force": force},
+            "eval": {"device": device},
+        }
+        options = load_config(config, sections)
+        result = run_pipeline(options, notify=notify, track=track)
+        show(result.evaluation, options.eval.json)

@@ -1,0 +1,40 @@
+"""The demo from end to end: train, then the three steps that the three commands run."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from swa_cli.config import AverageConfig, BnUpdateConfig, Config, EvalConfig, TargetConfig
+from swa_cli.demo.train import train_digits
+from swa_cli.errors import OutputError, UsageError
+from swa_cli.pipeline import Notify, PipelineResult, run_pipeline
+from swa_cli.progress import Track, silent
+
+
+def demo_config(folder: Path, *, seed: int) -> Config:
+    """What ``sample_configs/digits.yaml`` says, for checkpoints in ``folder``."""
+    return Config(
+        model=TargetConfig(class_path="swa_cli.demo.digits.DigitsCnn"),
+        data=TargetConfig(class_path="swa_cli.demo.digits.DigitsData", init_args={"seed": seed}),
+        average=AverageConfig(sources=(folder / "checkpoints",), output=folder / "swa.safetensors", force=True),
+        bn_update=BnUpdateConfig(),
+        eval=EvalConfig(compare_ensemble=True, json=folder / "results.json"),
+    )
+
+
+def run_demo(folder: Path, *, seed: int, notify: Notify, track: Track = silent) -> tuple[Config, PipelineResult]:
+    """Train on the UCI digits in ``folder``, average, recompute, evaluate.
+
+    Raises:
+        UsageError: scikit-learn, which carries the images, is not installed.
+        OutputError: ``folder`` cannot be written.
+    """
+    if find_spec("sklearn") is None:
+        msg = "the demo's images come with scikit-learn, which is not installed: pip install 'swa-cli[demo]'."
+        raise UsageError(msg)
+    try:
+        train_digits(folder / "checkpoints", seed=seed, track=track)
+    except OSError as error:
+        msg = f"cannot write the demo to {folder}: {error.strerror or error}. Name another place with --out."
+        raise OutputError(msg) from error
+    config = demo_config(folder, seed=seed)
+    return config, run_pipeline(config, notify=notify, track=track)

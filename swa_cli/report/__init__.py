@@ -1,0 +1,1 @@
+"""Renderings of results: a table for people, JSON for programs."""

@@ -1,0 +1,60 @@
+"""The steps in words: what an average would do (``--dry-run``), what was averaged, what was recomputed."""
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from swa_cli.averaging import AveragePlan, AverageResult
+from swa_cli.batchnorm import RecalibrationResult
+from swa_cli.checkpoints import Run
+from swa_cli.report.units import counted, in_bytes
+
+_POLICIES = {
+    "mean": "averaged in float64, rounded once",
+    "agree": "integers and bools: kept, must be equal in all files",
+    "newest": "num_batches_tracked: taken from the newest file",
+}
+
+
+def plan_report(run: Run, plan: AveragePlan) -> RenderableType:
+    """Files in the order of averaging, tensors by policy, and the bytes to be read and written."""
+    files = Table(title=f"{counted(len(plan.sources), 'checkpoint')}, ordered by {run.ordered_by}", title_justify="left")
+    files.add_column("file", overflow="fold")
+    files.add_column("step", justify="right")
+    files.add_column("weights", justify="right")
+    for source in plan.sources:
+        size = sum(stored.spec.nbytes for stored in source.tensors.values())
+        files.add_row(str(source.path), "" if source.step is None else str(source.step), in_bytes(size))
+    return Group(files, Text("\n".join(_lines(plan))))
+
+
+def average_report(result: AverageResult) -> Iterator[str]:
+    """Lines that say what was averaged, and what to do next."""
+    first, last = result.sources[0].path, result.sources[-1].path
+    span = f"{first} to {last}" if result.n_averaged > 1 else str(first)
+    yield f"Averaged {counted(result.n_averaged, 'checkpoint')} ({span}) into {result.path}."
+    if result.has_bn_statistics:
+        yield "Its BatchNorm statistics are averages so far: recompute them with swa-bn-update."
+
+
+def recalibration_report(result: RecalibrationResult) -> Iterator[str]:
+    """Lines that say what was recomputed from how much, and how far it moved."""
+    seen = f"{counted(result.n_samples, 'sample')} in {counted(result.n_batches, 'batch')}"
+    yield f"Recomputed the statistics of {counted(len(result.layers), 'BatchNorm layer')} from {seen}."
+    if result.layers:
+        moved = max(result.layers, key=lambda layer: layer.mean_shift)
+        scaled = max(result.layers, key=lambda layer: max(layer.var_ratio, 1 / layer.var_ratio))
+        yield (
+            f"A mean moved by up to {moved.mean_shift:.3g} standard deviations ({moved.name}), a variance by a factor "
+            f"of up to {scaled.var_ratio:.3g} ({scaled.name})."
+        )
+
+
+def _lines(plan: AveragePlan) -> Iterator[str]:
+    for policy, meaning in _POLICIES.items():
+        count = sum(tensor.policy == policy for tensor in plan.tensors)
+        if count:
+            yield f"{counted(count, 'tensor')} {meaning}"
+    yield f"{in_bytes(plan.bytes_to_read)} to read, {in_bytes(plan.bytes_to_write)} to write"
