@@ -31,7 +31,7 @@ def main() -> None:
     data = FashionData(root=args.root, seed=args.seed)
     data.prepare_data()
     data.setup("fit")
-    loader = data.train_dataloader()
+    loader, n_train = data.train_dataloader(), len(data.train)
     model = FashionCnn()
     optimizer = torch.optim.SGD(model.parameters(), lr=args.lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
     falling = args.epochs - args.keep
@@ -48,7 +48,7 @@ def main() -> None:
             optimizer.step()
             total += loss.item() * len(labels)
         seconds = time.perf_counter() - began
-        print(f"epoch {epoch}: train loss {total / len(loader.dataset):.4f}, {seconds:.1f} s", flush=True)
+        print(f"epoch {epoch}: train loss {total / n_train:.4f}, {seconds:.1f} s", flush=True)
         if epoch >= falling:
             state = {"state_dict": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}
             torch.save(state, args.out / f"epoch-{epoch}.pt")

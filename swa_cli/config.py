@@ -25,7 +25,7 @@ class TargetConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class AverageConfig:
-    """``average:``"""
+    """The section ``average:``."""
 
     sources: tuple[Path, ...] = ()
     output: Path | None = None
@@ -40,7 +40,7 @@ class AverageConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class BnUpdateConfig:
-    """``bn_update:``"""
+    """The section ``bn_update:``."""
 
     input: Path | None = None
     output: Path | None = None
@@ -52,7 +52,7 @@ class BnUpdateConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class EvalConfig:
-    """``eval:``"""
+    """The section ``eval:``."""
 
     checkpoints: tuple[Path, ...] = ()
     swa: Path | None = None

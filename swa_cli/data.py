@@ -6,7 +6,7 @@ Duck-typed on Lightning's ``LightningDataModule``, which works as it is; Lightni
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, Literal, cast
 
-from swa_cli.errors import DataError, UserCodeError
+from swa_cli.errors import DataError, UserCodeError, kind_of
 from swa_cli.targets import call_target
 from swa_cli.user_code import user_code
 
@@ -50,17 +50,17 @@ def batches_of(module: object, split: Split) -> Iterable[Any]:
     """
     method = f"{split}_dataloader"
     if not _implements(module, method):
-        msg = f"data module {_name(module)} has no {method}(), which is needed here. Define it: it returns a DataLoader."
+        msg = (
+            f"data module {_name(module)} has no {method}(), which is needed here. Define it: it returns a DataLoader."
+        )
         raise UserCodeError(msg)
     _call_if_there(module, "prepare_data")
     _call_if_there(module, "setup", _STAGES[split])
     with user_code(f"{_name(module)}.{method}()"):
         loader = getattr(module, method)()
+    kind = kind_of(loader)
     if isinstance(loader, (list, tuple, dict)) or not isinstance(loader, Iterable):
-        msg = (
-            f"{_name(module)}.{method}() gave a {type(loader).__name__}, expected one iterable of batches "
-            "(a torch DataLoader)."
-        )
+        msg = f"{_name(module)}.{method}() gave a {kind}, expected one iterable of batches (a torch DataLoader)."
         raise UserCodeError(msg)
     return cast("Iterable[Any]", loader)
 
@@ -119,4 +119,4 @@ def _call_if_there(module: object, method: str, *arguments: object) -> None:
 
 
 def _name(module: object) -> str:
-    return type(module).__name__
+    return kind_of(module)

@@ -24,6 +24,8 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            msg = f"device {name} is not there: torch {torch.__version__} sees {count} CUDA device(s). Use --device cpu."
+            msg = (
+                f"device {name} is not there: torch {torch.__version__} sees {count} CUDA device(s). Use --device cpu."
+            )
             raise DeviceError(msg)
     return device

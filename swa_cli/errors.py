@@ -70,6 +70,11 @@ class DataError(SwaError):
     """Data that does not fit the task: an empty loader, labels out of range, logits of a wrong shape."""
 
 
+def kind_of(value: object) -> str:
+    """Name of the type of ``value``, for a message."""
+    return type(value).__name__
+
+
 def listing(lines: Sequence[str]) -> str:
     """The first ten lines, each on a line of its own and indented, then how many more there are."""
     shown = [f"  {line}" for line in lines[:LISTED]]

@@ -1,15 +1,17 @@
 """The user's model: built, and filled with a checkpoint's weights."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from swa_cli.checkpoints import Checkpoint
-from swa_cli.errors import MismatchError, UserCodeError, listing
+from swa_cli.errors import MismatchError, UserCodeError, kind_of, listing
 from swa_cli.targets import call_target
 from swa_cli.user_code import user_code
+
 
 def build_model(target: str, arguments: Mapping[str, Any]) -> nn.Module:
     """Call the class or function that ``target`` names and check that it gives an ``nn.Module``.
@@ -19,7 +21,7 @@ def build_model(target: str, arguments: Mapping[str, Any]) -> nn.Module:
     """
     model = call_target(target, arguments, what="model")
     if not isinstance(model, nn.Module):
-        msg = f"model {target!r} gave a {type(model).__name__}, expected a torch.nn.Module."
+        msg = f"model {target!r} gave a {kind_of(model)}, expected a torch.nn.Module."
         raise UserCodeError(msg)
     return model
 
@@ -58,7 +60,7 @@ def load_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> None:
         MismatchError: as `state_dict_for`.
     """
     state = state_dict_for(model, checkpoint)
-    with user_code(f"loading {checkpoint.path} into the model {type(model).__name__}"):
+    with user_code(f"loading {checkpoint.path} into the model {kind_of(model)}"):
         model.load_state_dict(state, strict=False)  # tensors are checked above; what else there is keeps its value
 
 
@@ -74,14 +76,14 @@ def _stored_name(name: str, expected: Mapping[str, torch.Tensor], checkpoint: Ch
 
 
 def _fits(tensor: torch.Tensor, shape: tuple[int, ...]) -> bool:
-    lazy = isinstance(tensor, nn.parameter.UninitializedTensorMixin)  # takes its shape from what is loaded
+    lazy = is_lazy(cast("Any", tensor))  # takes its shape from what is loaded
     return lazy or tuple(tensor.shape) == shape
 
 
 def _explain(
     checkpoint: Checkpoint, model: nn.Module, missing: list[str], unexpected: list[str], reshaped: list[str]
 ) -> str:
-    lines = [f"{checkpoint.path} does not fit the model {type(model).__name__}."]
+    lines = [f"{checkpoint.path} does not fit the model {kind_of(model)}."]
     for names, title in (
         (missing, "missing from the file"),
         (unexpected, "unexpected in the file"),

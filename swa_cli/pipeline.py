@@ -60,7 +60,9 @@ def plan_step(config: AverageConfig, *, notify: Notify) -> tuple[Run, AveragePla
     Raises:
         SwaError: as `find_checkpoints` and `plan_average`, and for an output that could not be written.
     """
-    check_average_output(_needed(config.output, "an output", "-o swa.safetensors", "average.output"), overwrite=config.force)
+    check_average_output(
+        _needed(config.output, "an output", "-o swa.safetensors", "average.output"), overwrite=config.force
+    )
     sources = _needed(config.sources, "checkpoints", "SOURCES", "average.sources")
     run = find_checkpoints(sources, key=config.key, last=config.last)
     plan = plan_average(run.checkpoints, dtype=getattr(torch, config.dtype) if config.dtype else None)
@@ -210,7 +212,8 @@ def _warnings(swa: Checkpoint, model: nn.Module) -> tuple[str, ...]:
     provenance = read_provenance(swa.metadata)
     if provenance is None or provenance.bn_statistics != "averaged" or not bn_layers(model):
         return ()
-    return (
+    warning = (
         f"{swa.path.name} has BatchNorm statistics that are averages of the checkpoints', not those of the averaged "
-        "weights: its scores are not what they could be. Run swa-bn-update first.",
+        "weights: its scores are not what they could be. Run swa-bn-update first."
     )
+    return (warning,)

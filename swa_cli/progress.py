@@ -15,9 +15,9 @@ class Track(Protocol):
     that advances the bar by so many units.
     """
 
-    def __call__(
-        self, description: str, *, total: int | None, unit: Unit
-    ) -> AbstractContextManager[Advance]: ...
+    def __call__(self, description: str, *, total: int | None, unit: Unit) -> AbstractContextManager[Advance]:
+        """Open a bar called ``description``."""
+        ...
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from swa_cli.errors import UserCodeError
+from swa_cli.errors import UserCodeError, kind_of
 from swa_cli.user_code import user_code
 
 
@@ -51,7 +51,7 @@ def call_target(target: str, arguments: Mapping[str, Any], *, what: str) -> obje
     """
     thing = load_target(target, what=what)
     if not callable(thing):
-        msg = f"{what} {target!r} is a {type(thing).__name__}, expected a class or a function that builds one."
+        msg = f"{what} {target!r} is a {kind_of(thing)}, expected a class or a function that builds one."
         raise UserCodeError(msg)
     with user_code(f"building the {what} {target}({_spell(arguments)})"):
         return thing(**arguments)

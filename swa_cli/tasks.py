@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 
-from swa_cli.errors import DataError
+from swa_cli.errors import DataError, kind_of
 from swa_cli.user_code import user_code
 
 TARGET_KEYS = ("labels", "label", "target")
@@ -33,15 +33,14 @@ def make_splitter(custom: Callable[[Any], object] | None) -> Splitter:
     def split(batch: object) -> Example:
         with user_code("split_batch(batch)"):
             parts = custom(batch)
+        kind = kind_of(parts)
         if not isinstance(parts, tuple) or len(cast("tuple[Any, ...]", parts)) != len(Example._fields):
-            msg = f"split_batch(batch) gave a {type(parts).__name__}, expected a tuple (args, kwargs, target)."
+            msg = f"split_batch(batch) gave a {kind}, expected a tuple (args, kwargs, target)."
             raise DataError(msg)
         args, kwargs, target = cast("tuple[Any, Any, Any]", parts)
+        kinds = f"args of type {kind_of(args)} and kwargs of type {kind_of(kwargs)}"
         if not isinstance(args, Sequence) or not isinstance(kwargs, Mapping):
-            msg = (
-                f"split_batch(batch) gave args of type {type(args).__name__} and kwargs of type "
-                f"{type(kwargs).__name__}, expected a tuple and a dict."
-            )
+            msg = f"split_batch(batch) gave {kinds}, expected a tuple and a dict."
             raise DataError(msg)
         return Example(tuple(cast("Sequence[Any]", args)), dict(cast("Mapping[str, Any]", kwargs)), target)
 
@@ -57,6 +56,7 @@ def split_batch(batch: Any) -> Example:
     Raises:
         DataError: an empty batch, or one of another kind.
     """
+    kind = kind_of(batch)
     if isinstance(batch, torch.Tensor):
         return Example((batch,), {}, None)
     if isinstance(batch, Mapping):
@@ -72,7 +72,7 @@ def split_batch(batch: Any) -> Example:
         if values:
             return Example(values[:-1], {}, values[-1])
     msg = (
-        f"cannot take apart a batch of type {type(batch).__name__}: expected (input, ..., target) or a mapping with "
+        f"cannot take apart a batch of type {kind}: expected (input, ..., target) or a mapping with "
         f"{', '.join(TARGET_KEYS)}. Define split_batch(batch) -> (args, kwargs, target) in the data module."
     )
     raise DataError(msg)
@@ -84,7 +84,7 @@ def logits_of(output: Any) -> torch.Tensor:
     Raises:
         DataError: none of these.
     """
-    found = output
+    found, kind = output, kind_of(output)
     if not isinstance(found, torch.Tensor):
         found = getattr(output, "logits", None)
     if found is None and isinstance(output, Mapping):
@@ -93,7 +93,7 @@ def logits_of(output: Any) -> torch.Tensor:
         found = cast("Sequence[Any]", output)[0]
     if not isinstance(found, torch.Tensor):
         msg = (
-            f"the model returned a {type(output).__name__}, expected logits: a tensor, an object with .logits, or a "
+            f"the model returned a {kind}, expected logits: a tensor, an object with .logits, or a "
             "sequence whose first entry is the tensor."
         )
         raise DataError(msg)

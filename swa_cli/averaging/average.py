@@ -25,6 +25,7 @@ class AverageResult:
 
     @property
     def n_averaged(self) -> int:
+        """How many checkpoints went in."""
         return len(self.sources)
 
 

@@ -38,6 +38,7 @@ class AveragePlan:
 
     @property
     def bytes_to_read(self) -> int:
+        """Bytes of tensors read from all sources."""
         return sum(self.bytes_of(tensor) for tensor in self.tensors)
 
     def bytes_of(self, tensor: TensorPlan) -> int:
@@ -47,10 +48,12 @@ class AveragePlan:
 
     @property
     def bytes_to_write(self) -> int:
+        """Bytes of tensors in the output, without its header."""
         return sum(tensor.spec.nbytes for tensor in self.tensors)
 
     @property
     def has_bn_statistics(self) -> bool:
+        """Whether any tensor is named as BatchNorm names its statistics."""
         return any(tensor.name.rpartition(".")[2] in _BN_BUFFERS for tensor in self.tensors)
 
 

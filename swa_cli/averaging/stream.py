@@ -85,7 +85,7 @@ def _explain_nonfinite(sources: Sequence[Checkpoint], tensor: TensorPlan, start:
         if len(bad):
             at = int(bad[0])
             index = _index(start + at, tensor.spec.shape)
-            found = values.reshape(stop - start, -1)[at].tolist()
+            found = [value.item() for value in values.reshape(stop - start, -1)[at]]
             return (
                 f"{source.path}: tensor {tensor.name} holds {found[0] if len(found) == 1 else found} at index {index}, "
                 "expected finite numbers. Leave that checkpoint out, or let it through with --allow-nonfinite."
@@ -106,7 +106,7 @@ def _agreed(sources: Sequence[Checkpoint], name: str, start: int, stop: int) -> 
             at = int(differ[0]) // first.element_size()
             index = _index(start + at, sources[0].spec(name).shape)
             msg = (
-                f"tensor {name} ({sources[0].spec(name)}) must be equal in all checkpoints and differs at index {index}: "
+                f"tensor {name} ({sources[0].spec(name)}) must be equal in all checkpoints, differs at index {index}: "
                 f"{first[at].item()} in {sources[0].path}, {values[at].item()} in {source.path}. "
                 "An integer has no average; leave out the checkpoints that differ."
             )

@@ -1,10 +1,14 @@
 """Which layers hold BatchNorm statistics, and putting a model into the state in which they are measured."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeAlias, cast
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # the base of all kinds, SyncBatchNorm included
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
+
+BatchNorm: TypeAlias = _BatchNorm
+"""The base of all kinds, SyncBatchNorm included; torch gives it no public name."""
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -13,7 +17,7 @@ def bn_layers(model: nn.Module) -> dict[str, BatchNorm]:
     """The BatchNorm layers of ``model`` that keep statistics, by name; a layer with two names has the first."""
     return {
         name: module
-        for name, module in model.named_modules()
+        for name, module in _named_modules(model)
         if isinstance(module, BatchNorm) and module.running_mean is not None
     }
 
@@ -23,11 +27,15 @@ def bn_buffer_names(model: nn.Module, layers: Mapping[str, nn.Module]) -> list[s
     chosen = {id(module) for module in layers.values()}
     return [
         f"{name}.{buffer}" if name else buffer
-        for name, module in model.named_modules(remove_duplicate=False)
+        for name, module in _named_modules(model, remove_duplicate=False)
         if id(module) in chosen
         for buffer in BUFFERS
         if getattr(module, buffer) is not None
     ]
+
+
+def _named_modules(model: nn.Module, *, remove_duplicate: bool = True) -> Iterator[tuple[str, nn.Module]]:
+    return cast("Iterator[tuple[str, nn.Module]]", model.named_modules(remove_duplicate=remove_duplicate))
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Mean and variance of a stream, merged exactly."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
@@ -43,7 +45,8 @@ def moments_of(values: torch.Tensor) -> Moments:
         values: any floating dtype, shape (N, C) or (N, C, …), N ≥ 1.
     """
     rows = max(1, _PIECE // max(1, values[0].numel()))
-    first, *others = (_moments_of_piece(piece) for piece in values.split(rows))
+    pieces = cast("Sequence[torch.Tensor]", values.split(rows))
+    first, *others = (_moments_of_piece(piece) for piece in pieces)
     for piece in others:
         first += piece
     return first

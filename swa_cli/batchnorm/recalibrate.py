@@ -135,13 +135,13 @@ def _check_finite(seen: dict[str, Moments], index: int, example: Example) -> Non
     if not seen:
         return
     sums = torch.stack([moments.m2.sum() + moments.mean.sum() for moments in seen.values()])
-    finite = torch.isfinite(sums).tolist()  # one synchronisation with the device, whatever the number of layers
-    if all(finite):
+    finite = torch.isfinite(sums).cpu()  # one synchronisation with the device, whatever the number of layers
+    bad = [name for name, is_finite in zip(seen, finite, strict=True) if not is_finite]
+    if not bad:
         return
-    name = list(seen)[finite.index(False)]
     inputs = [value for value in (*example.args, *example.kwargs.values()) if isinstance(value, torch.Tensor)]
     own = any(value.is_floating_point() and not bool(torch.isfinite(value).all()) for value in inputs)
-    where = "the batch itself holds NaN or infinity" if own else f"the input of layer {name} holds NaN or infinity"
+    where = "the batch itself holds NaN or infinity" if own else f"the input of layer {bad[0]} holds NaN or infinity"
     msg = (
         f"batch {index}: {where}; expected finite numbers, since one would spoil the statistics of every layer. "
         "Mend the data, or check the weights that were averaged."
@@ -151,8 +151,8 @@ def _check_finite(seen: dict[str, Moments], index: int, example: Example) -> Non
 
 def _store(name: str, layer: BatchNorm, moments: Moments, calls: int) -> LayerStatistics:
     mean, variance = layer.running_mean, layer.running_var
-    assert mean is not None  # noqa: S101  # bn_layers chose layers with statistics
-    assert variance is not None  # noqa: S101
+    assert mean is not None  # bn_layers chose layers with statistics
+    assert variance is not None
     old = variance.to(torch.float64) + layer.eps
     shift = (moments.mean - mean.to(torch.float64)).abs() / old.sqrt()
     ratio = (moments.variance + layer.eps) / old

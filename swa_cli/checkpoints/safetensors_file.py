@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, cast
 import torch
 from safetensors import SafetensorError, safe_open
 
-from swa_cli.checkpoints.stored import Checkpoint, StoredTensor, TensorSpec
 from swa_cli.checkpoints.steps import counters_of
+from swa_cli.checkpoints.stored import Checkpoint, StoredTensor, TensorSpec
 from swa_cli.errors import CheckpointError
 
 DTYPES: dict[str, torch.dtype] = {
@@ -117,6 +117,6 @@ def write_safetensors(
     for chunk in chunks:
         if chunk.numel():
             data = chunk.contiguous().view(-1).view(torch.uint8).numpy()
-            stream.write(data)
+            stream.write(data.data)
             written += data.nbytes
-    assert written == offset, f"the chunks hold {written} bytes, the header promises {offset}"  # noqa: S101
+    assert written == offset, f"the chunks hold {written} bytes, the header promises {offset}"

@@ -20,10 +20,12 @@ class TensorSpec:
 
     @property
     def numel(self) -> int:
+        """Number of elements."""
         return prod(self.shape)
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the elements, without gaps."""
         return self.numel * self.dtype.itemsize
 
     def __str__(self) -> str:
@@ -44,6 +46,7 @@ class StoredTensor:
 
     @property
     def is_contiguous(self) -> bool:
+        """Whether the elements lie in row-major order without gaps."""
         expected = 1
         for size, step in zip(reversed(self.spec.shape), reversed(self.stride), strict=True):
             if size != 1 and step != expected:

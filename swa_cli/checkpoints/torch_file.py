@@ -19,8 +19,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from swa_cli.checkpoints.stored import Checkpoint, StoredTensor, TensorSpec
 from swa_cli.checkpoints.steps import counters_of
+from swa_cli.checkpoints.stored import Checkpoint, StoredTensor, TensorSpec
 from swa_cli.checkpoints.unwrap import find_state_dict, other_state_dicts, strip_wrappers
 from swa_cli.errors import CheckpointError, listing
 

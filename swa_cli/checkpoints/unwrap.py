@@ -5,7 +5,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from swa_cli.errors import CheckpointError, listing
+from swa_cli.errors import CheckpointError, kind_of, listing
 
 USUAL_KEYS = ("state_dict", "model", "model_state_dict", "model_state", "module", "net")
 
@@ -26,7 +26,7 @@ def find_state_dict(contents: object, key: str | None) -> tuple[str, Mapping[Any
     if key is not None:
         return key, _walk(contents, key)
     if not isinstance(contents, Mapping):
-        msg = f"holds a {type(contents).__name__}, expected a state_dict or a mapping that contains one."
+        msg = f"holds a {kind_of(contents)}, expected a state_dict or a mapping that contains one."
         raise CheckpointError(msg)
     mapping = cast("Mapping[Any, Any]", contents)
     usual = [name for name in USUAL_KEYS if holds_tensors(mapping.get(name))]
@@ -89,12 +89,12 @@ def _walk(contents: object, key: str) -> Mapping[Any, Any]:
     value, walked = contents, "the top"
     for part in key.split("."):
         if not isinstance(value, Mapping) or part not in value:
-            found = _names(cast("Mapping[Any, Any]", value)) if isinstance(value, Mapping) else type(value).__name__
+            found = _names(cast("Mapping[Any, Any]", value)) if isinstance(value, Mapping) else kind_of(value)
             msg = f"has no key {key!r}: at {walked}, expected {part!r}, found {found}."
             raise CheckpointError(msg)
         value, walked = cast("Mapping[Any, Any]", value)[part], part
     if not holds_tensors(value):
-        msg = f"has no tensors at key {key!r}: found {type(value).__name__}."
+        msg = f"has no tensors at key {key!r}: found {kind_of(value)}."
         raise CheckpointError(msg)
     return cast("Mapping[Any, Any]", value)
 

@@ -18,7 +18,7 @@ What is there now:
 The same on your own run:
   swa-average CHECKPOINTS/ -o swa.safetensors
   swa-bn-update swa.safetensors --model your_code.py:Model --data your_code.py:DataModule
-  swa-eval CHECKPOINTS/ --swa swa.safetensors --model your_code.py:Model --data your_code.py:DataModule --compare-ensemble"""
+  swa-eval CHECKPOINTS/ --swa swa.safetensors --compare-ensemble --model your_code.py:Model --data your_code.py:DataModule"""  # noqa: E501
 
 
 def demo(

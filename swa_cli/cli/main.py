@@ -44,6 +44,7 @@ swa_eval = _program("eval")
 
 @swa.callback(no_args_is_help=True)
 def _describe(
+    *,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,

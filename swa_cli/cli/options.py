@@ -14,9 +14,7 @@ ConfigFile = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto (the default), cpu, cuda or cuda:1.")]
 Force = Annotated[bool | None, typer.Option("--force", help="Replace an existing output.")]
-Key = Annotated[
-    str | None, typer.Option("--key", help="Where the state_dict lies in torch files, dotted: model.ema.")
-]
+Key = Annotated[str | None, typer.Option("--key", help="Where the state_dict lies in torch files, dotted: model.ema.")]
 Last = Annotated[int | None, typer.Option("--last", min=1, help="Take only the newest so many checkpoints.")]
 Model = Annotated[
     str | None,
@@ -37,14 +35,17 @@ Data = Annotated[
 ModelArg = Annotated[
     list[str] | None,
     typer.Option(
-        "--model-arg", help="key=value for the model; the value is read as YAML. May be repeated.",
+        "--model-arg",
+        help="key=value for the model; the value is read as YAML. May be repeated.",
         rich_help_panel=_MODEL_AND_DATA,
     ),
 ]
 DataArg = Annotated[
     list[str] | None,
     typer.Option(
-        "--data-arg", help="key=value for the data module, likewise.", rich_help_panel=_MODEL_AND_DATA,
+        "--data-arg",
+        help="key=value for the data module, likewise.",
+        rich_help_panel=_MODEL_AND_DATA,
     ),
 ]
 

@@ -1,13 +1,13 @@
 """``swa run``."""
 
-from typing import Annotated
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from swa_cli.cli.evaluate import show
 from swa_cli.cli.options import Debug, Device, Force
-from swa_cli.cli.terminal import exit_on_error, notify, say, track
+from swa_cli.cli.terminal import exit_on_error, notify, track
 
 
 def run(

@@ -43,7 +43,7 @@ def exit_on_error(*, debug: bool) -> Generator[None]:
     The code is that of the error (1, or 2 for usage), 130 for Ctrl-C, 143 for a termination signal, 1 for a bug of
     our own. With ``debug`` the traceback comes first.
     """
-    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that `finally` runs
+    previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
     except SwaError as error:
@@ -59,7 +59,7 @@ def exit_on_error(*, debug: bool) -> Generator[None]:
         raise typer.Exit(1) from None
     except (typer.Exit, typer.Abort):
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # the last resort: a bug still ends in one message
         _show_traceback(debug)
         kind = type(error).__name__
         hint = "" if debug else " Please report it with what --debug shows."
@@ -67,6 +67,12 @@ def exit_on_error(*, debug: bool) -> Generator[None]:
         raise typer.Exit(1) from None
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _terminate(number: int, frame: object) -> None:
+    """End by an exception, so that `finally` runs and no temporary file is left."""
+    del frame
+    sys.exit(128 + number)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Is the difference between two candidates larger than the test set can blur?"""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,7 +35,7 @@ class Comparison:
         return "better" if gained else "worse"
 
 
-def compare(swa: Records, others: list[Records], *, name: str) -> tuple[Comparison, ...]:
+def compare(swa: Records, others: Sequence[Records], *, name: str) -> tuple[Comparison, ...]:
     """Compare SWA with another candidate, or with the mean over several (each example's mean).
 
     Args:

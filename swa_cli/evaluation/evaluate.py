@@ -118,9 +118,7 @@ def _summarise(
         *compare(of_swa, of_checkpoints, name="the mean over checkpoints"),
     ]
     for records in of_ensemble:
-        ensemble = Candidate(
-            name="ensemble", kind="ensemble", scores=scores_of(records), members=n, forward_passes=n
-        )
+        ensemble = Candidate(name="ensemble", kind="ensemble", scores=scores_of(records), members=n, forward_passes=n)
         candidates.append(ensemble)
         comparisons += compare(of_swa, [records], name="the ensemble")
     return EvaluationResult(

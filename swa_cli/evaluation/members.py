@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from swa_cli.errors import DataError, NonFiniteError
+from swa_cli.errors import DataError, NonFiniteError, kind_of
 from swa_cli.tasks import logits_of
 from swa_cli.user_code import user_code
 
@@ -63,7 +63,7 @@ def checked_target(target: Any, log_probs: torch.Tensor, *, batch: int) -> torch
     n, n_classes = log_probs.shape
     if not isinstance(target, torch.Tensor):
         msg = (
-            f"batch {batch}: the target is {type(target).__name__}, expected a tensor of class indices. Batches are "
+            f"batch {batch}: the target is {kind_of(target)}, expected a tensor of class indices. Batches are "
             "(input, ..., target) or mappings with labels, label or target; else define split_batch in the data module."
         )
         raise DataError(msg)
@@ -77,7 +77,7 @@ def checked_target(target: Any, log_probs: torch.Tensor, *, batch: int) -> torch
     wrong = target[(target < 0) | (target >= n_classes)]
     if len(wrong):
         msg = (
-            f"batch {batch}: label {int(wrong[0])} is out of range, expected 0 to {n_classes - 1}, since the model gives "
+            f"batch {batch}: label {int(wrong[0])} is out of range, expected 0 to {n_classes - 1}, since the model has "
             f"{n_classes} logits ({len(wrong)} of {n} labels are wrong). Check the data module's labels, or the "
             "model's number of classes (--model-arg)."
         )

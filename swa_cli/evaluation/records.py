@@ -51,7 +51,9 @@ def records_of(log_probs: torch.Tensor, target: torch.Tensor) -> Records:
 
 def join(parts: Sequence[Records]) -> Records:
     """The records of several batches, one after the other."""
-    return Records(**{field.name: torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Records)})
+    return Records(
+        **{field.name: torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Records)}
+    )
 
 
 def scores_of(records: Records) -> Scores:

@@ -37,4 +37,5 @@ class EvaluationResult:
     task: Literal["classification"] = "classification"
 
     def of_kind(self, kind: Kind) -> tuple[Candidate, ...]:
+        """The rows of one kind, in order."""
         return tuple(candidate for candidate in self.candidates if candidate.kind == kind)

@@ -20,7 +20,9 @@ _POLICIES = {
 
 def plan_report(run: Run, plan: AveragePlan) -> RenderableType:
     """Files in the order of averaging, tensors by policy, and the bytes to be read and written."""
-    files = Table(title=f"{counted(len(plan.sources), 'checkpoint')}, ordered by {run.ordered_by}", title_justify="left")
+    files = Table(
+        title=f"{counted(len(plan.sources), 'checkpoint')}, ordered by {run.ordered_by}", title_justify="left"
+    )
     files.add_column("file", overflow="fold")
     files.add_column("step", justify="right")
     files.add_column("weights", justify="right")
