@@ -29,7 +29,8 @@ def counters_of(contents: Mapping[Any, Any]) -> dict[str, int]:
 
 
 def step_in_name(path: Path) -> int | None:
-    """The step that a path tells: a labelled number of the file's name, its last number, or its folder's.
+    """The step that a path tells: a labelled number of the file's name, its last number, or a
+    labelled number of its folder.
 
     >>> step_in_name(Path("epoch=3-step=1200.ckpt"))
     1200
@@ -39,15 +40,20 @@ def step_in_name(path: Path) -> int | None:
     500
     """
     stem = _DECIMAL.sub(" ", _SUFFIX.sub("", path.name))
-    for label in _LABELS:
-        match = re.search(rf"(?<![a-z])(?:{label})[-_=. ]?(\d+)", stem, flags=re.IGNORECASE)
-        if match:
-            return int(match.group(1))
+    labelled = _labelled(stem)
+    if labelled is not None:
+        return labelled
     # A number glued to letters names an architecture (`resnet50.pt`) only when a free-standing one is there too.
     numbers = re.findall(r"(?<![A-Za-z\d])\d+", stem) or re.findall(r"\d+", stem)
-    if numbers:
-        return int(numbers[-1])
-    return step_in_name(Path(path.parent.name)) if path.parent.name else None
+    return int(numbers[-1]) if numbers else _labelled(path.parent.name)
+
+
+def _labelled(text: str) -> int | None:
+    for label in _LABELS:
+        match = re.search(rf"(?<![a-z])(?:{label})[-_=. ]?(\d+)", text, flags=re.IGNORECASE)
+        if match:
+            return int(match.group(1))
+    return None
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:

@@ -64,9 +64,6 @@ def _load(path: Path) -> object:
                 return contents
             with FakeTensorMode():  # torch before 2.9 records offsets in this mode only
                 return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        msg = f"{path}: cannot be read: {error.strerror or error}."
-        raise CheckpointError(msg) from error
     except Exception as error:  # a damaged pickle can raise anything at all
         raise CheckpointError(_explain(path, error)) from error
 

@@ -5,7 +5,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from swa_cli.errors import CheckpointError, kind_of, listing
+from swa_cli.errors import LISTED, CheckpointError, kind_of
 
 USUAL_KEYS = ("state_dict", "model", "model_state_dict", "model_state", "module", "net")
 
@@ -108,4 +108,6 @@ def _tensor_mappings(mapping: Mapping[Any, Any], prefix: str = "", depth: int = 
 
 
 def _names(mapping: Mapping[Any, Any]) -> str:
-    return "\n" + listing([repr(name) for name in mapping]) + "\n" if mapping else "nothing"
+    shown = ", ".join(repr(name) for name in list(mapping)[:LISTED])
+    more = len(mapping) - LISTED
+    return (f"{shown} and {more} more" if more > 0 else shown) or "nothing"

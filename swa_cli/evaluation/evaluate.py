@@ -113,10 +113,9 @@ def _summarise(
         Candidate(name=f"last ({last.name})", kind="last", scores=scores[-1], step=last.step),
         Candidate(name="mean over checkpoints", kind="mean", scores=_mean(scores), members=n),
     ]
-    comparisons = [
-        *compare(of_swa, of_checkpoints[-1:], name="the last checkpoint"),
-        *compare(of_swa, of_checkpoints, name="the mean over checkpoints"),
-    ]
+    comparisons = [*compare(of_swa, of_checkpoints[-1:], name="the last checkpoint")]
+    if n > 1:
+        comparisons += compare(of_swa, of_checkpoints, name="the mean over checkpoints")
     for records in of_ensemble:
         ensemble = Candidate(name="ensemble", kind="ensemble", scores=scores_of(records), members=n, forward_passes=n)
         candidates.append(ensemble)

@@ -1,0 +1,41 @@
+"""Fixtures: seeds, and checkpoints as trainers leave them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from swa_cli.cli.main import swa
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """pytest-randomly seeds random and numpy, not torch."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def run_swa(tmp_path, monkeypatch):
+    """Run ``swa`` in an empty folder; gives the exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object):
+        return CliRunner().invoke(swa, [str(argument) for argument in arguments])
+
+    return run
+
+
+@pytest.fixture
+def save_run(tmp_path):
+    """Save state_dicts as ``epoch-0.pt``, ``epoch-1.pt``, … in a folder and return it."""
+
+    def save(states: list[dict[str, torch.Tensor]], folder: str = "ckpts") -> Path:
+        target = tmp_path / folder
+        target.mkdir(exist_ok=True)
+        for step, state in enumerate(states):
+            torch.save(state, target / f"epoch-{step}.pt")
+        return target
+
+    return save

@@ -1,0 +1,70 @@
+"""Oracles: slow, obvious, and written without a line of swa_cli."""
+
+import math
+
+import numpy as np
+import torch
+
+
+def mean_rounded_once(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """The float64 mean, then the nearest value of the dtype, looked up among all values that there are."""
+    total = np.zeros(tuple(tensors[0].shape), dtype=np.float64)
+    for tensor in tensors:
+        total = total + tensor.to(torch.float64).numpy()
+    mean = np.asarray(total / len(tensors))
+    dtype = tensors[0].dtype
+    if dtype in {torch.float64, torch.float32}:
+        rounded = mean.astype({torch.float64: np.float64, torch.float32: np.float32}[dtype])
+        return torch.from_numpy(np.asarray(rounded))
+    return nearest_of_all(mean, dtype)
+
+
+def nearest_of_all(values: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+    every = torch.arange(0, 2**15, dtype=torch.int32).to(torch.int16).view(dtype)  # all non-negative bit patterns
+    grid = every[torch.isfinite(every)].to(torch.float64).numpy()
+    flat = np.abs(values).ravel()
+    result = []
+    for value, negative in zip(flat, np.signbit(values).ravel(), strict=True):
+        above = min(int(np.searchsorted(grid, value)), len(grid) - 1)
+        below = max(above - 1, 0)
+        to_below, to_above = value - grid[below], grid[above] - value
+        nearest = below if to_below < to_above else above if to_above < to_below else (below if below % 2 == 0 else above)
+        result.append((nearest | 0x8000) - 0x10000 if negative else nearest)
+    return torch.tensor(result, dtype=torch.int16).view(dtype).reshape(values.shape)
+
+
+def log_probs(logits: list[list[float]]) -> list[list[float]]:
+    rows = []
+    for row in logits:
+        top = max(row)
+        log_sum = top + math.log(sum(math.exp(value - top) for value in row))
+        rows.append([value - log_sum for value in row])
+    return rows
+
+
+def scores(log_probabilities: list[list[float]], labels: list[int], n_bins: int = 15) -> dict[str, float]:
+    """Accuracy, NLL in nats, Brier (not halved), ECE over bins (lo, hi]; one example at a time."""
+    n = len(labels)
+    right = nll = brier = 0.0
+    bins: list[list[tuple[float, bool]]] = [[] for _ in range(n_bins)]
+    for row, label in zip(log_probabilities, labels, strict=True):
+        probs = [math.exp(value) for value in row]
+        confidence = max(probs)
+        correct = probs.index(confidence) == label
+        right += correct
+        nll -= row[label]
+        brier += sum((p - (c == label)) ** 2 for c, p in enumerate(probs))
+        for index in range(n_bins):
+            if index / n_bins < confidence <= (index + 1) / n_bins or (index == n_bins - 1 and confidence > 1):
+                bins[index].append((confidence, correct))
+    ece = sum(abs(sum(c for _, c in b) - sum(p for p, _ in b)) for b in bins) / n
+    return {"accuracy": right / n, "nll": nll / n, "brier": brier / n, "ece": ece}
+
+
+def ensemble(members: list[list[list[float]]]) -> list[list[float]]:
+    """Log of the arithmetic mean of probabilities."""
+    n = len(members)
+    return [
+        [math.log(math.fsum(math.exp(member[i][c]) for member in members) / n) for c in range(len(members[0][i]))]
+        for i in range(len(members[0]))
+    ]

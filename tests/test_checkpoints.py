@@ -1,0 +1,218 @@
+"""Reading what trainers leave, and refusing what is not a checkpoint."""
+
+import argparse
+import pathlib
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from swa_cli.checkpoints import open_checkpoint
+from swa_cli.errors import CheckpointError
+
+STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.tensor([1.0, 2.0], dtype=torch.bfloat16)}
+
+
+def saved(contents: object, path: Path) -> Path:
+    torch.save(contents, path)
+    return path
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict", "model_state", "module", "net"])
+def test_the_usual_keys_are_found(tmp_path, key):
+    checkpoint = open_checkpoint(saved({"epoch": 3, key: OrderedDict(STATE), "loss": torch.tensor(1.0)}, tmp_path / "x.pt"))
+
+    assert checkpoint.keys() == tuple(STATE)
+    assert torch.equal(checkpoint.get_tensor("a.weight"), STATE["a.weight"])
+    assert torch.equal(checkpoint.get_tensor("a.bias"), STATE["a.bias"])
+    assert checkpoint.counters == {"epoch": 3}
+
+
+def test_a_dotted_key_names_any_place(tmp_path):
+    path = saved({"state": {"model": {"module.w": torch.ones(2)}, "rng": 1}}, tmp_path / "x.pt")
+
+    assert open_checkpoint(path, key="state.model").keys() == ("w",)
+    with pytest.raises(CheckpointError, match=r"has no key 'state.net': at state, expected 'net', found .*'model'") as error:
+        open_checkpoint(path, key="state.net")
+    assert str(path) in str(error.value)
+    with pytest.raises(CheckpointError, match=r"Name one of these with --key: state.model"):
+        open_checkpoint(path)
+
+
+def test_two_usual_keys_are_not_guessed_between(tmp_path):
+    path = saved({"model": STATE, "net": STATE}, tmp_path / "x.pt")
+
+    with pytest.raises(CheckpointError, match=r"several state_dicts: model, net\. Name one with --key"):
+        open_checkpoint(path)
+
+
+@pytest.mark.parametrize("contents", [{"epoch": 3}, [1, 2], {}], ids=["no tensors", "a list", "nothing"])
+def test_a_file_without_weights_says_what_it_holds(tmp_path, contents):
+    with pytest.raises(CheckpointError, match=r"x\.pt: holds"):
+        open_checkpoint(saved(contents, tmp_path / "x.pt"))
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["module.a", "module.b"], ("a", "b")),
+        (["_orig_mod.module.a", "_orig_mod.module.b"], ("a", "b")),
+        (["module.module.a"], ("a",)),
+        (["body._orig_mod.a", "head.b"], ("body.a", "head.b")),
+        (["module.a", "b"], ("module.a", "b")),
+        (["n_averaged", "module.a"], ("a",)),
+        (["n_averaged", "a"], ("n_averaged", "a")),
+    ],
+)
+def test_wrapper_prefixes_are_stripped(tmp_path, names, expected):
+    path = saved({name: torch.ones(1) for name in names}, tmp_path / "x.pt")
+
+    assert open_checkpoint(path).keys() == expected
+
+
+def test_a_real_averaged_model_is_unwrapped(tmp_path):
+    model = torch.nn.Linear(2, 2)
+    path = saved(torch.optim.swa_utils.AveragedModel(model).state_dict(), tmp_path / "x.pt")
+
+    assert open_checkpoint(path).keys() == ("weight", "bias")
+
+
+def test_names_that_collide_are_refused(tmp_path):
+    path = saved({"a.w": torch.ones(1), "a._orig_mod.w": torch.ones(1)}, tmp_path / "x.pt")
+
+    with pytest.raises(CheckpointError, match=r"a\.w and a\._orig_mod\.w have the same name"):
+        open_checkpoint(path)
+
+
+def test_harmless_passengers_are_let_in(tmp_path):
+    passengers = {
+        "args": argparse.Namespace(lr=0.1, out=pathlib.Path("runs/1")),
+        "elsewhere": pathlib.PureWindowsPath("C:/runs"),
+        "best": np.float64(0.93),
+        "count": np.int64(3),
+        "rng": np.random.get_state(),  # noqa: NPY002
+        "history": np.arange(3.0),
+    }
+    checkpoint = open_checkpoint(saved({"state_dict": STATE, "global_step": 7, **passengers}, tmp_path / "x.ckpt"))
+
+    assert checkpoint.keys() == tuple(STATE)
+    assert checkpoint.counters == {"global_step": 7}
+
+
+class Evil:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return (exec, (f"open({str(self.marker)!r}, 'w').close()",))
+
+
+class Custom:
+    pass
+
+
+def test_a_pickle_that_wants_code_is_refused_and_not_run(tmp_path):
+    marker = tmp_path / "ran"
+    path = saved({"state_dict": STATE, "hook": Evil(marker), "config": Custom()}, tmp_path / "x.pt")
+
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(path)
+
+    message = str(caught.value)
+    assert f"{path}: refused" in message
+    assert "exec" in message
+    assert "Custom" in message
+    assert not marker.exists()
+
+
+def test_a_whole_module_is_refused_by_name(tmp_path):
+    with pytest.raises(CheckpointError, match=r"torch\.nn\.modules\.linear\.Linear"):
+        open_checkpoint(saved(torch.nn.Linear(2, 2), tmp_path / "x.pt"))
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+@pytest.mark.parametrize("kept", [0.3, 0.9, 0.999])
+def test_a_truncated_file_is_an_error(tmp_path, suffix, kept):
+    path = tmp_path / f"x.{suffix}"
+    big = {"w": torch.randn(1000), **STATE}
+    torch.save(big, path) if suffix == "pt" else save_file(big, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
+
+    with pytest.raises(CheckpointError, match=rf"x\.{suffix}: not a whole .*truncated"):
+        open_checkpoint(path)
+
+
+def test_a_file_cut_after_it_was_opened_is_an_error(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_file({"w": torch.randn(1000)}, path)
+    checkpoint = open_checkpoint(path)
+    path.write_bytes(path.read_bytes()[:2000])
+
+    with pytest.raises(CheckpointError, match=r"tensor w ends beyond the end of the file: expected 4000 bytes"):
+        checkpoint.get_tensor("w")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "Git LFS pointer"),
+        (b"<html>not found</html>", "neither safetensors nor a torch checkpoint"),
+        (b"\x10\x00\x00\x00\x00\x00\x00\x00{not json at all", "not a whole safetensors file"),
+        (b"PK\x03\x04" + b"\x00" * 100, "not a whole torch checkpoint"),
+    ],
+)
+def test_what_is_no_checkpoint_says_what_it_is(tmp_path, content, message):
+    path = tmp_path / "x.pt"
+    path.write_bytes(content)
+
+    with pytest.raises(CheckpointError, match=message) as caught:
+        open_checkpoint(path)
+    assert str(path) in str(caught.value)
+
+
+def test_the_old_torch_format_says_how_to_convert(tmp_path):
+    torch.save(STATE, tmp_path / "x.pt", _use_new_zipfile_serialization=False)
+
+    with pytest.raises(CheckpointError, match=r"old format .*Convert it once"):
+        open_checkpoint(tmp_path / "x.pt")
+
+
+def test_a_plain_pickle_is_not_read(tmp_path):
+    (tmp_path / "x.pt").write_bytes(pickle.dumps({"w": 1}))
+
+    with pytest.raises(CheckpointError, match="neither safetensors nor a torch checkpoint"):
+        open_checkpoint(tmp_path / "x.pt")
+
+
+def test_sparse_tensors_are_refused_by_name(tmp_path):
+    path = saved({"dense": torch.ones(2), "odd": torch.eye(3).to_sparse()}, tmp_path / "x.pt")
+
+    with pytest.raises(CheckpointError, match=r"x\.pt: .*odd.* sparse|x\.pt: not a whole torch checkpoint"):
+        open_checkpoint(path)
+
+
+def test_a_safetensors_file_has_no_keys_to_walk(tmp_path):
+    save_file({"w": torch.ones(1)}, tmp_path / "x.safetensors")
+
+    with pytest.raises(CheckpointError, match="flat and has no key 'model'"):
+        open_checkpoint(tmp_path / "x.safetensors", key="model")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"gone\.pt: cannot be read: No such file"):
+        open_checkpoint(tmp_path / "gone.pt")
+
+
+def test_optimizer_state_is_never_read(tmp_path):
+    path = saved({"state_dict": {"w": torch.ones(3)}, "optimizer": {"state": {0: torch.randn(100_000)}}}, tmp_path / "x.pt")
+
+    checkpoint = open_checkpoint(path)
+
+    assert sum(stored.spec.nbytes for stored in checkpoint.tensors.values()) == 12
+    assert checkpoint.get_tensor("w").tolist() == [1, 1, 1]

@@ -1,0 +1,181 @@
+"""Which files are taken, and in which order."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from swa_cli.averaging import average, plan_average
+from swa_cli.checkpoints import find_checkpoints
+from swa_cli.checkpoints.steps import natural_key, step_in_name
+from swa_cli.errors import SourceError
+
+
+def save(path: Path, **counters: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": {"w": torch.ones(1)}, **counters}, path)
+    return path
+
+
+def names(run) -> list[str]:
+    return [checkpoint.path.name for checkpoint in run.checkpoints]
+
+
+@pytest.mark.parametrize(
+    ("path", "step"),
+    [
+        ("epoch-17.pt", 17),
+        ("epoch=3-step=1200.ckpt", 1200),
+        ("epoch=3-val_loss=0.21.ckpt", 3),
+        ("checkpoint-9.pth.tar", 9),
+        ("checkpoint-500/model.safetensors", 500),
+        ("model_0004999.pth", 4999),
+        ("resnet50-epoch9.pt", 9),
+        ("vit_b_16_iter_300.pth", 300),
+        ("ckpt_12.pt", 12),
+        ("last.ckpt", None),
+        ("unit5.pt", 5),
+    ],
+)
+def test_the_step_in_a_name(path, step):
+    assert step_in_name(Path(path)) == step
+
+
+def test_names_sort_as_numbers():
+    shuffled = [Path(f"epoch-{n}.pt") for n in (10, 9, 100, 1)]
+
+    assert [path.name for path in sorted(shuffled, key=natural_key)] == [
+        "epoch-1.pt",
+        "epoch-9.pt",
+        "epoch-10.pt",
+        "epoch-100.pt",
+    ]
+
+
+def test_a_directory_is_ordered_by_step_nine_before_ten(tmp_path):
+    for epoch in (10, 9, 11, 100):
+        save(tmp_path / f"epoch-{epoch}.pt")
+
+    run = find_checkpoints([tmp_path])
+
+    assert names(run) == ["epoch-9.pt", "epoch-10.pt", "epoch-11.pt", "epoch-100.pt"]
+    assert [checkpoint.step for checkpoint in run.checkpoints] == [9, 10, 11, 100]
+    assert run.ordered_by == "number in the name"
+
+
+def test_the_step_in_the_contents_goes_before_the_name(tmp_path):
+    save(tmp_path / "a1.pt", global_step=300, epoch=3)
+    save(tmp_path / "b2.pt", global_step=100, epoch=1)
+    save(tmp_path / "c3.pt", global_step=200, epoch=2)
+
+    run = find_checkpoints([tmp_path])
+
+    assert names(run) == ["b2.pt", "c3.pt", "a1.pt"]
+    assert [checkpoint.step for checkpoint in run.checkpoints] == [100, 200, 300]
+    assert run.ordered_by == "global_step"
+
+
+def test_a_counter_that_tells_nothing_apart_is_passed_over(tmp_path):
+    save(tmp_path / "b.pt", global_step=0, epoch=2)
+    save(tmp_path / "a.pt", global_step=0, epoch=5)
+
+    assert names(find_checkpoints([tmp_path])) == ["b.pt", "a.pt"]
+
+
+def test_without_any_step_the_order_is_that_of_names_and_said(tmp_path):
+    save(tmp_path / "best.pt")
+    save(tmp_path / "again.pt")
+
+    run = find_checkpoints([tmp_path])
+
+    assert names(run) == ["again.pt", "best.pt"]
+    assert [checkpoint.step for checkpoint in run.checkpoints] == [None, None]
+    assert any("no steps could be told apart" in notice for notice in run.notices)
+
+
+def test_the_order_of_arguments_does_not_matter(tmp_path):
+    paths = [save(tmp_path / f"{name}.pt", epoch=epoch) for epoch, name in enumerate("dcbae")]
+    shuffled = random.sample(paths, len(paths))
+
+    assert names(find_checkpoints(shuffled)) == names(find_checkpoints(paths)) == ["d.pt", "c.pt", "b.pt", "a.pt", "e.pt"]
+
+
+def test_last_takes_the_newest(tmp_path):
+    for epoch in range(12):
+        save(tmp_path / f"epoch-{epoch}.pt")
+
+    assert names(find_checkpoints([tmp_path], last=2)) == ["epoch-10.pt", "epoch-11.pt"]
+    with pytest.raises(SourceError, match="--last 13: there are only 12 checkpoints"):
+        find_checkpoints([tmp_path], last=13)
+
+
+def test_links_count_once(tmp_path):
+    save(tmp_path / "checkpoint-1.pth.tar")
+    save(tmp_path / "checkpoint-2.pth.tar")
+    os.link(tmp_path / "checkpoint-2.pth.tar", tmp_path / "best.pth.tar")
+    (tmp_path / "last.pth.tar").symlink_to("checkpoint-2.pth.tar")
+
+    run = find_checkpoints([tmp_path, tmp_path / "checkpoint-1.pth.tar"])
+
+    assert names(run) == ["checkpoint-1.pth.tar", "checkpoint-2.pth.tar"]
+    assert sorted(notice.split(" is ")[0] for notice in run.notices) == [
+        str(tmp_path / "best.pth.tar"),
+        str(tmp_path / "last.pth.tar"),
+    ]
+
+
+def test_a_hugging_face_run_is_found_one_level_down(tmp_path):
+    for step in (500, 1000):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        save_file({"w": torch.ones(1)}, tmp_path / f"checkpoint-{step}" / "model.safetensors")
+        for side in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "rng_state_0.pth"):
+            torch.save({"state": torch.ones(1)}, tmp_path / f"checkpoint-{step}" / side)
+
+    run = find_checkpoints([tmp_path])
+
+    assert [checkpoint.step for checkpoint in run.checkpoints] == [500, 1000]
+    assert names(run) == ["model.safetensors"] * 2
+
+
+def test_patterns_are_expanded(tmp_path):
+    for name in ("epoch-1.pt", "epoch-2.pt", "other-3.pt"):
+        save(tmp_path / name)
+
+    assert names(find_checkpoints([tmp_path / "epoch-*.pt"])) == ["epoch-1.pt", "epoch-2.pt"]
+    with pytest.raises(SourceError, match=r"no file matches .*nothing-\*"):
+        find_checkpoints([tmp_path / "nothing-*.pt"])
+
+
+def test_an_earlier_average_is_left_out_unless_named(tmp_path):
+    save(tmp_path / "epoch-1.pt")
+    save(tmp_path / "epoch-2.pt")
+    average(plan_average(find_checkpoints([tmp_path]).checkpoints), tmp_path / "swa.safetensors")
+
+    run = find_checkpoints([tmp_path])
+
+    assert names(run) == ["epoch-1.pt", "epoch-2.pt"]
+    assert any("swa.safetensors was written by swa-cli" in notice for notice in run.notices)
+    assert names(find_checkpoints([tmp_path / "swa.safetensors"])) == ["swa.safetensors"]
+
+
+def test_other_weights_in_the_files_are_mentioned(tmp_path):
+    torch.save({"state_dict": {"w": torch.ones(1)}, "state_dict_ema": {"w": torch.ones(1)}}, tmp_path / "1.pt")
+
+    assert find_checkpoints([tmp_path]).notices == (
+        "the files hold other weights too, left out: state_dict_ema. To use those: --key state_dict_ema.",
+    )
+
+
+def test_a_directory_without_checkpoints_says_what_was_looked_for(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing here")
+
+    with pytest.raises(SourceError, match=r"no checkpoints in .*\.safetensors, \.pt, \.pth, \.ckpt, \.pth\.tar"):
+        find_checkpoints([tmp_path])
+
+
+def test_a_missing_directory_is_named(tmp_path):
+    with pytest.raises(SourceError, match=r"no such file or directory: .*gone"):
+        find_checkpoints([tmp_path / "gone"])
