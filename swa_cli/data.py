@@ -6,6 +6,8 @@ Duck-typed on Lightning's ``LightningDataModule``, which works as it is; Lightni
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, Literal, cast
 
+from torch.utils.data import DataLoader
+
 from swa_cli.errors import DataError, UserCodeError, kind_of
 from swa_cli.targets import call_target
 from swa_cli.user_code import user_code
@@ -59,8 +61,8 @@ def batches_of(module: object, split: Split) -> Iterable[Any]:
     with user_code(f"{_name(module)}.{method}()"):
         loader = getattr(module, method)()
     kind = kind_of(loader)
-    if isinstance(loader, (list, tuple, dict)) or not isinstance(loader, Iterable):
-        msg = f"{_name(module)}.{method}() gave a {kind}, expected one iterable of batches (a torch DataLoader)."
+    if isinstance(loader, Mapping) or not isinstance(loader, Iterable) or _holds_loaders(loader):
+        msg = f"{_name(module)}.{method}() gave a {kind}, expected one loader of batches (a torch DataLoader)."
         raise UserCodeError(msg)
     return cast("Iterable[Any]", loader)
 
@@ -108,6 +110,13 @@ def _implements(module: object, method: str) -> bool:
         return False
     # Lightning's base class defines every loader, to raise that it is not defined.
     return not str(getattr(found, "__module__", "")).startswith(("lightning.", "pytorch_lightning."))
+
+
+def _holds_loaders(loader: object) -> bool:
+    """Several loaders at once, as Lightning allows; which one is meant cannot be told."""
+    if not isinstance(loader, (list, tuple)):
+        return False
+    return any(isinstance(entry, DataLoader) for entry in cast("Iterable[object]", loader))
 
 
 def _call_if_there(module: object, method: str, *arguments: object) -> None:

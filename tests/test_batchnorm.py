@@ -1,0 +1,264 @@
+"""BatchNorm statistics against the definition."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from swa_cli.batchnorm import Moments, bn_buffer_names, bn_layers, moments_of, recalibrate
+from swa_cli.errors import DataError, NonFiniteError, UserCodeError
+
+
+def pooled(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and unbiased variance per channel of all inputs at once, in float64."""
+    flat = values.to(torch.float64).transpose(0, 1).flatten(1)
+    return flat.mean(dim=1), flat.var(dim=1, correction=1)
+
+
+def first_layer(batches: list[torch.Tensor], layer: nn.Module | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    layer = layer or nn.BatchNorm1d(batches[0].shape[1])
+    model = nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(2))
+    model(batches[0][:2])
+    recalibrate(model, batches)
+    return layer.running_mean, layer.running_var  # pyright: ignore
+
+
+def assert_statistics(found, values: torch.Tensor, rtol: float = 1e-6) -> None:
+    for actual, expected in zip(found, pooled(values), strict=True):
+        torch.testing.assert_close(actual.to(torch.float64), expected, rtol=rtol, atol=1e-9)
+
+
+def test_batches_of_998_and_2_with_a_shift():
+    values = torch.randn(1000, 3)
+    values[998:] += 20
+
+    assert_statistics(first_layer([values[:998], values[998:]]), values)
+
+
+def test_sorted_data():
+    values = torch.randn(1000, 3).sort(dim=0).values
+
+    assert_statistics(first_layer(list(values.split(50))), values)
+
+
+def test_an_offset_of_ten_thousand():
+    values = torch.randn(1000, 3, 4, 4) + 1e4
+
+    found = first_layer(list(values.split(100)), nn.BatchNorm2d(3))
+
+    assert_statistics(found, values)
+    assert found[1].min() > 0.9
+
+
+def test_images_with_strong_correlation_in_batches_of_two():
+    values = torch.randn(100, 3, 1, 1) + 0.1 * torch.randn(100, 3, 5, 5)
+
+    assert_statistics(first_layer(list(values.split(2)), nn.BatchNorm2d(3)), values)
+
+
+def test_rows_one_to_four_repeated_in_any_batching():
+    values = torch.tensor([1.0, 2.0, 3.0, 4.0]).repeat(250)[:, None]
+
+    for sizes in ([1000], [2] * 500, [7, 993], [500, 498, 2]):
+        mean, variance = first_layer(list(values.split(sizes)))
+        assert mean.item() == pytest.approx(2.5, rel=1e-7)
+        assert variance.item() == pytest.approx(1.25 * 1000 / 999, rel=1e-7)
+
+
+def test_torch_itself_is_wrong_on_unequal_batches():
+    """Why update_bn is no oracle here: it weights the batch of 2 like the batch of 998 (science.md: mean 9.8)."""
+    values = torch.zeros(1000, 1)
+    values[998:] = 20
+    model = nn.Sequential(nn.BatchNorm1d(1))
+
+    torch.optim.swa_utils.update_bn([values[:998], values[998:]], model)
+
+    assert model[0].running_mean.item() == pytest.approx(10)
+    assert first_layer([values[:998], values[998:]])[0].item() == pytest.approx(0.04)
+
+
+@settings(max_examples=50)
+@given(sizes=st.lists(st.integers(2, 40), min_size=1, max_size=8), offset=st.sampled_from([0.0, 1e4, -3.0]))
+def test_splitting_the_data_differently_changes_nothing(sizes, offset):
+    values = torch.randn(sum(sizes), 2, generator=torch.Generator().manual_seed(1)) + offset
+
+    whole, parts = first_layer([values]), first_layer(list(values.split(sizes)))
+
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
+
+
+@given(sizes=st.lists(st.integers(1, 10), min_size=2, max_size=6))
+def test_moments_of_parts_add_up(sizes):
+    values = torch.randn(sum(sizes), 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) * 5 + 100
+
+    merged: Moments = sum((moments_of(part) for part in values.split(sizes)[1:]), moments_of(values[: sizes[0]]))
+
+    mean, variance = pooled(values)
+    assert merged.count == values.numel() // 3
+    torch.testing.assert_close(merged.mean, mean, rtol=1e-13, atol=0)
+    torch.testing.assert_close(merged.variance, variance, rtol=1e-12, atol=0)
+
+
+def test_large_inputs_are_taken_in_pieces(monkeypatch):
+    monkeypatch.setattr("swa_cli.batchnorm.moments._PIECE", 20)
+    values = torch.randn(11, 3, 4)
+
+    mean, variance = pooled(values)
+    torch.testing.assert_close(moments_of(values).mean, mean)
+    torch.testing.assert_close(moments_of(values).variance, variance)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm1d(4, momentum=0.3)
+        self.dropout = nn.Dropout(0.5)
+        self.bn2 = nn.BatchNorm1d(4, momentum=None)
+        self.frozen = nn.BatchNorm1d(4)
+        self.unused = nn.BatchNorm1d(4)
+        self.none = nn.BatchNorm1d(4, track_running_stats=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.frozen(self.none(self.bn2(self.dropout(self.bn1(x)))))
+
+
+def snapshot(model: nn.Module) -> dict[str, object]:
+    return {
+        "training": [module.training for module in model.modules()],
+        "momentum": [getattr(module, "momentum", None) for module in model.modules()],
+        "tracking": [getattr(module, "track_running_stats", None) for module in model.modules()],
+        "hooks": [len(module._forward_pre_hooks) for module in model.modules()],
+        "affine": [parameter.clone() for parameter in model.parameters()],
+    }
+
+
+def same(first: dict[str, object], second: dict[str, object]) -> bool:
+    parameters = zip(first.pop("affine"), second.pop("affine"), strict=True)  # pyright: ignore
+    return all(torch.equal(a, b) for a, b in parameters) and first == second
+
+
+def test_dropout_is_off_and_every_mode_is_put_back():
+    model = Net()
+    model.frozen.eval()
+    before = snapshot(model)
+    values = torch.randn(64, 4)
+
+    result = recalibrate(model, [values])
+
+    assert same(before, snapshot(model))
+    # With dropout on, the second layer's variance would be about 2.
+    torch.testing.assert_close(model.bn2.running_var, torch.ones(4), rtol=0.05, atol=0)
+    assert [layer.name for layer in result.layers] == ["bn1", "bn2", "frozen"]
+    assert result.unreached == ("unused",)
+    assert model.unused.running_mean.tolist() == [0] * 4  # pyright: ignore
+    assert (result.n_samples, result.n_batches) == (64, 1)
+    assert model.bn1.num_batches_tracked == 1
+
+
+def broken(batches):
+    yield from batches
+    raise OSError("the disk went away")
+
+
+@pytest.mark.parametrize(
+    ("batches", "error", "message"),
+    [
+        ([], DataError, "the data loader is empty"),
+        ([torch.randn(8, 4), torch.full((8, 4), torch.nan)], NonFiniteError, "batch 1: the batch itself holds NaN"),
+        ([torch.randn(8, 4), torch.randn(1, 4)], DataError, "batch 1: layer bn1 gets one value per channel"),
+        ([torch.randn(8, 4), torch.randn(8, 5)], UserCodeError, "running the model on batch 1 failed: RuntimeError"),
+        (broken([torch.randn(8, 4)]), UserCodeError, "loading batch 1 failed: OSError: the disk went away"),
+        ([object()], DataError, "cannot take apart a batch of type object"),
+    ],
+    ids=["empty", "nan", "one sample", "forward raises", "loader raises", "odd batch"],
+)
+def test_a_failure_leaves_the_model_as_it_was(batches, error, message):
+    model = Net()
+    before, buffers = snapshot(model), {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+    with pytest.raises(error, match=message):
+        recalibrate(model, batches)
+
+    assert same(before, snapshot(model))
+    assert all(torch.equal(buffer, buffers[name]) for name, buffer in model.named_buffers())
+
+
+def test_an_overflow_inside_the_model_names_the_layer():
+    class Explodes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bn = nn.BatchNorm1d(2)
+
+        def forward(self, x):
+            return self.bn(x / 0)
+
+    with pytest.raises(NonFiniteError, match="the input of layer bn holds NaN or infinity"):
+        recalibrate(Explodes(), [torch.ones(4, 2)])
+
+
+def test_a_layer_used_twice_is_pooled_and_a_shared_one_has_all_its_names():
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.BatchNorm1d(2, affine=False)
+            self.b = self.a
+
+        def forward(self, x, y):
+            return self.a(x) + self.b(y)
+
+    model, x, y = Shared(), torch.randn(50, 2), torch.randn(50, 2) + 3
+    recalibrate(model, [(x, y, torch.zeros(50))])
+
+    mean, variance = pooled(torch.cat([x, y]))
+    torch.testing.assert_close(model.a.running_mean.double(), mean, rtol=1e-6, atol=1e-9)  # pyright: ignore
+    torch.testing.assert_close(model.a.running_var.double(), variance, rtol=1e-6, atol=1e-9)  # pyright: ignore
+    assert bn_buffer_names(model, bn_layers(model)) == [
+        f"{name}.{buffer}" for name in "ab" for buffer in ("running_mean", "running_var", "num_batches_tracked")
+    ]
+
+
+def test_num_batches_stops_the_pass():
+    values = torch.randn(30, 4)
+    model = Net()
+
+    result = recalibrate(model, list(values.split(10)), num_batches=2)
+
+    assert (result.n_batches, result.n_samples) == (2, 20)
+    assert_statistics((model.bn1.running_mean, model.bn1.running_var), values[:20])
+
+
+def test_keyword_inputs_and_mappings_work():
+    class Keyword(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bn = nn.BatchNorm1d(2)
+
+        def forward(self, *, values):
+            return self.bn(input=values)
+
+    model, values = Keyword(), torch.randn(20, 2)
+    recalibrate(model, [{"values": values, "labels": torch.zeros(20)}])
+
+    assert_statistics((model.bn.running_mean, model.bn.running_var), values)
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm3d, nn.SyncBatchNorm])
+def test_other_kinds_of_batchnorm(kind):
+    layer, values = kind(2), torch.randn(6, 2, 3, 3, 3)
+    recalibrate(nn.Sequential(layer), [values[:2], values[2:]])
+
+    assert_statistics((layer.running_mean, layer.running_var), values)
+
+
+def test_how_far_a_layer_moved_is_told_in_old_standard_deviations():
+    layer = nn.BatchNorm1d(1, eps=1e-12)
+    layer.running_var.fill_(4)  # pyright: ignore
+    values = torch.tensor([[5.0], [7.0]])
+
+    (moved,) = recalibrate(nn.Sequential(layer), [values]).layers
+
+    assert moved.mean_shift == pytest.approx(3)
+    assert moved.var_ratio == pytest.approx(0.5)
+    assert moved.n_elements == 2

@@ -1,0 +1,90 @@
+"""What a batch and an output mean."""
+
+from collections import namedtuple
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from swa_cli.errors import DataError, UserCodeError
+from swa_cli.tasks import Example, batch_size, logits_of, make_splitter, split_batch, to_device
+
+X, Y, Z = torch.zeros(2, 3), torch.ones(2), torch.tensor([0, 1])
+Pair = namedtuple("Pair", "image label")
+
+
+@pytest.mark.parametrize(
+    ("batch", "args", "kwargs", "target"),
+    [
+        ((X, Z), (X,), {}, Z),
+        ([X, Y, Z], (X, Y), {}, Z),
+        (Pair(X, Z), (X,), {}, Z),
+        ({"x": X, "labels": Z}, (), {"x": X}, Z),
+        ({"x": X, "y": Y, "label": Z}, (), {"x": X, "y": Y}, Z),
+        ({"x": X, "target": Z}, (), {"x": X}, Z),
+        ({"x": X}, (), {"x": X}, None),
+        ((X,), (X,), {}, None),
+        (X, (X,), {}, None),
+    ],
+)
+def test_batches_are_taken_apart(batch, args, kwargs, target):
+    example = split_batch(batch)
+
+    assert all(a is b for a, b in zip(example.args, args, strict=True))
+    assert example.kwargs.keys() == kwargs.keys()
+    assert all(example.kwargs[name] is value for name, value in kwargs.items())
+    assert example.target is target
+
+
+@pytest.mark.parametrize("batch", [None, 3, (), {}, {"labels": Z}])
+def test_other_batches_are_refused_with_advice(batch):
+    with pytest.raises(DataError, match="Define split_batch"):
+        split_batch(batch)
+
+
+def test_a_data_module_may_take_batches_apart_itself():
+    split = make_splitter(lambda batch: ((batch["a"],), {"mask": batch["b"]}, batch["c"]))
+
+    assert split({"a": X, "b": Y, "c": Z}) == Example((X,), {"mask": Y}, Z)
+
+
+@pytest.mark.parametrize(
+    ("custom", "error", "message"),
+    [
+        (lambda batch: batch["gone"], UserCodeError, r"split_batch\(batch\) failed: KeyError: 'gone' \(at .*test_tasks"),
+        (lambda batch: (X, Z), DataError, r"gave a tuple, expected a tuple \(args, kwargs, target\)"),
+        (lambda batch: (X, {}, Z), DataError, "args of type Tensor"),
+        (lambda batch: ((X,), None, Z), DataError, "kwargs of type NoneType"),
+    ],
+)
+def test_a_wrong_split_batch_says_what_it_gave(custom, error, message):
+    with pytest.raises(error, match=message):
+        make_splitter(custom)({})
+
+
+@pytest.mark.parametrize("output", [X, SimpleNamespace(logits=X), {"logits": X}, (X, Y), [X]])
+def test_logits_are_found(output):
+    assert logits_of(output) is X
+
+
+@pytest.mark.parametrize("output", [None, {"scores": X}, (), SimpleNamespace(logits=None), "text"])
+def test_other_outputs_are_refused(output):
+    with pytest.raises(DataError, match="expected logits"):
+        logits_of(output)
+
+
+def test_everything_in_a_batch_is_moved():
+    meta = torch.device("meta")
+    moved = to_device({"a": [X, (Y, "text")], "b": Pair(X, 3)}, meta)
+
+    assert moved["a"][0].device == meta
+    assert moved["a"][1][0].device == meta
+    assert moved["a"][1][1] == "text"
+    assert isinstance(moved["b"], Pair)
+    assert moved["b"].image.device == meta
+
+
+def test_the_batch_size_is_that_of_the_first_tensor():
+    assert batch_size(Example((3, X), {}, None)) == 2
+    assert batch_size(Example((), {"x": torch.zeros(7, 1)}, None)) == 7
+    assert batch_size(Example(("text",), {}, None)) == 1
