@@ -61,7 +61,7 @@ def batches_of(module: object, split: Split) -> Iterable[Any]:
     with user_code(f"{_name(module)}.{method}()"):
         loader = getattr(module, method)()
     kind = kind_of(loader)
-    if isinstance(loader, Mapping) or not isinstance(loader, Iterable) or _holds_loaders(loader):
+    if isinstance(loader, Mapping) or not isinstance(loader, Iterable) or _holds_loaders(cast("object", loader)):
         msg = f"{_name(module)}.{method}() gave a {kind}, expected one loader of batches (a torch DataLoader)."
         raise UserCodeError(msg)
     return cast("Iterable[Any]", loader)

@@ -28,7 +28,9 @@ def nearest_of_all(values: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
         above = min(int(np.searchsorted(grid, value)), len(grid) - 1)
         below = max(above - 1, 0)
         to_below, to_above = value - grid[below], grid[above] - value
-        nearest = below if to_below < to_above else above if to_above < to_below else (below if below % 2 == 0 else above)
+        nearest = (
+            below if to_below < to_above else above if to_above < to_below else (below if below % 2 == 0 else above)
+        )
         result.append((nearest | 0x8000) - 0x10000 if negative else nearest)
     return torch.tensor(result, dtype=torch.int16).view(dtype).reshape(values.shape)
 

@@ -24,7 +24,9 @@ def saved(contents: object, path: Path) -> Path:
 
 @pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict", "model_state", "module", "net"])
 def test_the_usual_keys_are_found(tmp_path, key):
-    checkpoint = open_checkpoint(saved({"epoch": 3, key: OrderedDict(STATE), "loss": torch.tensor(1.0)}, tmp_path / "x.pt"))
+    checkpoint = open_checkpoint(
+        saved({"epoch": 3, key: OrderedDict(STATE), "loss": torch.tensor(1.0)}, tmp_path / "x.pt")
+    )
 
     assert checkpoint.keys() == tuple(STATE)
     assert torch.equal(checkpoint.get_tensor("a.weight"), STATE["a.weight"])
@@ -36,7 +38,9 @@ def test_a_dotted_key_names_any_place(tmp_path):
     path = saved({"state": {"model": {"module.w": torch.ones(2)}, "rng": 1}}, tmp_path / "x.pt")
 
     assert open_checkpoint(path, key="state.model").keys() == ("w",)
-    with pytest.raises(CheckpointError, match=r"has no key 'state.net': at state, expected 'net', found .*'model'") as error:
+    with pytest.raises(
+        CheckpointError, match=r"has no key 'state.net': at state, expected 'net', found .*'model'"
+    ) as error:
         open_checkpoint(path, key="state.net")
     assert str(path) in str(error.value)
     with pytest.raises(CheckpointError, match=r"Name one of these with --key: state.model"):
@@ -210,7 +214,9 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_optimizer_state_is_never_read(tmp_path):
-    path = saved({"state_dict": {"w": torch.ones(3)}, "optimizer": {"state": {0: torch.randn(100_000)}}}, tmp_path / "x.pt")
+    path = saved(
+        {"state_dict": {"w": torch.ones(3)}, "optimizer": {"state": {0: torch.randn(100_000)}}}, tmp_path / "x.pt"
+    )
 
     checkpoint = open_checkpoint(path)
 

@@ -100,7 +100,9 @@ def test_the_order_of_arguments_does_not_matter(tmp_path):
     paths = [save(tmp_path / f"{name}.pt", epoch=epoch) for epoch, name in enumerate("dcbae")]
     shuffled = random.sample(paths, len(paths))
 
-    assert names(find_checkpoints(shuffled)) == names(find_checkpoints(paths)) == ["d.pt", "c.pt", "b.pt", "a.pt", "e.pt"]
+    assert (
+        names(find_checkpoints(shuffled)) == names(find_checkpoints(paths)) == ["d.pt", "c.pt", "b.pt", "a.pt", "e.pt"]
+    )
 
 
 def test_last_takes_the_newest(tmp_path):

@@ -48,18 +48,29 @@ def test_every_row_equals_an_independent_recomputation_in_any_batching(sizes):
     result = run(members, list(zip(inputs.split(sizes), labels.split(sizes), strict=True)))
 
     log_probs, targets = reference_scores([*members, mean_of(members)], inputs, labels)
-    expected = {m.name: references.scores(lp, targets) for m, lp in zip([*members, mean_of(members)], log_probs, strict=True)}
+    expected = {
+        m.name: references.scores(lp, targets) for m, lp in zip([*members, mean_of(members)], log_probs, strict=True)
+    }
     expected["ensemble"] = references.scores(references.ensemble(log_probs[:5]), targets)
     names = [member.name for member in members]
     expected["mean over checkpoints"] = {
         metric: sum(expected[name][metric] for name in names) / 5 for metric in expected["ensemble"]
     }
     expected["last (epoch-4.pt)"] = expected["epoch-4.pt"]
-    assert [candidate.kind for candidate in result.candidates] == ["swa", *["checkpoint"] * 5, "last", "mean", "ensemble"]
+    assert [candidate.kind for candidate in result.candidates] == [
+        "swa",
+        *["checkpoint"] * 5,
+        "last",
+        "mean",
+        "ensemble",
+    ]
     assert {candidate.name for candidate in result.candidates} == set(expected)
     for candidate in result.candidates:
         for metric, value in expected[candidate.name].items():
-            assert getattr(candidate.scores, metric) == pytest.approx(value, rel=1e-6, abs=1e-6), (candidate.name, metric)
+            assert getattr(candidate.scores, metric) == pytest.approx(value, rel=1e-6, abs=1e-6), (
+                candidate.name,
+                metric,
+            )
     assert result.n_examples == 200
     assert result.of_kind("ensemble")[0].forward_passes == 5
 
@@ -71,7 +82,9 @@ def test_jensen_and_the_brier_decomposition_of_the_ensemble():
 
     (ensemble,), (mean,) = result.of_kind("ensemble"), result.of_kind("mean")
     assert ensemble.scores.nll <= mean.scores.nll
-    probs = torch.stack([torch.tensor(lp, dtype=torch.float64).exp() for lp in reference_scores(members, inputs, labels)[0]])
+    probs = torch.stack(
+        [torch.tensor(lp, dtype=torch.float64).exp() for lp in reference_scores(members, inputs, labels)[0]]
+    )
     spread = (probs - probs.mean(0)).square().sum(-1).mean()
     assert ensemble.scores.brier == pytest.approx(mean.scores.brier - spread.item(), abs=1e-6)
 
@@ -84,7 +97,9 @@ def test_identical_members_are_all_equal():
 
     nlls = [candidate.scores.nll for candidate in result.candidates]
     assert nlls == pytest.approx([nlls[0]] * len(nlls), abs=1e-7)
-    assert all(comparison.verdict == "inconclusive" for comparison in result.comparisons if comparison.metric == "accuracy")
+    assert all(
+        comparison.verdict == "inconclusive" for comparison in result.comparisons if comparison.metric == "accuracy"
+    )
 
 
 def test_each_batch_is_loaded_once_and_seen_by_every_member():
@@ -108,15 +123,22 @@ def test_each_batch_is_loaded_once_and_seen_by_every_member():
 
 
 def test_the_model_and_its_modes_are_left_alone():
-    model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5))
-    model[1].eval()
-    weights = model[0].weight.clone()
+    linear, dropout = nn.Linear(3, 4), nn.Dropout(0.5)
+    model = nn.Sequential(linear, dropout)
+    dropout.eval()
+    weights = linear.weight.clone()
     members = [Member(name="1", kind="checkpoint", state_dict={n: t.clone() for n, t in model.state_dict().items()})]
 
-    evaluate(model, members, Member(name="swa", kind="swa", state_dict=members[0].state_dict), [(torch.randn(4, 3), torch.zeros(4).long())], split="val")
+    evaluate(
+        model,
+        members,
+        Member(name="swa", kind="swa", state_dict=members[0].state_dict),
+        [(torch.randn(4, 3), torch.zeros(4).long())],
+        split="val",
+    )
 
     assert [module.training for module in model.modules()] == [True, True, False]
-    assert torch.equal(model[0].weight, weights)
+    assert torch.equal(linear.weight, weights)
 
 
 @pytest.mark.parametrize("target", [torch.tensor([0, 4]), torch.tensor([-1, 0])], ids=["too large", "negative"])
@@ -157,7 +179,9 @@ def test_an_empty_loader_and_one_that_raises():
 
     with pytest.raises(DataError, match="loader is empty"):
         run(linear_members(2), [])
-    with pytest.raises(UserCodeError, match=r"loading batch 1 failed: ValueError: corrupt image \(at .*test_evaluation"):
+    with pytest.raises(
+        UserCodeError, match=r"loading batch 1 failed: ValueError: corrupt image \(at .*test_evaluation"
+    ):
         run(linear_members(2), raises())
 
 
@@ -236,7 +260,11 @@ def test_a_recurrent_model_uses_each_member_s_weights():
     def member(name, kind):
         return Member(name=name, kind=kind, state_dict=Recurrent().state_dict())
 
-    members, swa, x = [member("1", "checkpoint"), member("2", "checkpoint")], member("swa", "swa"), torch.randn(20, 5, 3)
+    members, swa, x = (
+        [member("1", "checkpoint"), member("2", "checkpoint")],
+        member("swa", "swa"),
+        torch.randn(20, 5, 3),
+    )
     labels = torch.randint(0, 4, (20,))
     result = evaluate(Recurrent(), members, swa, [(x, labels)], split="val")
 

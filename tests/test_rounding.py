@@ -23,7 +23,9 @@ def test_just_above_a_tie_rounds_up_where_torch_rounds_twice(dtype):
 def test_equals_thenearest_of_all_of_all_values(dtype, values):
     exact = torch.tensor(values, dtype=torch.float64)
 
-    assert torch.equal(round_once(exact, dtype).view(torch.int16), nearest_of_all(exact.numpy(), dtype).view(torch.int16))
+    assert torch.equal(
+        round_once(exact, dtype).view(torch.int16), nearest_of_all(exact.numpy(), dtype).view(torch.int16)
+    )
 
 
 def test_keeps_infinities_nan_and_the_sign_of_zero():

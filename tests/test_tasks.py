@@ -1,7 +1,7 @@
 """What a batch and an output mean."""
 
-from collections import namedtuple
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -10,7 +10,11 @@ from swa_cli.errors import DataError, UserCodeError
 from swa_cli.tasks import Example, batch_size, logits_of, make_splitter, split_batch, to_device
 
 X, Y, Z = torch.zeros(2, 3), torch.ones(2), torch.tensor([0, 1])
-Pair = namedtuple("Pair", "image label")
+
+
+class Pair(NamedTuple):
+    image: torch.Tensor
+    label: object
 
 
 @pytest.mark.parametrize(
@@ -51,7 +55,11 @@ def test_a_data_module_may_take_batches_apart_itself():
 @pytest.mark.parametrize(
     ("custom", "error", "message"),
     [
-        (lambda batch: batch["gone"], UserCodeError, r"split_batch\(batch\) failed: KeyError: 'gone' \(at .*test_tasks"),
+        (
+            lambda batch: batch["gone"],
+            UserCodeError,
+            r"split_batch\(batch\) failed: KeyError: 'gone' \(at .*test_tasks",
+        ),
         (lambda batch: (X, Z), DataError, r"gave a tuple, expected a tuple \(args, kwargs, target\)"),
         (lambda batch: (X, {}, Z), DataError, "args of type Tensor"),
         (lambda batch: ((X,), None, Z), DataError, "kwargs of type NoneType"),

@@ -235,7 +235,7 @@ def test_a_failing_setup_and_several_loaders_are_errors():
         def setup(self, stage: str) -> None:
             raise FileNotFoundError("images/")
 
-    class Several(Module):
+    class Several:
         def train_dataloader(self):
             loader = torch.utils.data.DataLoader([1, 2])  # pyright: ignore
             return loader, loader
@@ -268,6 +268,8 @@ def test_a_loader_without_length_or_batches():
 
 
 def test_a_data_module_is_built_with_its_arguments(code):
-    (code.parent / "userdata.py").write_text("class Data:\n    def __init__(self, root, size):\n        self.got = root, size\n")
+    (code.parent / "userdata.py").write_text(
+        "class Data:\n    def __init__(self, root, size):\n        self.got = root, size\n"
+    )
 
     assert build_data_module("userdata.py:Data", {"root": "x", "size": 3}).got == ("x", 3)  # pyright: ignore

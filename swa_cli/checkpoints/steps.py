@@ -29,8 +29,7 @@ def counters_of(contents: Mapping[Any, Any]) -> dict[str, int]:
 
 
 def step_in_name(path: Path) -> int | None:
-    """The step that a path tells: a labelled number of the file's name, its last number, or a
-    labelled number of its folder.
+    """The step that a path tells: a labelled number of the name, its last number, or a labelled one of the folder.
 
     >>> step_in_name(Path("epoch=3-step=1200.ckpt"))
     1200

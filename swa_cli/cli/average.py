@@ -1,7 +1,7 @@
 """``swa-average``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,8 +20,8 @@ def average(  # noqa: PLR0913
     last: Last = None,
     key: Key = None,
     dtype: Annotated[
-        str | None,
-        typer.Option("--dtype", help="float64, float32, float16 or bfloat16; by default, as stored."),
+        Literal["float64", "float32", "float16", "bfloat16"] | None,
+        typer.Option("--dtype", help="Of the floating tensors written; by default, as stored."),
     ] = None,
     device: Device = None,
     dry_run: Annotated[bool | None, typer.Option("--dry-run", help="Print the plan and write nothing.")] = None,

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from swa_cli.cli.evaluate import show
 from swa_cli.cli.options import Debug
+from swa_cli.cli.run import show_steps
 from swa_cli.cli.terminal import exit_on_error, notify, say, track
 
 _FILES = """
@@ -30,12 +30,7 @@ def demo(
     """Train a small CNN on the UCI digits (seconds, no download), then average, recompute and evaluate."""
     with exit_on_error(debug=debug):
         from swa_cli.demo.run import run_demo  # noqa: PLC0415  # torch is imported after --help
-        from swa_cli.report.steps import average_report, recalibration_report  # noqa: PLC0415
 
         config, result = run_demo(out, seed=seed, notify=notify, track=track)
-        say(next(iter(average_report(result.average))))
-        if result.bn_update.recalibration:
-            for line in recalibration_report(result.bn_update.recalibration):
-                say(line)
-        show(result.evaluation, config.eval.json)
+        show_steps(result, config.eval.json)
         say(_FILES.format(out=out))

@@ -1,12 +1,12 @@
 """``swa-eval``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from swa_cli.cli.options import ConfigFile, Data, DataArg, Debug, Device, Key, Last, Model, ModelArg, target_options
-from swa_cli.cli.terminal import exit_on_error, notify, stderr, stdout, track
+from swa_cli.cli.terminal import exit_on_error, notify, say, stderr, stdout, track
 
 if TYPE_CHECKING:
     from swa_cli.evaluation import EvaluationResult
@@ -27,8 +27,8 @@ def evaluate(  # noqa: PLR0913
         bool | None, typer.Option("--compare-ensemble", help="Add the ensemble: the mean of all members' softmax.")
     ] = None,
     split: Annotated[
-        str | None,
-        typer.Option("--split", help="test, val or train; by default test where the data module has it, else val."),
+        Literal["test", "val", "train"] | None,
+        typer.Option("--split", help="By default test where the data module has it, else val."),
     ] = None,
     last: Last = None,
     key: Key = None,
@@ -70,7 +70,7 @@ def show(result: "EvaluationResult", json: Path | None) -> None:
     """Print the table, and write the JSON where that is wanted; with ``-`` the JSON alone is printed."""
     from swa_cli.files import publish  # noqa: PLC0415
     from swa_cli.report.json_report import to_json  # noqa: PLC0415
-    from swa_cli.report.table import evaluation_table, warning_panels  # noqa: PLC0415
+    from swa_cli.report.table import evaluation_table, sentences, warning_panels  # noqa: PLC0415
 
     for panel in warning_panels(result):
         stderr().print(panel)
@@ -78,6 +78,8 @@ def show(result: "EvaluationResult", json: Path | None) -> None:
         typer.echo(to_json(result), nl=False)
         return
     stdout().print(evaluation_table(result))
+    for sentence in sentences(result):
+        say(sentence)
     if json:
         with publish(json, overwrite=True) as stream:
             stream.write(to_json(result).encode())

@@ -1,13 +1,16 @@
 """``swa run``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from swa_cli.cli.evaluate import show
 from swa_cli.cli.options import Debug, Device, Force
-from swa_cli.cli.terminal import exit_on_error, notify, track
+from swa_cli.cli.terminal import exit_on_error, notify, say, track
+
+if TYPE_CHECKING:
+    from swa_cli.pipeline import PipelineResult
 
 
 def run(
@@ -29,4 +32,16 @@ def run(
         }
         options = load_config(config, sections)
         result = run_pipeline(options, notify=notify, track=track)
-        show(result.evaluation, options.eval.json)
+        show_steps(result, options.eval.json)
+
+
+def show_steps(result: "PipelineResult", json: Path | None) -> None:
+    """Print what each of the three steps gave; with ``-`` for ``json``, the evaluation as JSON alone."""
+    from swa_cli.report.steps import average_report, recalibration_report  # noqa: PLC0415
+
+    if str(json) != "-":
+        say(next(iter(average_report(result.average))))
+        if result.bn_update.recalibration:
+            for line in recalibration_report(result.bn_update.recalibration):
+                say(line)
+    show(result.evaluation, json)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -10,11 +10,6 @@ from rich.text import Text
 from swa_cli.evaluation import Candidate, Comparison, EvaluationResult
 
 _SPLITS = {"test": "the test split", "val": "the validation split", "train": "the training split"}
-
-
-def evaluation_table(result: EvaluationResult) -> RenderableType:
-    """The table, and a sentence for each comparison."""
-    return Group(_table(result), Text("\n".join(sentences(result))))
 
 
 def warning_panels(result: EvaluationResult) -> Iterator[RenderableType]:
@@ -51,7 +46,8 @@ def percent(fraction: float, digits: int = 2) -> str:
     return text
 
 
-def _table(result: EvaluationResult) -> Table:
+def evaluation_table(result: EvaluationResult) -> Table:
+    """One row a candidate: the checkpoints in order, then what sums them up."""
     table = Table(title=f"{result.n_examples:,} examples of {_SPLITS[result.split]}", title_justify="left")
     table.add_column("candidate", overflow="fold")
     for name in ("step", "passes", "accuracy %", "NLL", "Brier", "ECE %"):

@@ -1,0 +1,480 @@
+"""The commands as a user runs them: exit code, standard output and standard error."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import references
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
+
+CODE = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, width=6, classes=4):
+        super().__init__()
+        self.body = nn.Linear(5, width)
+        self.bn = nn.BatchNorm1d(width)
+        self.head = nn.Linear(width, classes)
+    def forward(self, x):
+        return self.head(torch.relu(self.bn(self.body(x))))
+
+class Plain(nn.Linear):
+    def __init__(self):
+        super().__init__(5, 4)
+
+class Data:
+    def __init__(self, n=90, highest=3):
+        generator = torch.Generator().manual_seed(5)
+        self.x = torch.randn(n, 5, generator=generator) + 2
+        self.y = torch.randint(0, highest + 1, (n,), generator=generator)
+    def train_dataloader(self):
+        return [(x, y) for x, y in zip(self.x.split(32), self.y.split(32))]
+    def test_dataloader(self):
+        return [(x, y) for x, y in zip(self.x.flip(0).split(40), self.y.flip(0).split(40))]
+
+class NoTrain:
+    def test_dataloader(self):
+        return []
+
+class Empty:
+    def train_dataloader(self):
+        return []
+    test_dataloader = train_dataloader
+
+class Bad(Data):
+    def train_dataloader(self):
+        self.x[70, 2] = float("nan")
+        return super().train_dataloader()
+
+class Raises(Data):
+    def train_dataloader(self):
+        yield self.x[:10], self.y[:10]
+        raise OSError("disk gone")
+    test_dataloader = train_dataloader
+"""
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.bn, self.head = nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Linear(6, 4)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.bn(self.body(x))))
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """A folder with a user's code and six checkpoints of a model with BatchNorm."""
+    (tmp_path / "mycode.py").write_text(CODE)
+    folder = tmp_path / "ckpts"
+    folder.mkdir()
+    for epoch in range(6, 12):
+        model = Net()
+        model(torch.randn(50, 5) + 2)
+        torch.save({"state_dict": model.state_dict(), "epoch": epoch}, folder / f"epoch-{epoch}.pt")
+    return folder
+
+
+MODEL_AND_DATA = ("--model", "mycode.py:Net", "--data", "mycode.py:Data")
+
+
+def test_the_three_commands(run_swa, run_folder, tmp_path):
+    averaged = run_swa("average", "ckpts", "-o", "swa.safetensors")
+    assert (averaged.exit_code, averaged.stderr) == (0, "")
+    assert averaged.stdout == (
+        "Averaged 6 checkpoints (ckpts/epoch-6.pt to ckpts/epoch-11.pt) into swa.safetensors.\n"
+        "Its BatchNorm statistics are averages so far: recompute them with swa-bn-update.\n"
+    )
+    before = load_file(tmp_path / "swa.safetensors")
+
+    updated = run_swa("bn-update", "swa.safetensors", *MODEL_AND_DATA)
+    assert (updated.exit_code, updated.stderr) == (0, "")
+    assert "1 BatchNorm layer from 90 samples in 3 batches" in updated.stdout
+    after = load_file(tmp_path / "swa.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"bn.running_mean", "bn.running_var", "bn.num_batches_tracked"}
+    with safe_open(tmp_path / "swa.safetensors", framework="pt") as file:
+        record = json.loads(file.metadata()["swa_cli"])
+    assert (record["bn_statistics"], record["n_averaged"]) == ("recomputed", 6)
+    assert record["bn_update"] == {"model": "mycode.py:Net", "data": "mycode.py:Data", "n_samples": 90, "n_batches": 3}
+
+    evaluated = run_swa("eval", "ckpts", "--swa", "swa.safetensors", *MODEL_AND_DATA, "--compare-ensemble")
+    assert (evaluated.exit_code, evaluated.stderr) == (0, "")
+    rows = ["epoch-6.pt", "epoch-11.pt", "mean over checkpoints", "last (epoch-11.pt)", "SWA (swa.safetensors)"]
+    assert all(row in evaluated.stdout for row in [*rows, "ensemble of 6", "90 examples of the test split"])
+    assert "SWA against the ensemble: accuracy" in evaluated.stdout
+
+
+def test_the_json_equals_an_independent_recomputation(run_swa, run_folder, tmp_path, monkeypatch):
+    run_swa("average", "ckpts", "-o", "swa.safetensors")
+    run_swa("bn-update", "swa.safetensors", *MODEL_AND_DATA)
+    arguments = ("eval", "ckpts", "--swa", "swa.safetensors", *MODEL_AND_DATA, "--compare-ensemble")
+    result = json.loads(run_swa(*arguments, "--json", "-").stdout)
+    run_swa(*arguments, "--json", "out.json")
+    assert json.loads((tmp_path / "out.json").read_text()) == result
+
+    generator = torch.Generator().manual_seed(5)
+    inputs = torch.randn(90, 5, generator=generator) + 2
+    labels = torch.randint(0, 4, (90,), generator=generator).tolist()
+    states = [torch.load(run_folder / f"epoch-{e}.pt", weights_only=True)["state_dict"] for e in range(6, 12)]
+    log_probs = []
+    for state in [*states, load_file(tmp_path / "swa.safetensors")]:
+        model = Net().eval()
+        model.load_state_dict(state)
+        with torch.no_grad():
+            log_probs.append(references.log_probs(model.double()(inputs.double()).tolist()))
+    *of_members, of_swa = [references.scores(values, labels) for values in log_probs]
+
+    header = {key: result[key] for key in ("schema_version", "task", "split", "n_examples")}
+    assert header == {"schema_version": 1, "task": "classification", "split": "test", "n_examples": 90}
+    swa, *rest = result["candidates"]
+    checkpoints, (last, mean, ensemble) = rest[:6], rest[6:]
+    assert (swa["name"], swa["kind"], swa["forward_passes"]) == ("swa.safetensors", "swa", 1)
+    assert swa["metrics"] == pytest.approx(of_swa, abs=1e-6)
+    for epoch, row, expected in zip(range(6, 12), checkpoints, of_members, strict=True):
+        assert (row["name"], row["kind"], row["step"], row["forward_passes"]) == (
+            f"epoch-{epoch}.pt",
+            "checkpoint",
+            epoch,
+            1,
+        )
+        assert row["metrics"] == pytest.approx(expected, abs=1e-6)
+    assert (ensemble["name"], ensemble["kind"], ensemble["members"], ensemble["forward_passes"]) == (
+        "ensemble",
+        "ensemble",
+        6,
+        6,
+    )
+    assert ensemble["metrics"] == pytest.approx(references.scores(references.ensemble(log_probs[:6]), labels), abs=1e-6)
+    assert (last["kind"], last["metrics"]) == ("last", checkpoints[-1]["metrics"])
+    for metric, value in mean["metrics"].items():
+        assert value == pytest.approx(sum(row["metrics"][metric] for row in checkpoints) / 6)
+
+
+def test_averaged_statistics_are_called_out_loudly(run_swa, run_folder):
+    run_swa("average", "ckpts", "-o", "swa.safetensors")
+    result = run_swa("eval", "ckpts", "--swa", "swa.safetensors", *MODEL_AND_DATA)
+
+    assert result.exit_code == 0
+    assert "Run swa-bn-update first" in " ".join(result.stderr.split())
+
+
+def test_one_configuration_carries_all_and_flags_go_over_it(run_swa, run_folder, tmp_path):
+    (tmp_path / "run.yaml").write_text(
+        "model: {class_path: mycode.py:Net}\n"
+        "data: {class_path: mycode.py:Data}\n"
+        "average: {sources: [ckpts], output: swa.safetensors, last: 3}\n"
+        "bn_update: {output: updated.safetensors}\n"
+        "eval: {compare_ensemble: true, json: result.json}\n"
+    )
+    whole = run_swa("run", "--config", "run.yaml")
+    assert (whole.exit_code, whole.stderr) == (0, "")
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert [row["name"] for row in result["candidates"]][:4] == [
+        "updated.safetensors",
+        "epoch-9.pt",
+        "epoch-10.pt",
+        "epoch-11.pt",
+    ]
+
+    steps = [
+        run_swa("average", "--config", "run.yaml", "--force"),
+        run_swa("bn-update", "--config", "run.yaml", "-o", "again.safetensors"),
+        run_swa("eval", "--config", "run.yaml", "--json", "steps.json", "--swa", "again.safetensors"),
+    ]
+    assert [step.exit_code for step in steps] == [0, 0, 0]
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "updated.safetensors").read_bytes()
+    by_steps = json.loads((tmp_path / "steps.json").read_text())
+    assert [row["metrics"] for row in by_steps["candidates"]] == [row["metrics"] for row in result["candidates"]]
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(run_swa, run_folder, tmp_path):
+    result = run_swa("average", "ckpts", "-o", "swa.safetensors", "--dry-run")
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "6 checkpoints, ordered by epoch" in result.stdout
+    assert "8 tensors averaged in float64, rounded once" in result.stdout
+    assert "1 tensor num_batches_tracked: taken from the newest file" in result.stdout
+    size = sum(t.nbytes for t in Net().state_dict().values())
+    assert f"{(6 * (size - 8) + 8) / 1000:.1f} kB to read, {size} B to write" in result.stdout
+    assert not (tmp_path / "swa.safetensors").exists()
+
+
+def test_model_and_data_arguments_are_read_as_yaml(run_swa, run_folder):
+    run_swa("average", "ckpts", "-o", "swa.safetensors")
+    result = run_swa("bn-update", "swa.safetensors", *MODEL_AND_DATA, "--data-arg", "n=64", "--num-batches", 1)
+
+    assert "from 32 samples in 1 batch." in result.stdout
+
+
+def test_one_checkpoint_works_with_a_notice(run_swa, run_folder):
+    result = run_swa("average", "ckpts/epoch-6.pt", "-o", "swa.safetensors")
+
+    assert result.exit_code == 0
+    assert result.stderr == "note: only one checkpoint (ckpts/epoch-6.pt): its average is itself.\n"
+
+
+def test_a_model_without_batchnorm_has_nothing_to_do(run_swa, run_folder, tmp_path):
+    model = nn.Linear(5, 4)
+    torch.save(model.state_dict(), tmp_path / "plain.pt")
+    run_swa("average", "plain.pt", "-o", "swa.safetensors")
+    before = (tmp_path / "swa.safetensors").read_bytes()
+
+    result = run_swa("bn-update", "swa.safetensors", "--model", "mycode.py:Plain", "--data", "mycode.py:Data")
+
+    assert result.exit_code == 0
+    assert "has no BatchNorm statistics: nothing to do" in result.stderr
+    assert (tmp_path / "swa.safetensors").read_bytes() == before
+
+
+def test_bn_update_of_a_torch_checkpoint_needs_an_output(run_swa, run_folder, tmp_path):
+    """The control that tells averaging from recalibration: the last checkpoint with recomputed statistics."""
+    in_place = run_swa("bn-update", "ckpts/epoch-6.pt", *MODEL_AND_DATA)
+    assert (in_place.exit_code, in_place.stdout) == (2, "")
+    assert "Give the output a name ending in .safetensors" in in_place.stderr
+
+    result = run_swa("bn-update", "ckpts/epoch-6.pt", *MODEL_AND_DATA, "-o", "control.safetensors")
+    assert result.exit_code == 0
+    assert (tmp_path / "control.safetensors").exists()
+
+
+def break_nothing(folder: Path) -> None:
+    del folder
+
+
+def truncate(folder: Path) -> None:
+    path = folder / "epoch-8.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def empty(folder: Path) -> None:
+    (folder / "epoch-8.pt").write_bytes(b"")
+
+
+def drop_key(folder: Path) -> None:
+    state = torch.load(folder / "epoch-8.pt", weights_only=True)
+    del state["state_dict"]["head.bias"]
+    torch.save(state, folder / "epoch-8.pt")
+
+
+def reshape(folder: Path) -> None:
+    state = torch.load(folder / "epoch-8.pt", weights_only=True)
+    state["state_dict"]["head.bias"] = torch.zeros(7)
+    torch.save(state, folder / "epoch-8.pt")
+
+
+def not_finite(folder: Path) -> None:
+    state = torch.load(folder / "epoch-8.pt", weights_only=True)
+    state["state_dict"]["head.bias"][2] = float("nan")
+    torch.save(state, folder / "epoch-8.pt")
+
+
+class Code:
+    def __reduce__(self):
+        return (exec, ("open('pwned', 'w')",))
+
+
+def wants_code(folder: Path) -> None:
+    torch.save({"state_dict": {"w": torch.ones(1)}, "x": Code()}, folder / "epoch-8.pt")
+
+
+def without_checkpoints(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+AVERAGE = ("average", "ckpts", "-o", "new.safetensors")
+UPDATE = ("bn-update", "swa.safetensors", "-o", "new.safetensors")
+EVAL = ("eval", "ckpts", "--swa", "swa.safetensors", "--json", "new.safetensors")
+NET = ("--model", "mycode.py:Net")
+DATA = ("--data", "mycode.py:Data")
+
+BAD_INPUT = {
+    "no such directory": (
+        break_nothing,
+        ("average", "gone", "-o", "new.safetensors"),
+        1,
+        "no such file or directory: gone",
+    ),
+    "no checkpoints": (without_checkpoints, AVERAGE, 1, "no checkpoints in ckpts"),
+    "truncated": (truncate, AVERAGE, 1, "ckpts/epoch-8.pt: not a whole torch checkpoint"),
+    "empty": (empty, AVERAGE, 1, "ckpts/epoch-8.pt: the file is empty"),
+    "code": (wants_code, AVERAGE, 1, "ckpts/epoch-8.pt: refused"),
+    "key": (
+        drop_key,
+        AVERAGE,
+        1,
+        "ckpts/epoch-8.pt: head.bias: expected float32 [4] as in epoch-6.pt, found no such tensor",
+    ),
+    "shape": (
+        reshape,
+        AVERAGE,
+        1,
+        "ckpts/epoch-8.pt: head.bias: expected float32 [4] as in epoch-6.pt, found float32 [7]",
+    ),
+    "nan": (not_finite, AVERAGE, 1, "ckpts/epoch-8.pt: tensor head.bias holds nan at index [2]"),
+    "last": (break_nothing, (*AVERAGE, "--last", "9"), 1, "--last 9: there are only 6 checkpoints in ckpts"),
+    "no folder": (break_nothing, ("average", "ckpts", "-o", "no/new.safetensors"), 1, "there is no directory no"),
+    "suffix": (break_nothing, ("average", "ckpts", "-o", "new.pt"), 2, "Give the output a name ending in .safetensors"),
+    "exists": (break_nothing, ("average", "ckpts", "-o", "swa.safetensors"), 1, "swa.safetensors exists already"),
+    "no output": (break_nothing, ("average", "ckpts"), 2, "an output is needed: give -o swa.safetensors"),
+    "no sources": (break_nothing, ("average", "-o", "new.safetensors"), 2, "checkpoints is needed: give SOURCES"),
+    "device": (break_nothing, (*AVERAGE, "--device", "tpu"), 2, "unknown device 'tpu'"),
+    "gpu": (break_nothing, (*AVERAGE, "--device", "cuda:99"), 1, "device cuda:99 is not there"),
+    "option": (break_nothing, (*AVERAGE, "--outptu", "x"), 2, "No such option: --outptu"),
+    "config": (break_nothing, (*AVERAGE, "--config", "gone.yaml"), 2, "cannot read the configuration gone.yaml"),
+    "argument": (break_nothing, (*UPDATE, *NET, *DATA, "--model-arg", "width"), 2, "expected key=value"),
+    "model missing": (break_nothing, (*UPDATE, *DATA), 2, "a model is needed: give --model file.py:Name"),
+    "model keys": (
+        break_nothing,
+        (*UPDATE, "--model", "mycode.py:Plain", *DATA),
+        1,
+        "2 missing from the file:\n  weight\n  bias",
+    ),
+    "model shapes": (
+        break_nothing,
+        (*UPDATE, *NET, *DATA, "--model-arg", "classes=9"),
+        1,
+        "head.weight: the model has [9, 6], the file [4, 6]",
+    ),
+    "model fails": (break_nothing, (*UPDATE, *NET, *DATA, "--model-arg", "depth=2"), 1, "failed: TypeError"),
+    "no loader": (
+        break_nothing,
+        (*UPDATE, *NET, "--data", "mycode.py:NoTrain"),
+        1,
+        "NoTrain has no train_dataloader()",
+    ),
+    "empty loader": (break_nothing, (*UPDATE, *NET, "--data", "mycode.py:Empty"), 1, "the data loader is empty"),
+    "nan batch": (break_nothing, (*UPDATE, *NET, "--data", "mycode.py:Bad"), 1, "batch 2: the batch itself holds NaN"),
+    "loader raises": (
+        break_nothing,
+        (*UPDATE, *NET, "--data", "mycode.py:Raises"),
+        1,
+        "loading batch 1 failed: OSError: disk gone",
+    ),
+    "not a checkpoint": (
+        break_nothing,
+        ("bn-update", "mycode.py", "-o", "new.safetensors", *NET, *DATA),
+        1,
+        "mycode.py: neither safetensors",
+    ),
+    "labels": (
+        break_nothing,
+        (*EVAL, *NET, *DATA, "--data-arg", "highest=8"),
+        1,
+        "is out of range, expected 0 to 3, since the model has 4 logits",
+    ),
+    "no split": (break_nothing, (*EVAL, *NET, *DATA, "--split", "val"), 1, "Data has no val_dataloader()"),
+    "empty test": (break_nothing, (*EVAL, *NET, "--data", "mycode.py:Empty"), 1, "the data loader is empty"),
+    "test raises": (break_nothing, (*EVAL, *NET, "--data", "mycode.py:Raises"), 1, "loading batch 1 failed: OSError"),
+    "member missing": (drop_key, (*EVAL, *NET, *DATA), 1, "ckpts/epoch-8.pt does not fit the model Net"),
+    "member nan": (not_finite, (*EVAL, *NET, *DATA), 1, "epoch-8.pt, batch 0: the model gives NaN"),
+    "no swa": (
+        break_nothing,
+        ("eval", "ckpts", "--swa", "gone.safetensors", *NET, *DATA),
+        1,
+        "gone.safetensors: cannot be read",
+    ),
+    "json nowhere": (break_nothing, (*EVAL[:4], *NET, *DATA, "--json", "no/x.json"), 1, "there is no directory no"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_message_and_no_output(run_swa, run_folder, tmp_path, case):
+    break_it, arguments, code, message = BAD_INPUT[case]
+    assert run_swa("average", "ckpts", "-o", "swa.safetensors").exit_code == 0
+    swa = (tmp_path / "swa.safetensors").read_bytes()
+    break_it(run_folder)
+    before = sorted(tmp_path.rglob("*"))
+
+    result = run_swa(*arguments)
+
+    assert message in result.stderr
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    made = [path for path in sorted(tmp_path.rglob("*")) if path not in before and "__pycache__" not in path.parts]
+    assert made == []
+    assert (tmp_path / "swa.safetensors").read_bytes() == swa
+
+
+def test_debug_shows_the_traceback(run_swa):
+    result = run_swa("average", "gone", "-o", "x.safetensors", "--debug")
+
+    assert "Traceback (most recent call last)" in result.stderr
+    assert "error: no such file or directory: gone" in result.stderr
+
+
+def test_allow_nonfinite_lets_nan_through(run_swa, run_folder, tmp_path):
+    not_finite(run_folder)
+
+    result = run_swa("average", "ckpts", "-o", "swa.safetensors", "--allow-nonfinite")
+
+    assert result.exit_code == 0
+    assert load_file(tmp_path / "swa.safetensors")["head.bias"].isnan().tolist() == [False, False, True, False]
+
+
+def test_ctrl_c_ends_with_130_and_no_output(run_swa, run_folder, tmp_path, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("swa_cli.averaging.stream.round_once", interrupt)
+    result = run_swa("average", "ckpts", "-o", "swa.safetensors")
+
+    assert result.exit_code == 130
+    assert result.stderr == "error: interrupted; the output was not written.\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ckpts", "mycode.py"]
+
+
+def test_a_bug_of_ours_is_owned_up_to(run_swa, run_folder, monkeypatch):
+    def fail(*args, **kwargs):
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr("swa_cli.pipeline.plan_average", fail)
+    result = run_swa("average", "ckpts", "-o", "swa.safetensors")
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: a bug in swa-cli: ZeroDivisionError: oops.")
+    assert "Traceback" not in result.stderr
+
+
+COMMANDS = ["", "average", "bn-update", "eval", "run", "demo"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_imports_neither_torch_nor_torchvision(command):
+    code = (
+        "import sys\n"
+        "from swa_cli.cli.main import swa\n"
+        "try: swa()\n"
+        "except SystemExit as end: assert end.code in (0, None), end.code\n"
+        "heavy = {'torch', 'torchvision', 'numpy', 'scipy', 'yaml', 'sklearn', 'safetensors'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    command_line = [sys.executable, "-c", code, *command.split(), "--help"]
+    result = subprocess.run(command_line, capture_output=True, text=True, check=False)
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Usage" in result.stdout
+
+
+@pytest.mark.parametrize("program", ["swa-average", "swa-bn-update", "swa-eval", "swa"])
+def test_the_programs_are_installed(program):
+    result = subprocess.run([Path(sys.executable).with_name(program), "-h"], capture_output=True, text=True, check=True)
+
+    assert program in result.stdout
+    assert "--install-completion" in result.stdout
+
+
+def test_the_version(run_swa):
+    from importlib.metadata import version
+
+    assert run_swa("--version").stdout.strip() == version("swa-cli")
