@@ -167,7 +167,7 @@ def test_a_mean_too_large_for_the_dtype_is_an_error(tmp_path):
 
 
 def test_the_metadata_says_what_went_in(tmp_path, save_run):
-    states = [{"bn.running_mean": torch.zeros(2), "bn.running_var": torch.ones(2)}] * 2
+    states = [{"bn.running_mean": torch.randn(2), "bn.running_var": torch.ones(2)} for _ in range(2)]
     averaged([save_run(states)], tmp_path / "out.safetensors")
 
     with safe_open(tmp_path / "out.safetensors", framework="pt") as file:

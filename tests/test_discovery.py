@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,14 @@ import torch
 from safetensors.torch import save_file
 
 from swa_cli.averaging import average, plan_average
-from swa_cli.checkpoints import find_checkpoints
+from swa_cli.checkpoints import find_checkpoints, short_names
 from swa_cli.checkpoints.steps import natural_key, step_in_name
 from swa_cli.errors import SourceError
 
 
 def save(path: Path, **counters: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"state_dict": {"w": torch.ones(1)}, **counters}, path)
+    torch.save({"state_dict": {"w": torch.randn(1)}, **counters}, path)
     return path
 
 
@@ -129,10 +130,44 @@ def test_links_count_once(tmp_path):
     ]
 
 
+def test_copies_count_once_and_leave_the_steps_as_they_are(tmp_path):
+    """Lightning's last.ckpt is a copy of the newest, with its global_step."""
+    for epoch in (1, 2, 3):
+        save(tmp_path / f"epoch={epoch}.ckpt", global_step=100 * epoch)
+    shutil.copy(tmp_path / "epoch=3.ckpt", tmp_path / "a-copy.ckpt")
+    shutil.copy(tmp_path / "epoch=3.ckpt", tmp_path / "last.ckpt")
+
+    run = find_checkpoints([tmp_path])
+
+    assert names(run) == ["epoch=1.ckpt", "epoch=2.ckpt", "epoch=3.ckpt"]
+    assert [checkpoint.step for checkpoint in run.checkpoints] == [100, 200, 300]
+    original = tmp_path / "epoch=3.ckpt"
+    assert run.notices == tuple(
+        f"{tmp_path / name} holds the same weights as {original}: counted once."
+        for name in ("a-copy.ckpt", "last.ckpt")
+    )
+
+
+def test_equal_samples_are_not_enough_to_be_a_copy(tmp_path):
+    weights = torch.zeros(2_000_000)
+    torch.save({"w": weights}, tmp_path / "a.pt")
+    weights[-1] = 1
+    torch.save({"w": weights}, tmp_path / "b.pt")
+
+    assert names(find_checkpoints([tmp_path])) == ["a.pt", "b.pt"]
+
+
+def test_equal_weights_at_other_steps_are_no_copies(tmp_path):
+    for epoch in (1, 2):
+        torch.save({"state_dict": {"w": torch.ones(1)}, "epoch": epoch}, tmp_path / f"{epoch}.pt")
+
+    assert names(find_checkpoints([tmp_path])) == ["1.pt", "2.pt"]
+
+
 def test_a_hugging_face_run_is_found_one_level_down(tmp_path):
     for step in (500, 1000):
         (tmp_path / f"checkpoint-{step}").mkdir()
-        save_file({"w": torch.ones(1)}, tmp_path / f"checkpoint-{step}" / "model.safetensors")
+        save_file({"w": torch.full((1,), float(step))}, tmp_path / f"checkpoint-{step}" / "model.safetensors")
         for side in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "rng_state_0.pth"):
             torch.save({"state": torch.ones(1)}, tmp_path / f"checkpoint-{step}" / side)
 
@@ -140,6 +175,8 @@ def test_a_hugging_face_run_is_found_one_level_down(tmp_path):
 
     assert [checkpoint.step for checkpoint in run.checkpoints] == [500, 1000]
     assert names(run) == ["model.safetensors"] * 2
+    paths = [checkpoint.path for checkpoint in run.checkpoints]
+    assert short_names(paths) == ["checkpoint-500/model.safetensors", "checkpoint-1000/model.safetensors"]
 
 
 def test_patterns_are_expanded(tmp_path):

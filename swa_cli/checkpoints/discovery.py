@@ -1,11 +1,13 @@
 """From what the user typed to the checkpoints of a run, in the order of training."""
 
 import glob
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from swa_cli.checkpoints.duplicates import without_copies
 from swa_cli.checkpoints.opening import open_checkpoint
 from swa_cli.checkpoints.provenance import read_provenance
 from swa_cli.checkpoints.steps import in_order_of_steps, natural_key, step_in_name
@@ -44,6 +46,8 @@ def find_checkpoints(sources: Sequence[Path], *, key: str | None = None, last: i
     notices: list[str] = []
     checkpoints = [open_checkpoint(path, key=key) for path in _without_repeats(_named_paths(sources), notices)]
     checkpoints = _without_own_outputs(checkpoints, sources, notices)
+    checkpoints, copies = without_copies(checkpoints)
+    notices += copies
     ordered, ordered_by = in_order_of_steps(checkpoints)
     if ordered_by == "name" and len(ordered) > 1:
         notices.append("no steps could be told apart, from the contents or the names: ordered by name.")
@@ -58,9 +62,12 @@ def find_checkpoints(sources: Sequence[Path], *, key: str | None = None, last: i
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """File names, or whole paths where two files have the same name."""
+    """File names; where two files have the same, paths from the folder that holds all of them."""
     names = [path.name for path in paths]
-    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    common = os.path.commonpath([path.absolute() for path in paths])
+    return [os.path.relpath(path.absolute(), common) for path in paths]
 
 
 def _named_paths(sources: Sequence[Path]) -> list[Path]:

@@ -14,11 +14,13 @@ from swa_cli.errors import SwaError
 from swa_cli.progress import Advance, Unit
 
 INTERRUPTED = 130
+_WIDTH_OF_FILES = 120
 
 
 def stdout() -> Console:
-    """Where results go."""
-    return Console(highlight=False)
+    """Where results go; a file or a pipe gets lines wide enough for a table of long names."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH_OF_FILES
+    return Console(highlight=False, width=width)
 
 
 def stderr() -> Console:

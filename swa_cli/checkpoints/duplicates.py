@@ -1,0 +1,58 @@
+"""Finding copies: a trainer's ``last.ckpt`` or ``model_best.pth`` is one of the other checkpoints once more."""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+
+from swa_cli.checkpoints.steps import natural_key, step_in_name
+from swa_cli.checkpoints.stored import Checkpoint
+
+_SAMPLED_TENSORS = 64
+_SAMPLE = 256
+_CHUNK = 1 << 20
+
+
+def without_copies(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint], list[str]]:
+    """Keep one of several files with the same counters and the same tensors, and say which were left out.
+
+    A few kilobytes of each file tell most apart; only files that agree there are read whole. Of several copies the
+    one kept is that whose name tells a step.
+    """
+    kept: dict[object, list[Checkpoint]] = {}
+    notices: list[str] = []
+    preferred = sorted(checkpoints, key=lambda c: (step_in_name(c.path) is None, natural_key(c.path)))
+    for checkpoint in preferred:
+        alike = kept.setdefault(_fingerprint(checkpoint), [])
+        original = next((other for other in alike if _equal(other, checkpoint)), None)
+        if original is None:
+            alike.append(checkpoint)
+        else:
+            notices.append(f"{checkpoint.path} holds the same weights as {original.path}: counted once.")
+    return [checkpoint for alike in kept.values() for checkpoint in alike], notices
+
+
+def _fingerprint(checkpoint: Checkpoint) -> object:
+    names = checkpoint.keys()
+    stride = max(1, len(names) // _SAMPLED_TENSORS)
+    digest = hashlib.sha256()
+    for name in names[::-stride]:  # from the end: heads differ where a body is frozen
+        numel = checkpoint.spec(name).numel
+        start = max(0, (numel - _SAMPLE) // 2)
+        digest.update(_as_bytes(checkpoint.get_elements(name, start, min(numel, start + _SAMPLE))))
+    specs = tuple((name, stored.spec) for name, stored in checkpoint.tensors.items())
+    return tuple(checkpoint.counters.items()), specs, digest.digest()
+
+
+def _equal(first: Checkpoint, second: Checkpoint) -> bool:
+    for name in first.tensors:
+        numel = first.spec(name).numel
+        for start in range(0, numel, _CHUNK):
+            stop = min(numel, start + _CHUNK)
+            if _as_bytes(first.get_elements(name, start, stop)) != _as_bytes(second.get_elements(name, start, stop)):
+                return False
+    return True
+
+
+def _as_bytes(values: torch.Tensor) -> bytes:
+    return values.contiguous().view(torch.uint8).numpy().tobytes()
