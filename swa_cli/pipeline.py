@@ -60,9 +60,9 @@ def plan_step(config: AverageConfig, *, notify: Notify) -> tuple[Run, AveragePla
     Raises:
         SwaError: as `find_checkpoints` and `plan_average`, and for an output that could not be written.
     """
-    check_average_output(
-        _needed(config.output, "an output", "-o swa.safetensors", "average.output"), overwrite=config.force
-    )
+    resolve_device(config.device)
+    if config.output or not config.dry_run:
+        check_average_output(_output(config), overwrite=config.force)
     sources = _needed(config.sources, "checkpoints", "SOURCES", "average.sources")
     run = find_checkpoints(sources, key=config.key, last=config.last)
     plan = plan_average(run.checkpoints, dtype=getattr(torch, config.dtype) if config.dtype else None)
@@ -73,14 +73,13 @@ def plan_step(config: AverageConfig, *, notify: Notify) -> tuple[Run, AveragePla
 
 def average_step(config: AverageConfig, *, notify: Notify, track: Track = silent) -> AverageResult:
     """``swa-average``."""
-    device = resolve_device(config.device)
     _, plan = plan_step(config, notify=notify)
     return average(
         plan,
-        _needed(config.output, "an output", "-o swa.safetensors", "average.output"),
+        _output(config),
         overwrite=config.force,
         allow_nonfinite=config.allow_nonfinite,
-        device=device,
+        device=resolve_device(config.device),
         track=track,
     )
 
@@ -170,6 +169,10 @@ def run_pipeline(config: Config, *, notify: Notify, track: Track = silent) -> Pi
     options = replace(config.eval, checkpoints=paths, swa=updated.path, last=None, key=config.average.key)
     evaluated = eval_step(replace(config, eval=options), notify=notify, track=track)
     return PipelineResult(average=averaged, bn_update=updated, evaluation=evaluated)
+
+
+def _output(config: AverageConfig) -> Path:
+    return _needed(config.output, "an output", "-o swa.safetensors", "average.output")
 
 
 def _members_of(config: Config) -> Run:

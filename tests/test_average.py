@@ -197,6 +197,22 @@ def test_every_difference_is_listed(tmp_path):
     ]
 
 
+def test_a_dtype_that_safetensors_lacks_is_refused_by_name(tmp_path):
+    torch.save({"z": torch.zeros(2, dtype=torch.complex128)}, tmp_path / "1.pt")
+
+    with pytest.raises(MismatchError, match=r"cannot store:\n  .*1\.pt: z is complex128 \[2\]"):
+        plan_average([open_checkpoint(tmp_path / "1.pt")])
+
+
+def test_entries_that_are_no_tensors_are_left_out_and_said(tmp_path):
+    torch.save({"w": torch.ones(1), "body._extra_state": {"scale": 1.0}}, tmp_path / "1.pt")
+
+    plan = plan_average([open_checkpoint(tmp_path / "1.pt")])
+
+    assert [tensor.name for tensor in plan.tensors] == ["w"]
+    assert "entries of the state_dict that are not tensors are left out: body._extra_state." in plan.notices
+
+
 def test_integers_that_differ_name_both_values(tmp_path):
     torch.save({"ids": torch.tensor([[0, 1, 2], [3, 4, 5]], dtype=torch.uint16)}, tmp_path / "1.pt")
     torch.save({"ids": torch.tensor([[0, 1, 2], [3, 9, 5]], dtype=torch.uint16)}, tmp_path / "2.pt")

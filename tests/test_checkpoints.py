@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
-from swa_cli.checkpoints import open_checkpoint
+from swa_cli.checkpoints import open_checkpoint, read_provenance
 from swa_cli.errors import CheckpointError
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.tensor([1.0, 2.0], dtype=torch.bfloat16)}
@@ -211,6 +212,41 @@ def test_a_safetensors_file_has_no_keys_to_walk(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"gone\.pt: cannot be read: No such file"):
         open_checkpoint(tmp_path / "gone.pt")
+
+
+def test_older_torch_tells_offsets_in_fake_tensor_mode_only(tmp_path, monkeypatch):
+    monkeypatch.setattr("swa_cli.checkpoints.torch_file._offsets_are_known", lambda contents: False)
+    base = torch.arange(12.0).reshape(3, 4)
+    path = saved(
+        {"epoch": 2, "state_dict": {"t": base.t(), "row": base[1], "p": nn.Parameter(base)}}, tmp_path / "x.pt"
+    )
+
+    checkpoint = open_checkpoint(path)
+
+    assert torch.equal(checkpoint.get_tensor("t"), base.t())
+    assert torch.equal(checkpoint.get_tensor("row"), base[1])
+    assert torch.equal(checkpoint.get_tensor("p"), base)
+    assert checkpoint.counters == {"epoch": 2}
+
+
+def test_a_dtype_that_torch_lacks_is_named(tmp_path):
+    header = b'{"w":{"dtype":"F4","shape":[4],"data_offsets":[0,2]}}   '
+    (tmp_path / "x.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"ab")
+
+    with pytest.raises(CheckpointError, match="tensor w has dtype F4, which cannot be averaged"):
+        open_checkpoint(tmp_path / "x.safetensors")
+
+
+def test_metadata_that_is_not_ours_is_no_provenance():
+    assert read_provenance({}) is None
+    assert read_provenance({"swa_cli": "not json"}) is None
+    assert read_provenance({"swa_cli": '{"n_averaged": "many"}'}) is None
+
+
+def test_counters_are_read_from_safetensors_metadata(tmp_path):
+    save_file({"w": torch.ones(1)}, tmp_path / "x.safetensors", metadata={"step": "300", "epoch": "three"})
+
+    assert open_checkpoint(tmp_path / "x.safetensors").counters == {"step": 300}
 
 
 def test_optimizer_state_is_never_read(tmp_path):

@@ -208,6 +208,11 @@ def test_dry_run_prints_the_plan_and_writes_nothing(run_swa, run_folder, tmp_pat
     assert not (tmp_path / "swa.safetensors").exists()
 
 
+def test_dry_run_needs_no_output_but_a_device_that_is_there(run_swa, run_folder):
+    assert "6 checkpoints" in run_swa("average", "ckpts", "--dry-run").stdout
+    assert run_swa("average", "ckpts", "--dry-run", "--device", "cuda:99").exit_code == 1
+
+
 def test_model_and_data_arguments_are_read_as_yaml(run_swa, run_folder):
     run_swa("average", "ckpts", "-o", "swa.safetensors")
     result = run_swa("bn-update", "swa.safetensors", *MODEL_AND_DATA, "--data-arg", "n=64", "--num-batches", 1)

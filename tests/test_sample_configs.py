@@ -64,6 +64,24 @@ def test_the_demo_trains_and_the_digits_sample_runs_on_what_it_left(run_swa, tmp
     assert rows["ensemble"]["nll"] <= rows["mean"]["nll"]
 
 
+def test_the_demo_says_what_to_install(run_swa, monkeypatch):
+    monkeypatch.setattr("swa_cli.demo.run.find_spec", lambda name: None)
+
+    result = run_swa("demo")
+
+    assert result.exit_code == 2
+    assert "pip install 'swa-cli[demo]'" in result.stderr
+
+
+def test_a_demo_that_cannot_be_written(run_swa, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+
+    result = run_swa("demo", "--out", "taken")
+
+    assert result.exit_code == 1
+    assert "cannot write the demo to taken: " in result.stderr
+
+
 def test_the_digits_are_split_without_overlap():
     data = DigitsData()
     data.setup("fit")

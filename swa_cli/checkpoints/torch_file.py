@@ -62,7 +62,7 @@ def _load(path: Path) -> object:
             contents = torch.load(path, map_location="meta", weights_only=True)
             if _offsets_are_known(contents):
                 return contents
-            with FakeTensorMode():  # torch before 2.9 records offsets in this mode only
+            with FakeTensorMode():  # older torch (2.8) records offsets in this mode only
                 return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything at all
         raise CheckpointError(_explain(path, error)) from error
