@@ -3,6 +3,8 @@
 import argparse
 import pathlib
 import pickle
+import warnings
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -195,11 +197,21 @@ def test_a_plain_pickle_is_not_read(tmp_path):
         open_checkpoint(tmp_path / "x.pt")
 
 
-def test_sparse_tensors_are_refused_by_name(tmp_path):
-    path = saved({"dense": torch.ones(2), "odd": torch.eye(3).to_sparse()}, tmp_path / "x.pt")
+@pytest.mark.parametrize(
+    ("tensor", "what"),
+    [
+        (torch.eye(3).to_sparse(), "sparse"),
+        (torch.zeros(2, device="meta"), "on the meta device, without data"),
+        (torch.zeros(2, dtype=torch.complex64).conj(), "a lazy conjugate or negative"),
+    ],
+)
+def test_tensors_that_are_not_dense_are_refused_by_name_where_they_matter(tmp_path, tensor, what):
+    path = saved({"dense": torch.ones(2), "odd": tensor}, tmp_path / "x.pt")
+    beside = saved({"state_dict": STATE, "optimizer": {"odd": tensor}}, tmp_path / "y.pt")
 
-    with pytest.raises(CheckpointError, match=r"x\.pt: .*odd.* sparse|x\.pt: not a whole torch checkpoint"):
+    with pytest.raises(CheckpointError, match=rf"x\.pt: tensor odd is {what}; only dense tensors"):
         open_checkpoint(path)
+    assert open_checkpoint(beside).keys() == tuple(STATE)
 
 
 def test_a_safetensors_file_has_no_keys_to_walk(tmp_path):
@@ -214,19 +226,103 @@ def test_a_missing_file_is_named(tmp_path):
         open_checkpoint(tmp_path / "gone.pt")
 
 
-def test_older_torch_tells_offsets_in_fake_tensor_mode_only(tmp_path, monkeypatch):
-    monkeypatch.setattr("swa_cli.checkpoints.torch_file._offsets_are_known", lambda contents: False)
-    base = torch.arange(12.0).reshape(3, 4)
-    path = saved(
-        {"epoch": 2, "state_dict": {"t": base.t(), "row": base[1], "p": nn.Parameter(base)}}, tmp_path / "x.pt"
+@pytest.mark.parametrize("spread", [1 << 25, 8], ids=["at once", "in parts"])
+def test_views_and_parameters_are_read_where_they_lie(tmp_path, monkeypatch, spread):
+    monkeypatch.setattr("swa_cli.checkpoints.stored._SPREAD", spread)
+    base = torch.arange(24.0).reshape(2, 3, 4)
+    state = {
+        "t": base.permute(2, 0, 1),
+        "row": base[1],
+        "p": nn.Parameter(base),
+        "b": nn.Buffer(base),
+        "x": base[:, :1].expand(2, 5, 4),
+        "u16": torch.arange(5).to(torch.uint16),
+        "f8": torch.arange(5.0).to(torch.float8_e4m3fn),
+        "c": torch.arange(3).to(torch.complex64),
+    }
+    state["p"].note = "a parameter with an attribute"  # pyright: ignore
+
+    checkpoint = open_checkpoint(saved({"epoch": 2, "state_dict": state}, tmp_path / "x.pt"))
+
+    for name, tensor in state.items():
+        flat = tensor.detach().contiguous().reshape(-1)
+        n = len(flat)
+        assert checkpoint.get_tensor(name).shape == tensor.shape
+        for start, stop in ((0, 1), (n // 3, n // 2), (0, n), (n - 2, n)):
+            part = checkpoint.get_elements(name, start, stop)
+            assert torch.equal(part.view(torch.uint8), flat[start:stop].view(torch.uint8)), (name, start, stop)
+
+
+def repacked(path: Path, change) -> Path:
+    """The same archive as another zip program writes it; ``change(name, content)`` gives what goes in, or None."""
+    with zipfile.ZipFile(path) as source:
+        entries = [(info.filename, source.read(info)) for info in source.infolist()]
+    with zipfile.ZipFile(path, "w") as target:
+        for name, content in entries:
+            changed = change(name, content)
+            if changed is not None:
+                target.writestr(name, *changed)
+    return path
+
+
+def test_an_archive_that_another_program_packed_is_read_right(tmp_path):
+    path = repacked(saved({"model": STATE}, tmp_path / "x.pt"), lambda name, content: (content,))
+
+    for name, tensor in STATE.items():
+        assert torch.equal(open_checkpoint(path).get_tensor(name), tensor)
+
+
+def test_an_archive_without_byte_order_is_little_endian(tmp_path):
+    without = repacked(
+        saved(STATE, tmp_path / "x.pt"), lambda name, content: None if "byteorder" in name else (content,)
     )
 
-    checkpoint = open_checkpoint(path)
+    assert torch.equal(open_checkpoint(without).get_tensor("a.weight"), STATE["a.weight"])
 
-    assert torch.equal(checkpoint.get_tensor("t"), base.t())
-    assert torch.equal(checkpoint.get_tensor("row"), base[1])
-    assert torch.equal(checkpoint.get_tensor("p"), base)
-    assert checkpoint.counters == {"epoch": 2}
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda n, c: (c, zipfile.ZIP_DEFLATED) if "/data/" in n else (c,), r"tensor a\.weight is compressed"),
+        (lambda n, c: (b"big",) if "byteorder" in n else (c,), "saved on a big-endian machine"),
+        (lambda n, c: None if n.endswith("data/0") else (c,), r"tensor a\.weight: its record data/0 is missing"),
+        (
+            lambda n, c: (c[:8],) if n.endswith("data/0") else (c,),
+            r"reaches beyond its record: expected 24 bytes, found 8",
+        ),
+        (lambda n, c: None if n.endswith("data.pkl") else (c,), "it has no data.pkl"),
+        (lambda n, c: (c[:-9],) if n.endswith("data.pkl") else (c,), "not a whole torch checkpoint"),
+    ],
+)
+def test_an_archive_that_is_not_what_torch_wrote_is_refused(tmp_path, change, message):
+    path = repacked(saved(STATE, tmp_path / "x.pt"), change)
+
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(path)
+
+
+def test_torchscript_says_what_to_save_instead(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / "x.pt"))  # pyright: ignore
+
+    with pytest.raises(CheckpointError, match=r"a TorchScript archive, not a checkpoint\. Save the weights with"):
+        open_checkpoint(tmp_path / "x.pt")
+
+
+def test_containers_within_containers_do_not_explode(tmp_path):
+    deep: dict = {}
+    for _ in range(60):
+        deep = {"left": deep, "right": deep}
+
+    assert open_checkpoint(saved({"state_dict": STATE, "deep": deep}, tmp_path / "x.pt")).keys() == tuple(STATE)
+
+
+def test_tensors_without_a_name_are_left_out_and_said(tmp_path):
+    checkpoint = open_checkpoint(saved({"w": torch.ones(1), 1: torch.ones(1)}, tmp_path / "x.pt"))
+
+    assert checkpoint.keys() == ("w",)
+    assert checkpoint.left_out == ("1",)
 
 
 def test_a_dtype_that_torch_lacks_is_named(tmp_path):

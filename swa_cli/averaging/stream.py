@@ -14,6 +14,9 @@ CHUNK = 1 << 20
 """Elements taken at a time: 8 MiB of accumulator, whatever the size of the model or the number of sources."""
 
 
+_PIECES_IF_TRANSPOSED = 8
+
+
 def stream_average(
     plan: AveragePlan, *, device: torch.device, allow_nonfinite: bool, advance: Advance, chunk: int = CHUNK
 ) -> Iterator[torch.Tensor]:
@@ -31,8 +34,9 @@ def stream_average(
         CheckpointError: a file that ends early.
     """
     for tensor in plan.tensors:
-        for start in range(0, tensor.spec.numel, chunk):
-            stop = min(start + chunk, tensor.spec.numel)
+        size = _chunk_of(plan, tensor, chunk)
+        for start in range(0, tensor.spec.numel, size):
+            stop = min(start + size, tensor.spec.numel)
             if tensor.policy == "mean":
                 yield _mean(plan.sources, tensor, start, stop, device, allow_nonfinite=allow_nonfinite)
             elif tensor.policy == "agree":
@@ -40,6 +44,13 @@ def stream_average(
             else:
                 yield plan.sources[-1].get_elements(tensor.name, start, stop)
             advance(plan.bytes_of(tensor) * (stop - start) // tensor.spec.numel)
+
+
+def _chunk_of(plan: AveragePlan, tensor: TensorPlan, chunk: int) -> int:
+    """A transposed tensor is read nearly whole for every piece of it; a few larger pieces bound that."""
+    if all(source.tensors[tensor.name].is_contiguous for source in plan.sources):
+        return chunk
+    return max(chunk, -(-tensor.spec.numel // _PIECES_IF_TRANSPOSED))
 
 
 def _mean(

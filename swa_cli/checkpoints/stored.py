@@ -10,6 +10,9 @@ import torch
 
 from swa_cli.errors import CheckpointError
 
+_SPREAD = 1 << 25
+"""Bytes read at once for a tensor that is not contiguous (32 MiB)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:
@@ -62,6 +65,15 @@ class StoredTensor:
         last = sum((size - 1) * step for size, step in zip(self.spec.shape, self.stride, strict=True))
         return (last + 1) * self.spec.dtype.itemsize
 
+    def narrow(self, axis: int, first: int, last: int) -> "StoredTensor":
+        """The view from ``first`` to ``last`` along ``axis``."""
+        shape = (*self.spec.shape[:axis], last - first, *self.spec.shape[axis + 1 :])
+        return StoredTensor(
+            spec=TensorSpec(shape=shape, dtype=self.spec.dtype),
+            offset=self.offset + first * self.stride[axis] * self.spec.dtype.itemsize,
+            stride=self.stride,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
@@ -107,8 +119,22 @@ class Checkpoint:
         if stored.is_contiguous:
             size = dtype.itemsize
             return _from_bytes(self._pread(stored.offset + start * size, (stop - start) * size, name), dtype)
-        flat = _from_bytes(self._pread(stored.offset, stored.span, name), dtype)
-        return flat.as_strided(stored.spec.shape, stored.stride).reshape(-1)[start:stop]
+        # Of a tensor that is not contiguous, the rows that hold these elements, and no more.
+        inner = prod(stored.spec.shape[1:])
+        first, last = start // inner, -(-stop // inner)
+        rows = self._view(stored.narrow(0, first, last), name)
+        return rows.reshape(-1)[start - first * inner : stop - first * inner]
+
+    def _view(self, stored: StoredTensor, name: str) -> torch.Tensor:
+        """A tensor that is not contiguous; one that is spread far is read in parts."""
+        widest = max(range(len(stored.stride)), key=lambda axis: stored.stride[axis] * (stored.spec.shape[axis] > 1))
+        length = stored.spec.shape[widest]
+        if stored.span <= _SPREAD or length == 1:
+            flat = _from_bytes(self._pread(stored.offset, stored.span, name), stored.spec.dtype)
+            view = flat.as_strided(stored.spec.shape, stored.stride)
+            return view.clone(memory_format=torch.contiguous_format)  # lets go of what lies between
+        halves = (stored.narrow(widest, 0, length // 2), stored.narrow(widest, length // 2, length))
+        return torch.cat([self._view(half, name) for half in halves], dim=widest)
 
     def _pread(self, offset: int, size: int, name: str) -> bytearray:
         data = bytearray(size)

@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, cast
 
-import torch
-
+from swa_cli.checkpoints.torch_pickle import PickledTensor
 from swa_cli.errors import LISTED, CheckpointError, kind_of
 
 USUAL_KEYS = ("state_dict", "model", "model_state_dict", "model_state", "module", "net")
@@ -16,7 +15,7 @@ def find_state_dict(contents: object, key: str | None) -> tuple[str, Mapping[Any
     """The mapping of names to tensors in ``contents``, and the dotted key under which it lies ("" for the top).
 
     Args:
-        contents: what ``torch.load`` returned.
+        contents: what the pickle describes.
         key: dotted path to take instead of the usual keys.
 
     Raises:
@@ -58,7 +57,7 @@ def holds_tensors(value: object) -> bool:
     if not isinstance(value, Mapping):
         return False
     entries = cast("Mapping[Any, Any]", value).items()
-    return any(isinstance(name, str) and isinstance(entry, torch.Tensor) for name, entry in entries)
+    return any(isinstance(name, str) and isinstance(entry, PickledTensor) for name, entry in entries)
 
 
 def strip_wrappers(state: Mapping[str, V]) -> dict[str, V]:
