@@ -4,15 +4,23 @@ from collections.abc import Mapping
 from dataclasses import field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import ConfigDict, PositiveInt, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from swa_cli.errors import ConfigError
 
 _STRICT = ConfigDict(extra="forbid")
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, (str, Path)) else value
+
+
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_as_list)]
+"""One path, or several."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -27,7 +35,7 @@ class TargetConfig:
 class AverageConfig:
     """The section ``average:``."""
 
-    sources: tuple[Path, ...] = ()
+    sources: Paths = ()
     output: Path | None = None
     last: PositiveInt | None = None
     key: str | None = None
@@ -54,7 +62,7 @@ class BnUpdateConfig:
 class EvalConfig:
     """The section ``eval:``."""
 
-    checkpoints: tuple[Path, ...] = ()
+    checkpoints: Paths = ()
     swa: Path | None = None
     last: PositiveInt | None = None
     key: str | None = None
@@ -103,13 +111,21 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Mapping[str, A
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if path.exists() and not path.is_file():
+        msg = f"cannot read the configuration {path}: it is not a regular file."
+        raise ConfigError(msg)
     try:
         contents = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         msg = f"cannot read the configuration {path}: {error.strerror or error}."
         raise ConfigError(msg) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        msg = f"{path} is not YAML: {' '.join(str(error).split())}"
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        msg = f"{path} is not YAML: {where}{error.problem}."
+        raise ConfigError(msg) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or number that is none
+        msg = f"{path} is not YAML: {' '.join(str(error).split())}."
         raise ConfigError(msg) from error
     if contents is None:
         return {}
@@ -118,6 +134,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(msg)
     config = cast("dict[str, Any]", contents)
     for section in ("model", "data"):
+        if isinstance(config.get(section), str):  # `model: net.py:Net`, without arguments
+            config[section] = {"class_path": config[section]}
         _find_code(config.get(section), path.parent)
     return config
 
@@ -136,10 +154,17 @@ def _override(section: str, current: object, given: dict[str, Any]) -> object:
         return given if current is None else current  # a section that is no mapping is refused later
     merged = {**cast("dict[str, Any]", current), **given}
     if section in {"model", "data"} and "class_path" not in given and "init_args" in given:
-        merged["init_args"] = {**(cast("dict[str, Any]", current).get("init_args") or {}), **given["init_args"]}
+        merged["init_args"] = _update(cast("dict[str, object]", current).get("init_args"), given["init_args"])
     elif section in {"model", "data"} and "init_args" not in given:
         merged["init_args"] = {}  # the file's arguments belong to the class that the flag replaced
     return merged
+
+
+def _update(written: object, given: dict[str, Any]) -> object:
+    """The file's arguments with the flags' over them; what is no mapping is kept, to be refused later."""
+    if written is None:
+        return given
+    return {**cast("dict[str, Any]", written), **given} if isinstance(written, dict) else written
 
 
 def _explain(problem: Mapping[str, Any]) -> str:
@@ -150,9 +175,12 @@ def _explain(problem: Mapping[str, Any]) -> str:
         near = get_close_matches(location[-1], known, n=1, cutoff=0.0)
         return f"unknown key {name!r}. Did you mean {near[0]!r}? Known here: {', '.join(known)}."
     found = problem["input"]
+    if problem["type"] == "dataclass_type":
+        return f"{name}: expected a section with {', '.join(_known(location))}, found {found!r}."
     if problem["type"] == "missing":
         return f"{name} is missing. Add it to the section."
-    return f"{name}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, found {found!r}."
+    expected = str(problem["msg"]).removeprefix("Input should be ")
+    return f"{name}: expected {expected}, found {found!r}."
 
 
 def _known(section: tuple[str, ...]) -> list[str]:

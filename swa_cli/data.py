@@ -100,12 +100,13 @@ def length_of(loader: Iterable[Any]) -> int | None:
     """Number of batches, where the loader knows it (an IterableDataset's does not)."""
     try:
         return len(cast("Any", loader))
-    except (TypeError, NotImplementedError):
+    except Exception:  # noqa: BLE001  # the length only serves the progress bar
         return None
 
 
 def _implements(module: object, method: str) -> bool:
-    found = getattr(module, method, None)
+    with user_code(f"looking for {_name(module)}.{method}"):
+        found = getattr(module, method, None)
     if not callable(found):
         return False
     # Lightning's base class defines every loader, to raise that it is not defined.

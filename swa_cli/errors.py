@@ -14,6 +14,8 @@
      +- UserCodeError         the user's model, data module or task failed or is not what was expected
      +- DataError             a batch, label or output that does not fit the task
 
+    Terminated                exit code 128 + number: a signal asked the program to end
+
 A message names the file and the tensor, what was expected, what was found and what to do.
 """
 
@@ -68,6 +70,14 @@ class UserCodeError(SwaError):
 
 class DataError(SwaError):
     """Data that does not fit the task: an empty loader, labels out of range, logits of a wrong shape."""
+
+
+class Terminated(BaseException):
+    """A signal (SIGTERM, SIGHUP) asked the program to end; like KeyboardInterrupt, no ordinary handler catches it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"terminated by signal {number}")
+        self.exit_code = 128 + number
 
 
 def kind_of(value: object) -> str:

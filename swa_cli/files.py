@@ -3,12 +3,15 @@
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from swa_cli.errors import OutputError
+
+_NAME = 50  # of the target's name in the temporary one's, which must not grow too long
 
 
 def check_output(target: Path, *, overwrite: bool) -> None:
@@ -19,6 +22,9 @@ def check_output(target: Path, *, overwrite: bool) -> None:
             missing or not writable.
     """
     folder = target.parent
+    if "\0" in str(target):
+        msg = f"cannot write {str(target)!r}: a file name holds no null character."
+        raise OutputError(msg)
     if not folder.is_dir():
         msg = f"cannot write {target}: there is no directory {folder}. Make it first, or name another output."
         raise OutputError(msg)
@@ -34,6 +40,21 @@ def check_output(target: Path, *, overwrite: bool) -> None:
         raise OutputError(msg)
 
 
+def check_space(target: Path, size: int) -> None:
+    """Find out before the work starts whether ``size`` bytes fit on the disk of ``target``.
+
+    Raises:
+        OutputError: they do not.
+    """
+    free = shutil.disk_usage(target.parent).free
+    if size > free:
+        msg = (
+            f"cannot write {target}: it takes {size:,} bytes, and {free:,} are free there. Free some space or name "
+            "another place."
+        )
+        raise OutputError(msg)
+
+
 @contextmanager
 def publish(target: Path, *, overwrite: bool) -> Generator[BinaryIO]:
     """Write ``target`` so that at any moment it is either absent, the old file whole, or the new one whole.
@@ -46,8 +67,10 @@ def publish(target: Path, *, overwrite: bool) -> Generator[BinaryIO]:
         OutputError: as `check_output`; also when a write fails (a full disk, a quota).
     """
     check_output(target, overwrite=overwrite)
-    target = target.resolve()  # through a symbolic link to the file it names, as an in-place edit would go
-    temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    target = Path(
+        os.path.realpath(target)
+    )  # through a symbolic link to the file it names, as an in-place edit would go
+    temporary = target.with_name(f".{target.name[:_NAME]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         # O_EXCL with mode 0o666: the umask and default ACLs decide, as for any file a program makes.
         descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from swa_cli.checkpoints import Checkpoint
+from swa_cli.checkpoints import Checkpoint, strip_wrappers
 from swa_cli.errors import MismatchError, UserCodeError, kind_of, listing
 from swa_cli.targets import call_target
 from swa_cli.user_code import user_code
@@ -20,6 +20,9 @@ def build_model(target: str, arguments: Mapping[str, Any]) -> nn.Module:
         UserCodeError: it cannot be imported or called, or gives something else.
     """
     model = call_target(target, arguments, what="model")
+    if isinstance(model, torch.jit.ScriptModule):
+        msg = f"model {target!r} gave a TorchScript module, expected the torch.nn.Module that it was made from."
+        raise UserCodeError(msg)
     if not isinstance(model, nn.Module):
         msg = f"model {target!r} gave a {kind_of(model)}, expected a torch.nn.Module."
         raise UserCodeError(msg)
@@ -35,7 +38,7 @@ def state_dict_for(model: nn.Module, checkpoint: Checkpoint) -> dict[str, torch.
     Raises:
         MismatchError: names are missing or unexpected, or shapes differ; each is listed.
     """
-    expected = _tensors(model.state_dict(keep_vars=True))
+    expected = _expected(model)
     sources = {name: _stored_name(name, expected, checkpoint) for name in expected}
     missing = [name for name, stored in sources.items() if stored is None]
     unexpected = [name for name in checkpoint.tensors if name not in expected]
@@ -46,11 +49,27 @@ def state_dict_for(model: nn.Module, checkpoint: Checkpoint) -> dict[str, torch.
     ]
     if missing or unexpected or reshaped:
         raise MismatchError(_explain(checkpoint, model, missing, unexpected, reshaped))
+    names = own_names(model)
     return {
-        name: checkpoint.get_tensor(stored).to(expected[name].dtype)
+        names[name]: checkpoint.get_tensor(stored).to(expected[name].dtype)
         for name, stored in sources.items()
         if stored is not None
     }
+
+
+def own_names(model: nn.Module) -> dict[str, str]:
+    """From names as checkpoints are read, without the prefixes of wrappers, to those of ``model.state_dict()``.
+
+    They differ where the model itself is compiled, wrapped, or has all its layers under one called ``module``.
+    """
+    with user_code(f"{kind_of(model)}.state_dict()"):
+        names = _tensors(model.state_dict(keep_vars=True))
+    return strip_wrappers({name: name for name in names})
+
+
+def _expected(model: nn.Module) -> dict[str, torch.Tensor]:
+    with user_code(f"{kind_of(model)}.state_dict()"):
+        return strip_wrappers(_tensors(model.state_dict(keep_vars=True)))
 
 
 def load_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> None:

@@ -3,7 +3,8 @@
 import importlib
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -31,7 +32,7 @@ def load_target(target: str, *, what: str) -> object:
         module = _import_file(Path(path), what)
     else:
         module_name, _, name = target.rpartition(".")
-        if not module_name:
+        if not module_name or name == "py":
             msg = f"{what} {target!r}: expected path/to/file.py:Name or package.module.Name."
             raise UserCodeError(msg)
         module = _import_module(module_name, target, what)
@@ -73,7 +74,7 @@ def _import_file(path: Path, what: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        with user_code(f"importing {path}"):
+        with user_code(f"importing {path}"), _as_if_alone(path):
             spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
@@ -100,7 +101,7 @@ def _origin(name: str) -> str | None:
 def _import_module(name: str, target: str, what: str) -> ModuleType:
     _put_on_path(Path.cwd())
     try:
-        with user_code(f"importing {name}"):
+        with user_code(f"importing {name}"), _as_if_alone(Path(name)):
             return importlib.import_module(name)
     except UserCodeError as error:
         if isinstance(error.__cause__, ModuleNotFoundError):
@@ -111,6 +112,16 @@ def _import_module(name: str, target: str, what: str) -> ModuleType:
             )
             raise UserCodeError(msg) from error
         raise
+
+
+@contextmanager
+def _as_if_alone(path: Path) -> Generator[None]:
+    """Hide our command line from a script that reads ``sys.argv`` while it is imported."""
+    arguments, sys.argv = sys.argv, [str(path)]
+    try:
+        yield
+    finally:
+        sys.argv = arguments
 
 
 def _put_on_path(folder: Path) -> None:

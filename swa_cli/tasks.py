@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
+from torch import nn
 
-from swa_cli.errors import DataError, kind_of
+from swa_cli.errors import DataError, UserCodeError, kind_of
 from swa_cli.user_code import user_code
 
 TARGET_KEYS = ("labels", "label", "target")
@@ -35,7 +36,8 @@ def make_splitter(custom: Callable[[Any], object] | None) -> Splitter:
             parts = custom(batch)
         kind = kind_of(parts)
         if not isinstance(parts, tuple) or len(cast("tuple[Any, ...]", parts)) != len(Example._fields):
-            msg = f"split_batch(batch) gave a {kind}, expected a tuple (args, kwargs, target)."
+            size = f" of {len(cast('tuple[Any, ...]', parts))}" if isinstance(parts, tuple) else ""
+            msg = f"split_batch(batch) gave a {kind}{size}, expected a tuple (args, kwargs, target)."
             raise DataError(msg)
         args, kwargs, target = cast("tuple[Any, Any, Any]", parts)
         kinds = f"args of type {kind_of(args)} and kwargs of type {kind_of(kwargs)}"
@@ -100,15 +102,45 @@ def logits_of(output: Any) -> torch.Tensor:
     return found
 
 
+def move(example: Example, device: torch.device, *, batch: int) -> Example:
+    """``example`` with every tensor that goes into the model on ``device``; the target stays where it is.
+
+    Raises:
+        UserCodeError: something in the batch cannot be moved.
+    """
+    with user_code(f"moving batch {batch} to {device}"):
+        return Example(to_device(example.args, device), to_device(example.kwargs, device), example.target)
+
+
 def to_device(value: Any, device: torch.device) -> Any:
     """``value`` with every tensor in it on ``device``; looks into sequences, mappings and whatever has ``.to``."""
     if isinstance(value, tuple) and hasattr(cast("object", value), "_fields"):  # a namedtuple
         return type(cast("Any", value))(*(to_device(entry, device) for entry in cast("Sequence[Any]", value)))
     if isinstance(value, (list, tuple)):
-        return type(cast("Any", value))(to_device(entry, device) for entry in cast("Sequence[Any]", value))
+        moved = [to_device(entry, device) for entry in cast("Sequence[Any]", value)]
+        return tuple(moved) if isinstance(value, tuple) else moved
     if isinstance(value, dict):
         return {name: to_device(entry, device) for name, entry in cast("dict[Any, Any]", value).items()}
     return value.to(device) if hasattr(value, "to") else value
+
+
+def call_model(model: nn.Module, example: Example, *, doing: str) -> Any:
+    """``model(*args, **kwargs)``.
+
+    Raises:
+        UserCodeError: the forward raises; where the batch is a mapping, its entries are named.
+    """
+    try:
+        with user_code(doing):
+            return model(*example.args, **example.kwargs)
+    except UserCodeError as error:
+        if not example.kwargs or not isinstance(error.__cause__, TypeError):
+            raise
+        msg = (
+            f"{error}\nThe batch's entries go to the model by name: {', '.join(example.kwargs)}. If it takes others, "
+            "define split_batch(batch) -> (args, kwargs, target) in the data module."
+        )
+        raise UserCodeError(msg) from error
 
 
 def batch_size(example: Example) -> int:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from swa_cli.averaging import average, plan_average
 from swa_cli.averaging.stream import stream_average
 from swa_cli.checkpoints import find_checkpoints, open_checkpoint
-from swa_cli.errors import MismatchError, NonFiniteError
+from swa_cli.errors import MismatchError, NonFiniteError, OutputError
 
 
 def random_states(n: int, dtype: torch.dtype, scale: float = 1.0) -> list[dict[str, torch.Tensor]]:
@@ -211,6 +211,33 @@ def test_entries_that_are_no_tensors_are_left_out_and_said(tmp_path):
 
     assert [tensor.name for tensor in plan.tensors] == ["w"]
     assert "entries of the state_dict that are not tensors are left out: body._extra_state." in plan.notices
+
+
+def test_a_name_that_the_format_reserves_is_refused(tmp_path):
+    torch.save({"__metadata__": torch.ones(1)}, tmp_path / "1.pt")
+
+    with pytest.raises(MismatchError, match="cannot store tensors of these names"):
+        plan_average([open_checkpoint(tmp_path / "1.pt")])
+
+
+def test_a_huge_expanded_tensor_is_refused_at_once(tmp_path):
+    torch.save({"w": torch.zeros(1).expand(10**18)}, tmp_path / "1.pt")
+
+    with pytest.raises(OutputError, match="it takes 4,000,000,000,000,000,000 bytes"):
+        averaged([tmp_path / "1.pt"], tmp_path / "out.safetensors")
+
+
+def test_a_large_transposed_tensor_is_averaged_in_pieces(tmp_path):
+    states = [{"w": torch.randn(30, 70).t()} for _ in range(3)]
+    for step, state in enumerate(states):
+        torch.save(state, tmp_path / f"{step}.pt")
+    plan = plan_average(find_checkpoints([tmp_path]).checkpoints)
+
+    cpu = torch.device("cpu")
+    pieces = list(stream_average(plan, device=cpu, allow_nonfinite=False, advance=lambda _: None, chunk=100))
+
+    assert [len(piece) for piece in pieces] == [263] * 7 + [259]
+    assert same_bits(torch.cat(pieces), mean_rounded_once([state["w"].contiguous() for state in states]).reshape(-1))
 
 
 def test_integers_that_differ_name_both_values(tmp_path):

@@ -169,11 +169,12 @@ def broken(batches):
         ([], DataError, "the data loader is empty"),
         ([torch.randn(8, 4), torch.full((8, 4), torch.nan)], NonFiniteError, "batch 1: the batch itself holds NaN"),
         ([torch.randn(8, 4), torch.randn(1, 4)], DataError, "batch 1: layer bn1 gets one value per channel"),
+        ([torch.randn(8, 4), torch.randn(0, 4)], DataError, "batch 1: layer bn1 gets no values"),
         ([torch.randn(8, 4), torch.randn(8, 5)], UserCodeError, "running the model on batch 1 failed: RuntimeError"),
         (broken([torch.randn(8, 4)]), UserCodeError, "loading batch 1 failed: OSError: the disk went away"),
         ([object()], DataError, "cannot take apart a batch of type object"),
     ],
-    ids=["empty", "nan", "one sample", "forward raises", "loader raises", "odd batch"],
+    ids=["empty", "nan", "one sample", "no sample", "forward raises", "loader raises", "odd batch"],
 )
 def test_a_failure_leaves_the_model_as_it_was(batches, error, message):
     model = Net()
@@ -197,6 +198,28 @@ def test_an_overflow_inside_the_model_names_the_layer():
 
     with pytest.raises(NonFiniteError, match="the input of layer bn holds NaN or infinity"):
         recalibrate(Explodes(), [torch.ones(4, 2)])
+
+
+def test_statistics_too_large_for_the_buffer_are_an_error():
+    layer = nn.BatchNorm1d(2).half()
+
+    with pytest.raises(NonFiniteError, match=r"0\.running_var reaches .*e\+0\d, which is too large for float16"):
+        recalibrate(nn.Sequential(layer), [1000 * torch.randn(50, 2).half()])
+    assert layer.running_var is not None
+    assert layer.running_var.tolist() == [1, 1]
+
+
+def test_layers_that_no_batch_reaches_are_not_called_recomputed():
+    class Bypass(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bn = nn.BatchNorm1d(2)
+
+        def forward(self, x):
+            return x
+
+    with pytest.raises(DataError, match=r"no batch reached any of the 1 BatchNorm layers \(bn, …\)"):
+        recalibrate(Bypass(), [torch.randn(4, 2)])
 
 
 def test_a_layer_used_twice_is_pooled_and_a_shared_one_has_all_its_names():

@@ -1,6 +1,7 @@
 """The commands as a user runs them: exit code, standard output and standard error."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -104,7 +105,13 @@ def test_the_three_commands(run_swa, run_folder, tmp_path):
     with safe_open(tmp_path / "swa.safetensors", framework="pt") as file:
         record = json.loads(file.metadata()["swa_cli"])
     assert (record["bn_statistics"], record["n_averaged"]) == ("recomputed", 6)
-    assert record["bn_update"] == {"model": "mycode.py:Net", "data": "mycode.py:Data", "n_samples": 90, "n_batches": 3}
+    assert record["bn_update"] == {
+        "model": "mycode.py:Net",
+        "data": "mycode.py:Data",
+        "n_samples": 90,
+        "n_batches": 3,
+        "unreached": [],
+    }
 
     evaluated = run_swa("eval", "ckpts", "--swa", "swa.safetensors", *MODEL_AND_DATA, "--compare-ensemble")
     assert (evaluated.exit_code, evaluated.stderr) == (0, "")
@@ -196,6 +203,88 @@ def test_one_configuration_carries_all_and_flags_go_over_it(run_swa, run_folder,
     assert [row["metrics"] for row in by_steps["candidates"]] == [row["metrics"] for row in result["candidates"]]
 
 
+@pytest.mark.parametrize(
+    "setting", ["average: {dry_run: true}", "bn_update: {input: x}", "eval: {swa: x}", "eval: {checkpoints: [x]}"]
+)
+def test_run_refuses_what_it_would_ignore(run_swa, run_folder, tmp_path, setting):
+    section = setting.partition(":")[0]
+    others = "average: {sources: [ckpts], output: swa.safetensors}\n" if section != "average" else ""
+    (tmp_path / "run.yaml").write_text(f"model: mycode.py:Net\ndata: mycode.py:Data\n{others}{setting}\n")
+
+    result = run_swa("run", "--config", "run.yaml")
+
+    assert result.exit_code == 2
+    assert "is set, but swa run passes on what each step gave" in result.stderr
+    assert not (tmp_path / "swa.safetensors").exists()
+
+
+def test_run_finds_a_bad_json_path_before_it_works(run_swa, run_folder, tmp_path):
+    (tmp_path / "run.yaml").write_text(
+        "model: mycode.py:Net\ndata: mycode.py:Data\n"
+        "average: {sources: [ckpts], output: swa.safetensors}\neval: {json: nowhere/x.json}\n"
+    )
+    result = run_swa("run", "--config", "run.yaml")
+
+    assert "there is no directory nowhere" in result.stderr
+    assert not (tmp_path / "swa.safetensors").exists()
+
+
+def test_what_the_user_s_code_prints_does_not_spoil_the_result(run_swa, run_folder, tmp_path):
+    (tmp_path / "loud.py").write_text(
+        "from mycode import *\nclass Loud(Data):\n    def setup(self, stage): print('setting up')\n"
+    )
+    run_swa("average", "ckpts", "-o", "swa.safetensors")
+    result = run_swa("eval", "ckpts", "--swa", "swa.safetensors", *NET, "--data", "loud.py:Loud", "--json", "-")
+
+    assert json.loads(result.stdout)["n_examples"] == 90
+    assert "setting up" in result.stderr
+
+
+def test_members_that_the_average_is_not_of_are_called_out(run_swa, run_folder, tmp_path):
+    run_swa("average", "ckpts", "-o", "ckpts/swa.safetensors", "--last", 3)
+    run_swa("bn-update", "ckpts/swa.safetensors", *MODEL_AND_DATA)
+    arguments = ("eval", "ckpts", "--swa", "ckpts/swa.safetensors", *MODEL_AND_DATA)
+
+    others, same = run_swa(*arguments), run_swa(*arguments, "--last", 3)
+    unknown = run_swa("eval", "ckpts/epoch-6.pt", "--swa", "ckpts/epoch-7.pt", *MODEL_AND_DATA)
+
+    said = " ".join(others.stderr.replace("│", "").split())
+    assert "the average of 3 checkpoints (epoch-9.pt to epoch-11.pt), the table is of 6 that are not the same" in said
+    assert same.stderr == ""
+    assert "has no record of an average by swa-cli" in " ".join(unknown.stderr.replace("│", "").split())
+
+
+def test_bn_update_gives_the_same_bytes_twice_though_the_loader_shuffles(run_swa, run_folder, tmp_path):
+    (tmp_path / "shuffled.py").write_text(
+        "from mycode import *\nfrom torch.utils.data import DataLoader, TensorDataset\n"
+        "class Shuffled(Data):\n    def train_dataloader(self):\n"
+        "        return DataLoader(TensorDataset(self.x, self.y), batch_size=20, shuffle=True)\n"
+    )
+    run_swa("average", "ckpts", "-o", "swa.safetensors")
+    for name in ("a", "b"):
+        torch.rand(7)
+        arguments = (*NET, "--data", "shuffled.py:Shuffled", "-o", f"{name}.safetensors")
+        assert run_swa("bn-update", "swa.safetensors", *arguments).exit_code == 0
+
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["e[red]-1.pt", "e:100:-1.pt", "sp ace\n-1.pt", os.fsdecode(b"caf\xe9-1.pt")])
+def test_odd_file_names_are_shown_as_they_are(run_swa, run_folder, tmp_path, name):
+    (run_folder / "epoch-6.pt").rename(run_folder / name)
+    shown = name.encode(errors="backslashreplace").decode()
+
+    plan = run_swa("average", "ckpts", "-o", "swa.safetensors", "--dry-run")
+    averaged = run_swa("average", "ckpts", "-o", "swa.safetensors")
+    evaluated = run_swa("eval", "ckpts", "--swa", "swa.safetensors", *MODEL_AND_DATA)
+
+    assert (plan.exit_code, averaged.exit_code, evaluated.exit_code) == (0, 0, 0)
+    if "\n" not in name:
+        assert shown in plan.stdout
+        assert f"ckpts/{shown} to ckpts/epoch-11.pt" in averaged.stdout
+        assert shown in evaluated.stdout
+
+
 def test_dry_run_prints_the_plan_and_writes_nothing(run_swa, run_folder, tmp_path):
     result = run_swa("average", "ckpts", "-o", "swa.safetensors", "--dry-run")
 
@@ -244,7 +333,7 @@ def test_bn_update_of_a_torch_checkpoint_needs_an_output(run_swa, run_folder, tm
     """The control that tells averaging from recalibration: the last checkpoint with recomputed statistics."""
     in_place = run_swa("bn-update", "ckpts/epoch-6.pt", *MODEL_AND_DATA)
     assert (in_place.exit_code, in_place.stdout) == (2, "")
-    assert "Give the output a name ending in .safetensors" in in_place.stderr
+    assert "cannot be replaced in place: add -o NAME.safetensors" in in_place.stderr
 
     result = run_swa("bn-update", "ckpts/epoch-6.pt", *MODEL_AND_DATA, "-o", "control.safetensors")
     assert result.exit_code == 0
@@ -330,14 +419,19 @@ BAD_INPUT = {
     "no folder": (break_nothing, ("average", "ckpts", "-o", "no/new.safetensors"), 1, "there is no directory no"),
     "suffix": (break_nothing, ("average", "ckpts", "-o", "new.pt"), 2, "Give the output a name ending in .safetensors"),
     "exists": (break_nothing, ("average", "ckpts", "-o", "swa.safetensors"), 1, "swa.safetensors exists already"),
-    "no output": (break_nothing, ("average", "ckpts"), 2, "an output is needed: give -o swa.safetensors"),
-    "no sources": (break_nothing, ("average", "-o", "new.safetensors"), 2, "checkpoints is needed: give SOURCES"),
+    "no output": (break_nothing, ("average", "ckpts"), 2, "no output given: name it with -o swa.safetensors"),
+    "no sources": (
+        break_nothing,
+        ("average", "-o", "new.safetensors"),
+        2,
+        "no checkpoints given: name it with SOURCES",
+    ),
     "device": (break_nothing, (*AVERAGE, "--device", "tpu"), 2, "unknown device 'tpu'"),
     "gpu": (break_nothing, (*AVERAGE, "--device", "cuda:99"), 1, "device cuda:99 is not there"),
     "option": (break_nothing, (*AVERAGE, "--outptu", "x"), 2, "No such option: --outptu"),
     "config": (break_nothing, (*AVERAGE, "--config", "gone.yaml"), 2, "cannot read the configuration gone.yaml"),
     "argument": (break_nothing, (*UPDATE, *NET, *DATA, "--model-arg", "width"), 2, "expected key=value"),
-    "model missing": (break_nothing, (*UPDATE, *DATA), 2, "a model is needed: give --model file.py:Name"),
+    "model missing": (break_nothing, (*UPDATE, *DATA), 2, "no model given: name it with --model file.py:Name"),
     "model keys": (
         break_nothing,
         (*UPDATE, "--model", "mycode.py:Plain", *DATA),
@@ -443,7 +537,7 @@ def test_a_bug_of_ours_is_owned_up_to(run_swa, run_folder, monkeypatch):
     def fail(*args, **kwargs):
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("swa_cli.pipeline.plan_average", fail)
+    monkeypatch.setattr("swa_cli.pipeline.average.plan_average", fail)
     result = run_swa("average", "ckpts", "-o", "swa.safetensors")
 
     assert result.exit_code == 1

@@ -66,6 +66,16 @@ def test_arguments_are_put_over_the_file_s_and_a_new_class_drops_them(config_fil
     assert (replaced.class_path, replaced.init_args) == ("x.Other", {})
 
 
+def test_one_source_and_a_plain_class_path_need_no_brackets(tmp_path):
+    (tmp_path / "run.yaml").write_text("model: net.Net\naverage: {sources: ckpts}\n")
+
+    config = load_config(tmp_path / "run.yaml")
+
+    assert config.model is not None
+    assert config.model.class_path == "net.Net"
+    assert config.average.sources == (Path("ckpts"),)
+
+
 def test_flags_alone_are_enough():
     assert load_config(None, {"average": {"sources": [Path("x")]}}).average.sources == (Path("x"),)
 
@@ -87,12 +97,16 @@ def test_code_beside_the_file_is_found_from_anywhere(config_file, monkeypatch):
         ("average: {outptu: x}", r"unknown key 'average\.outptu'\. Did you mean 'output'\?"),
         ("model: {class_pth: x}", r"unknown key 'model\.class_pth'\. Did you mean 'class_path'\?"),
         ("model: {init_args: {}}", r"model\.class_path is missing"),
-        ("average: {last: 0}", r"average\.last: .*greater than 0, found 0"),
+        ("average: {last: 0}", r"average\.last: expected greater than 0, found 0"),
         ("average: {dtype: int8}", r"average\.dtype: .*'float64', 'float32', 'float16' or 'bfloat16', found 'int8'"),
         ("eval: {compare_ensemble: maybe}", r"eval\.compare_ensemble: .*boolean.*found 'maybe'"),
-        ("average: 3", r"average: .*found 3"),
+        ("average: 3", r"average: expected a section with sources, output, .*found 3"),
+        ("average: {sources: 3}", r"average\.sources: expected .*found 3"),
+        ("model: [net.py:Net]", r"model: expected a section with class_path, init_args, found \['net"),
+        ("average:\n  last: 2024-13-45", "is not YAML: month must be in 1..12"),
+        ("average:\n  last: 1\n output: x", "is not YAML: line 3, column 2: expected <block end>"),
         ("[1, 2]", "expected a mapping with model, data"),
-        ("a: [", "is not YAML"),
+        ("a: [", "is not YAML: line 1, column 5"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_said(tmp_path, text, message):

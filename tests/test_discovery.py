@@ -1,5 +1,6 @@
 """Which files are taken, and in which order."""
 
+import itertools
 import os
 import random
 import shutil
@@ -10,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from swa_cli.averaging import average, plan_average
-from swa_cli.checkpoints import find_checkpoints, short_names
+from swa_cli.checkpoints import find_checkpoints, open_checkpoint, short_names
 from swa_cli.checkpoints.steps import natural_key, step_in_name
-from swa_cli.errors import SourceError
+from swa_cli.errors import CheckpointError, SourceError
 
 
 def save(path: Path, **counters: int) -> Path:
@@ -162,6 +163,36 @@ def test_equal_weights_at_other_steps_are_no_copies(tmp_path):
         torch.save({"state_dict": {"w": torch.ones(1)}, "epoch": epoch}, tmp_path / f"{epoch}.pt")
 
     assert names(find_checkpoints([tmp_path])) == ["1.pt", "2.pt"]
+
+
+def test_names_with_equal_numbers_keep_one_order(tmp_path):
+    paths = [save(tmp_path / name) for name in ("ck-1.pt", "ck-01.pt", "ck-001.pt")]
+
+    for order in itertools.permutations(paths):
+        assert names(find_checkpoints(order)) == ["ck-001.pt", "ck-01.pt", "ck-1.pt"]
+
+
+def test_how_a_path_is_spelt_does_not_matter(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in "abc":
+        save(tmp_path / f"{name}.pt")
+
+    spelt = [tmp_path / "a.pt", Path("b.pt"), Path("..", tmp_path.name, "c.pt")]
+
+    assert names(find_checkpoints(spelt)) == names(find_checkpoints([tmp_path])) == ["a.pt", "b.pt", "c.pt"]
+
+
+def test_what_is_no_file_is_passed_over_or_named(tmp_path):
+    save(tmp_path / "1.pt")
+    (tmp_path / "2.pt").symlink_to("gone")
+    os.mkfifo(tmp_path / "3.pt")
+
+    assert names(find_checkpoints([tmp_path])) == ["1.pt"]
+    assert names(find_checkpoints([tmp_path / "*.pt"])) == ["1.pt"]
+    with pytest.raises(SourceError, match=r"3\.pt is neither a file nor a directory"):
+        find_checkpoints([tmp_path / "3.pt"])
+    with pytest.raises(CheckpointError, match=r"3\.pt is not a regular file"):
+        open_checkpoint(tmp_path / "3.pt")
 
 
 def test_a_hugging_face_run_is_found_one_level_down(tmp_path):

@@ -1,5 +1,6 @@
 """Scores, ensemble and comparisons against references and identities."""
 
+import json
 import math
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 
 from swa_cli.errors import DataError, NonFiniteError, UserCodeError
 from swa_cli.evaluation import Member, compare, evaluate, expected_calibration_error, records_of, scores_of
+from swa_cli.report.json_report import to_json
 
 
 def linear_members(n: int, classes: int = 4, features: int = 3) -> list[Member]:
@@ -244,6 +246,81 @@ def test_a_verdict_needs_an_interval_that_excludes_zero():
     assert [c.verdict for c in compare(good, [bad], name="x")] == ["better", "better"]
     assert [c.verdict for c in compare(bad, [good], name="x")] == ["worse", "worse"]
     assert [c.verdict for c in compare(good, [good], name="x")] == ["inconclusive", "inconclusive"]
+
+
+class MergesInEval(nn.Module):
+    """An adapter that adds itself to the weight when the model leaves train mode, as LoRA layers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.adapter = nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.randn(4, 3))
+        self.merged = False
+
+    def train(self, mode: bool = True):  # noqa: FBT001, FBT002
+        if not mode and not self.merged:
+            self.weight.data += self.adapter.data
+            self.merged = True
+        return super().train(mode)
+
+    def forward(self, x):
+        return x @ self.weight.T
+
+
+class KeepsExtraState(nn.Linear):
+    scale = 1.0
+
+    def get_extra_state(self):
+        return torch.tensor(self.scale)
+
+    def set_extra_state(self, state):
+        self.scale = float(state)
+
+    def forward(self, input):  # noqa: A002
+        return super().forward(input) * self.scale
+
+
+@pytest.mark.parametrize("kind", [MergesInEval, lambda: KeepsExtraState(3, 4)], ids=["merges", "extra state"])
+def test_what_a_model_does_when_it_is_loaded_is_done_for_each_member(kind):
+    states = []
+    for scale in (0.5, 2.0, 3.0):
+        source = kind()
+        source.scale = scale
+        states.append({name: tensor.clone() for name, tensor in source.state_dict().items()})
+    members = [Member(name=str(i), kind="checkpoint", state_dict=state) for i, state in enumerate(states[:2])]
+    x, labels = torch.randn(30, 3), torch.randint(0, 4, (30,))
+
+    result = evaluate(kind(), members, Member(name="swa", kind="swa", state_dict=states[2]), [(x, labels)], split="val")
+
+    for candidate, state in zip(result.candidates[:3], (states[2], *states[:2]), strict=True):
+        model = kind()
+        model.load_state_dict(state)
+        expected = nn.functional.cross_entropy(model.eval()(x), labels)
+        assert candidate.scores.nll == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_outputs_that_look_like_probabilities_are_called_out():
+    class Softmax(nn.Linear):
+        def forward(self, input):  # noqa: A002
+            return super().forward(input).softmax(-1)
+
+    def warnings_of(model):
+        members, batches = linear_members(2), [(torch.randn(9, 3), torch.arange(9) % 4)]
+        return evaluate(model, members, mean_of(members), batches, split="val").warnings
+
+    assert any("like probabilities; they were taken as logits" in warning for warning in warnings_of(Softmax(3, 4)))
+    assert warnings_of(nn.Linear(3, 4)) == ()
+
+
+def test_one_example_tells_nothing_and_is_valid_json():
+    result = run(linear_members(2), [(torch.randn(1, 3), torch.tensor([1]))])
+
+    assert {comparison.verdict for comparison in result.comparisons} == {"inconclusive"}
+    assert json.loads(to_json(result))["comparisons"][0]["ci_low"] is None
+
+
+def test_batches_without_examples_are_an_error():
+    with pytest.raises(DataError, match="batches without examples"):
+        run(linear_members(2), [(torch.randn(0, 3), torch.zeros(0).long())])
 
 
 def test_a_recurrent_model_uses_each_member_s_weights():

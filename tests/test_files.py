@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from swa_cli.errors import OutputError
-from swa_cli.files import check_output, publish
+from swa_cli.files import check_output, check_space, publish
 
 
 def listing(folder: Path) -> list[str]:
@@ -119,6 +119,18 @@ def test_a_write_that_fails_names_the_file_and_leaves_nothing(tmp_path):
     assert listing(tmp_path) == ["out"]
 
 
+def test_what_does_not_fit_is_said_before_the_work(tmp_path):
+    with pytest.raises(OutputError, match=r"it takes 1,000,000,000,000,000,000 bytes, and [\d,]+ are free there"):
+        check_space(tmp_path / "out", 10**18)
+
+
+def test_a_long_name_leaves_room_for_the_temporary_one(tmp_path):
+    with publish(tmp_path / ("x" * 250), overwrite=False) as stream:
+        stream.write(b"x")
+
+    assert listing(tmp_path) == ["x" * 250]
+
+
 def test_a_full_disk_says_what_to_do(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, os.strerror(28))
@@ -135,19 +147,22 @@ def test_a_full_disk_says_what_to_do(tmp_path, monkeypatch):
 
 
 SLOW = """
-import sys, time
+import sys, time, typer
 from pathlib import Path
 from swa_cli.cli.terminal import exit_on_error
 from swa_cli.files import publish
-with exit_on_error(debug=False), publish(Path(sys.argv[1]), overwrite=False) as stream:
-    stream.write(b"half")
-    stream.flush()
-    print("writing", flush=True)
-    time.sleep(60)
+target = Path(sys.argv.pop())
+def main():
+    with exit_on_error(debug=False), publish(target, overwrite=False) as stream:
+        stream.write(b"half")
+        stream.flush()
+        print("writing", flush=True)
+        time.sleep(60)
+typer.run(main)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_leaves_nothing_behind(tmp_path, number):
     process = subprocess.Popen(
         [sys.executable, "-c", SLOW, tmp_path / "out"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -159,5 +174,5 @@ def test_a_signal_leaves_nothing_behind(tmp_path, number):
     process.send_signal(number)
     process.communicate(timeout=30)
 
-    assert process.returncode != 0
+    assert process.returncode == {signal.SIGINT: 130}.get(number, 128 + number)
     assert listing(tmp_path) == []

@@ -60,7 +60,7 @@ def test_a_data_module_may_take_batches_apart_itself():
             UserCodeError,
             r"split_batch\(batch\) failed: KeyError: 'gone' \(at .*test_tasks",
         ),
-        (lambda batch: (X, Z), DataError, r"gave a tuple, expected a tuple \(args, kwargs, target\)"),
+        (lambda batch: (X, Z), DataError, r"gave a tuple of 2, expected a tuple \(args, kwargs, target\)"),
         (lambda batch: (X, {}, Z), DataError, "args of type Tensor"),
         (lambda batch: ((X,), None, Z), DataError, "kwargs of type NoneType"),
     ],

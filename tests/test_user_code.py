@@ -100,6 +100,47 @@ def test_what_goes_wrong_with_a_target_is_said(code, target, arguments, message)
         build_model(target, arguments)
 
 
+def test_a_script_that_exits_or_reads_its_arguments_does_not_end_ours(code):
+    (code.parent / "script.py").write_text(
+        "import argparse, sys\nfrom torch import nn\n"
+        "args = argparse.ArgumentParser().parse_args()\n"
+        "class Net(nn.Linear):\n    def __init__(self): super().__init__(2, 2)\n"
+        "def leaves(): sys.exit(0)\n"
+    )
+    arguments = list(sys.argv)
+
+    assert isinstance(build_model("script.py:Net", {}), nn.Linear)
+    with pytest.raises(
+        UserCodeError, match=r"building the model script\.py:leaves\(\) failed: it called sys\.exit\(0\)"
+    ):
+        build_model("script.py:leaves", {})
+    assert sys.argv == arguments
+
+
+def test_a_file_without_a_name_says_what_is_missing(code):
+    with pytest.raises(UserCodeError, match=r"'usernet\.py': expected path/to/file\.py:Name"):
+        build_model("usernet.py", {})
+
+
+class Holder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = nn.Linear(3, 2)
+
+
+@pytest.mark.parametrize(
+    "wrap", [Holder, lambda: torch.compile(nn.Linear(3, 2)), lambda: nn.DataParallel(nn.Linear(3, 2))]
+)
+def test_a_model_that_is_itself_wrapped_is_filled(tmp_path, wrap):
+    source, model = wrap(), wrap()
+    torch.save(source.state_dict(), tmp_path / "x.pt")
+
+    load_checkpoint(model, open_checkpoint(tmp_path / "x.pt"))
+
+    for name, tensor in source.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor)
+
+
 class Tied(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -256,7 +297,10 @@ def test_a_worker_that_dies_is_one_error():
 
     loader = torch.utils.data.DataLoader(Dies(), batch_size=2, num_workers=1)
 
-    with pytest.raises(UserCodeError, match="loading batch 0 failed: ValueError"):
+    with pytest.raises(
+        UserCodeError,
+        match=r"loading batch 0 failed: ValueError: bad image 0$|loading batch 0 failed: ValueError: bad image 0 ",
+    ):
         list(iterate(loader))
 
 

@@ -7,9 +7,17 @@ import torch
 
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.averaging.stream import stream_average
-from swa_cli.checkpoints import Checkpoint, Provenance, Source, short_names, to_metadata, write_safetensors
+from swa_cli.checkpoints import (
+    BnStatistics,
+    Checkpoint,
+    Provenance,
+    Source,
+    short_names,
+    to_metadata,
+    write_safetensors,
+)
 from swa_cli.errors import UsageError
-from swa_cli.files import check_output, publish
+from swa_cli.files import check_output, check_space, publish
 from swa_cli.progress import Track, silent
 
 _CPU = torch.device("cpu")
@@ -21,7 +29,7 @@ class AverageResult:
 
     path: Path
     sources: tuple[Checkpoint, ...]
-    has_bn_statistics: bool
+    bn_statistics: BnStatistics
 
     @property
     def n_averaged(self) -> int:
@@ -70,13 +78,20 @@ def average(
     provenance = Provenance(
         n_averaged=len(plan.sources),
         sources=tuple(Source(name=name, step=source.step) for name, source in zip(names, plan.sources, strict=True)),
-        bn_statistics="averaged" if plan.has_bn_statistics else "none",
+        bn_statistics=_bn_statistics(plan),
     )
     specs = {tensor.name: tensor.spec for tensor in plan.tensors}
+    check_space(output, plan.bytes_to_write)
     with (
         track("averaging", total=plan.bytes_to_read, unit="bytes") as advance,
         publish(output, overwrite=overwrite) as stream,
     ):
         chunks = stream_average(plan, device=device, allow_nonfinite=allow_nonfinite, advance=advance)
         write_safetensors(stream, specs, chunks, to_metadata(provenance))
-    return AverageResult(path=output, sources=plan.sources, has_bn_statistics=plan.has_bn_statistics)
+    return AverageResult(path=output, sources=plan.sources, bn_statistics=provenance.bn_statistics)
+
+
+def _bn_statistics(plan: AveragePlan) -> BnStatistics:
+    if not plan.has_bn_statistics:
+        return "none"
+    return "averaged" if len(plan.sources) > 1 else "as trained"

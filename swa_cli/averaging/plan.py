@@ -81,10 +81,22 @@ def plan_average(sources: Sequence[Checkpoint], *, dtype: torch.dtype | None = N
     if unknown:
         msg = f"these tensors have a dtype that safetensors cannot store:\n{listing(unknown)}"
         raise MismatchError(msg)
+    unusable = [f"{first.path}: {name!r}" for name in specs if name == "__metadata__" or not _is_unicode(name)]
+    if unusable:
+        msg = f"safetensors cannot store tensors of these names:\n{listing(unusable)}\nRename them in the checkpoints."
+        raise MismatchError(msg)
     tensors = tuple(
         TensorPlan(name=name, policy=_policy(name, specs[name].dtype), spec=specs[name]) for name in file_order(specs)
     )
     return AveragePlan(sources=tuple(sources), tensors=tensors, notices=_notices(sources))
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_averaged(dtype: torch.dtype) -> bool:

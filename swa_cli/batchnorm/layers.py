@@ -7,6 +7,8 @@ from typing import TypeAlias, cast
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
+from swa_cli.user_code import user_code
+
 BatchNorm: TypeAlias = _BatchNorm
 """The base of all kinds, SyncBatchNorm included; torch gives it no public name."""
 
@@ -48,7 +50,8 @@ def only_training(model: nn.Module, layers: Mapping[str, BatchNorm]) -> Generato
     modes = [(module, module.training) for module in model.modules()]
     tracking = [(layer, layer.track_running_stats) for layer in layers.values()]
     try:
-        model.eval()
+        with user_code("putting the model in eval mode"):
+            model.eval()
         for layer in layers.values():
             layer.training = True
             layer.track_running_stats = False  # normalise by the batch, do not touch the buffers

@@ -1,6 +1,6 @@
 """Recomputing BatchNorm statistics from data."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -14,10 +14,11 @@ from swa_cli.batchnorm.moments import Moments, moments_of
 from swa_cli.data import iterate, length_of
 from swa_cli.errors import DataError, NonFiniteError
 from swa_cli.progress import Track, silent
-from swa_cli.tasks import Example, Splitter, batch_size, split_batch, to_device
+from swa_cli.tasks import Example, Splitter, batch_size, call_model, move, split_batch
 from swa_cli.user_code import user_code
 
 _CPU = torch.device("cpu")
+_NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +68,14 @@ def recalibrate(
         num_batches: stop after so many.
 
     Raises:
-        DataError: no batches, or one that gives a layer a single value per channel.
-        NonFiniteError: NaN or infinity in a batch or in the input of a layer.
+        DataError: no batches, one that gives a layer a single value per channel, or none that reaches a layer.
+        NonFiniteError: NaN or infinity in a batch or in the input of a layer, or a statistic too large for its buffer.
         UserCodeError: the loader or the model's forward raises.
 
     On any error the model is left as it was.
     """
-    model.to(device)
+    with user_code(f"moving the model to {device}"):
+        model.to(device)
     layers = bn_layers(model)
     seen: dict[str, Moments] = {}
     calls = dict.fromkeys(layers, 0)
@@ -87,11 +89,9 @@ def recalibrate(
             stack.callback(hook.remove)
         advance = stack.enter_context(track("BatchNorm statistics", total=total, unit="batches"))
         for index, batch in enumerate(islice(iterate(batches), num_batches)):
-            example = split(batch)
-            args, kwargs = to_device(example.args, device), to_device(example.kwargs, device)
+            example = move(split(batch), device, batch=index)
             try:
-                with user_code(f"running the model on batch {index}"):
-                    model(*args, **kwargs)
+                call_model(model, example, doing=f"running the model on batch {index}")
             except DataError as error:
                 msg = f"batch {index}: {error}"
                 raise DataError(msg) from error
@@ -99,6 +99,14 @@ def recalibrate(
             n_samples += batch_size(example)
             n_batches += 1
             advance(1)
+    if layers and not seen:
+        some = ", ".join(list(layers)[:_NAMED])
+        msg = (
+            f"no batch reached any of the {len(layers)} BatchNorm layers ({some}, …): there is nothing to "
+            "recompute them from. Check that the model's forward uses them."
+        )
+        raise DataError(msg)
+    _check_storable(layers, seen)
     return RecalibrationResult(
         n_samples=n_samples,
         n_batches=n_batches,
@@ -111,6 +119,9 @@ def _observer(name: str, seen: dict[str, Moments], calls: dict[str, int]) -> Cal
     def observe(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         del layer
         values: torch.Tensor = args[0] if args else next(iter(kwargs.values()))
+        if values.numel() == 0:
+            msg = f"layer {name} gets no values (shape {list(values.shape)}). Leave empty batches out of the loader."
+            raise DataError(msg)
         if values.numel() == values.shape[1]:
             msg = (
                 f"layer {name} gets one value per channel (shape {list(values.shape)}), by which it cannot normalise. "
@@ -147,6 +158,20 @@ def _check_finite(seen: dict[str, Moments], index: int, example: Example) -> Non
         "Mend the data, or check the weights that were averaged."
     )
     raise NonFiniteError(msg)
+
+
+def _check_storable(layers: Mapping[str, BatchNorm], seen: Mapping[str, Moments]) -> None:
+    """Before anything is stored: a half-precision buffer cannot hold every variance."""
+    for name, moments in seen.items():
+        for buffer, value in (("running_mean", moments.mean), ("running_var", moments.variance)):
+            dtype = getattr(layers[name], buffer).dtype
+            if not bool(torch.isfinite(value.to(dtype)).all()):
+                kind = str(dtype).removeprefix("torch.")
+                msg = (
+                    f"{name}.{buffer} reaches {float(value.abs().max()):.3g}, which is too large for {kind}. Build the "
+                    "model in float32, and average with --dtype float32."
+                )
+                raise NonFiniteError(msg)
 
 
 def _store(name: str, layer: BatchNorm, moments: Moments, calls: int) -> LayerStatistics:

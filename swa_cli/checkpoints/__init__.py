@@ -2,12 +2,14 @@
 
 from swa_cli.checkpoints.discovery import Run, find_checkpoints, short_names
 from swa_cli.checkpoints.opening import open_checkpoint
-from swa_cli.checkpoints.provenance import BnUpdate, Provenance, Source, read_provenance, to_metadata
+from swa_cli.checkpoints.provenance import BnStatistics, BnUpdate, Provenance, Source, read_provenance, to_metadata
 from swa_cli.checkpoints.rewriting import replace_tensors
 from swa_cli.checkpoints.safetensors_file import file_order, write_safetensors
 from swa_cli.checkpoints.stored import Checkpoint, StoredTensor, TensorSpec
+from swa_cli.checkpoints.unwrap import strip_wrappers
 
 __all__ = [
+    "BnStatistics",
     "BnUpdate",
     "Checkpoint",
     "Provenance",
@@ -21,6 +23,7 @@ __all__ = [
     "read_provenance",
     "replace_tensors",
     "short_names",
+    "strip_wrappers",
     "to_metadata",
     "write_safetensors",
 ]

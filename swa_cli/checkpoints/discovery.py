@@ -29,7 +29,9 @@ class Run:
     notices: tuple[str, ...]
 
 
-def find_checkpoints(sources: Sequence[Path], *, key: str | None = None, last: int | None = None) -> Run:
+def find_checkpoints(
+    sources: Sequence[Path], *, key: str | None = None, last: int | None = None, apart_from: Path | None = None
+) -> Run:
     """Open every checkpoint that ``sources`` name and sort them by step.
 
     Args:
@@ -37,6 +39,7 @@ def find_checkpoints(sources: Sequence[Path], *, key: str | None = None, last: i
             glob patterns.
         key: dotted key of the state_dict in torch files.
         last: keep only the newest so many.
+        apart_from: a file that is not meant, though it may lie among the others (the average to compare with).
 
     Raises:
         SourceError: a source that does not exist, a pattern that matches nothing, a directory without
@@ -44,7 +47,8 @@ def find_checkpoints(sources: Sequence[Path], *, key: str | None = None, last: i
         CheckpointError: a file that cannot be read.
     """
     notices: list[str] = []
-    checkpoints = [open_checkpoint(path, key=key) for path in _without_repeats(_named_paths(sources), notices)]
+    paths = [path for path in _named_paths(sources) if apart_from is None or not _same(path, apart_from)]
+    checkpoints = [open_checkpoint(path, key=key) for path in _without_repeats(paths, notices)]
     checkpoints = _without_own_outputs(checkpoints, sources, notices)
     checkpoints, copies = without_copies(checkpoints)
     notices += copies
@@ -75,10 +79,14 @@ def _named_paths(sources: Sequence[Path]) -> list[Path]:
     for source in sources:
         if source.is_dir():
             paths += _in_directory(source)
-        elif source.exists():
+        elif source.is_file():
             paths.append(source)
+        elif source.exists():
+            msg = f"{source} is neither a file nor a directory. Name a checkpoint, a directory of them, or a pattern."
+            raise SourceError(msg)
         elif glob.has_magic(str(source)):
-            matches = [Path(match) for match in glob.glob(str(source), recursive=True)]  # noqa: PTH207
+            found = [Path(match) for match in glob.glob(str(source), recursive=True)]  # noqa: PTH207
+            matches = [match for match in found if match.is_dir() or match.is_file()]
             if not matches:
                 msg = f"no file matches {source}. Check the pattern, and that the shell left it as it is."
                 raise SourceError(msg)
@@ -118,6 +126,10 @@ def _checkpoint_files(folder: Path) -> list[Path]:
         and path.is_file()
     ]
     return sorted(files, key=natural_key)
+
+
+def _same(path: Path, other: Path) -> bool:
+    return other.exists() and path.samefile(other)
 
 
 def _without_repeats(paths: Sequence[Path], notices: list[str]) -> list[Path]:

@@ -19,6 +19,9 @@ def open_checkpoint(path: Path, *, key: str | None = None) -> Checkpoint:
     Raises:
         CheckpointError: not a checkpoint, truncated, or refused; the message says what was found.
     """
+    if path.exists() and not path.is_file():
+        msg = f"{path} is not a regular file. Name a checkpoint."
+        raise CheckpointError(msg)
     try:
         with path.open("rb") as stream:
             head = stream.read(_HEAD)

@@ -2,22 +2,22 @@
 
 import json
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from swa_cli import __version__
 
 KEY = "swa_cli"
-BnStatistics = Literal["none", "averaged", "recomputed"]
+BnStatistics = Literal["none", "as trained", "averaged", "recomputed"]
 
 
 class Source(BaseModel):
-    """One checkpoint that went into an average."""
+    """One checkpoint that went into an average; what is not Unicode in a file's name is spelt out."""
 
     model_config = ConfigDict(frozen=True)
 
-    name: str
+    name: Annotated[str, BeforeValidator(lambda name: name.encode(errors="backslashreplace").decode())]
     step: int | None
 
 
@@ -30,6 +30,7 @@ class BnUpdate(BaseModel):
     data: str
     n_samples: int
     n_batches: int
+    unreached: tuple[str, ...] = ()
 
 
 class Provenance(BaseModel):
@@ -56,5 +57,5 @@ def read_provenance(metadata: Mapping[str, str]) -> Provenance | None:
         return None
     try:
         return Provenance.model_validate(json.loads(text))
-    except (json.JSONDecodeError, ValidationError):
+    except (ValueError, RecursionError, ValidationError):
         return None

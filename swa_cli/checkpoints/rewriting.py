@@ -8,6 +8,7 @@ import torch
 from swa_cli.checkpoints.provenance import Provenance, to_metadata
 from swa_cli.checkpoints.safetensors_file import file_order, write_safetensors
 from swa_cli.checkpoints.stored import Checkpoint
+from swa_cli.errors import NonFiniteError
 from swa_cli.files import publish
 
 
@@ -22,14 +23,22 @@ def replace_tensors(
 
     Raises:
         OutputError: ``output`` cannot be written; it is then as it was.
+        NonFiniteError: a tensor is not finite in that dtype.
         CheckpointError: the checkpoint ends early.
     """
-    specs = {name: stored.spec for name, stored in checkpoint.tensors.items()}
+    stored = {name: tensor.detach().cpu().to(checkpoint.spec(name).dtype) for name, tensor in tensors.items()}
+    for name, tensor in stored.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            msg = (
+                f"{checkpoint.path}: {name} is stored as {checkpoint.spec(name)}, in which its new values overflow. "
+                "Average with --dtype float32, which can hold them."
+            )
+            raise NonFiniteError(msg)
+    specs = {name: entry.spec for name, entry in checkpoint.tensors.items()}
 
     def chunks() -> Iterator[torch.Tensor]:
         for name in file_order(specs):
-            new = tensors.get(name)
-            yield checkpoint.get_tensor(name) if new is None else new.detach().cpu().to(specs[name].dtype)
+            yield stored[name] if name in stored else checkpoint.get_tensor(name)
 
     with publish(output, overwrite=True) as stream:
         write_safetensors(stream, specs, chunks(), {**checkpoint.metadata, **to_metadata(provenance)})

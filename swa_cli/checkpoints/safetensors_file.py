@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from swa_cli.checkpoints.steps import counters_of
 from swa_cli.checkpoints.stored import Checkpoint, StoredTensor, TensorSpec
+from swa_cli.checkpoints.unwrap import strip_wrappers
 from swa_cli.errors import CheckpointError
 
 DTYPES: dict[str, torch.dtype] = {
@@ -60,7 +61,7 @@ def open_safetensors(path: Path) -> Checkpoint:
         with path.open("rb") as stream:
             (length,) = _LENGTH.unpack(stream.read(_LENGTH.size))
             header = cast("dict[str, Any]", json.loads(stream.read(length)))
-    except SafetensorError as error:
+    except (SafetensorError, ValueError, RecursionError) as error:
         msg = f"{path}: not a whole safetensors file ({error}). It is truncated or damaged; copy or save it again."
         raise CheckpointError(msg) from error
     except OSError as error:
@@ -69,7 +70,12 @@ def open_safetensors(path: Path) -> Checkpoint:
     metadata = cast("dict[str, str]", header.pop("__metadata__", None) or {})
     start = _LENGTH.size + length
     tensors = {name: _stored(path, name, entry, start) for name, entry in header.items()}
-    return Checkpoint(path=path, tensors=tensors, metadata=metadata, counters=counters_of(metadata))
+    try:
+        names = strip_wrappers(tensors)
+    except CheckpointError as error:
+        msg = f"{path}: {error}"
+        raise CheckpointError(msg) from error
+    return Checkpoint(path=path, tensors=names, metadata=metadata, counters=counters_of(metadata))
 
 
 def _stored(path: Path, name: str, entry: Mapping[str, Any], start: int) -> StoredTensor:

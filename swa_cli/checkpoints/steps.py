@@ -1,5 +1,6 @@
 """At which step a checkpoint was saved, from what it holds or from its name."""
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ COUNTERS = ("global_step", "step", "iteration", "epoch")
 # In the order in which they are believed: `epoch=3-step=1200.ckpt` was saved at step 1200.
 _LABELS = (r"(?:global_?)?step", r"iter(?:ation)?|it", r"checkpoint|ckpt|chkpt", r"ep(?:och)?")
 _DECIMAL = re.compile(r"\d+\.\d+")
+_DIGITS = 20  # a longer number is no step
 _SUFFIX = re.compile(r"(\.(safetensors|pt|pth|ckpt|tar|bin))+$")
 
 
@@ -21,7 +23,7 @@ def counters_of(contents: Mapping[Any, Any]) -> dict[str, int]:
     found: dict[str, int] = {}
     for name in COUNTERS:
         value = contents.get(name)
-        if isinstance(value, str) and value.strip().isdecimal():
+        if isinstance(value, str) and value.strip().isdecimal() and len(value) < _DIGITS:
             value = int(value)
         if isinstance(value, int) and not isinstance(value, bool):
             found[name] = value
@@ -57,8 +59,10 @@ def _labelled(text: str) -> int | None:
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:
     """Sorts `epoch-9` before `epoch-10`."""
-    parts = re.split(r"(\d+)", str(path))
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+    absolute = os.path.abspath(path)  # noqa: PTH100  # however it was spelt; Path.absolute keeps ".."
+    parts = re.split(r"(\d+)", absolute)
+    numbers = [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+    return [*numbers, (2, 0, absolute)]  # `ck-1` and `ck-01` have the same numbers
 
 
 def in_order_of_steps(checkpoints: Sequence[Checkpoint]) -> tuple[tuple[Checkpoint, ...], str]:

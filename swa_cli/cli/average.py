@@ -11,7 +11,10 @@ from swa_cli.cli.terminal import exit_on_error, notify, say, stdout, track
 
 def average(  # noqa: PLR0913
     sources: Annotated[
-        list[Path] | None, typer.Argument(help="Checkpoints: directories, files and glob patterns.", show_default=False)
+        list[Path] | None,
+        typer.Argument(
+            metavar="SOURCES...", help="Checkpoints: directories, files and glob patterns.", show_default=False
+        ),
     ] = None,
     *,
     output: Annotated[

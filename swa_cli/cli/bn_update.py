@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 
 from swa_cli.cli.options import ConfigFile, Data, DataArg, Debug, Device, Force, Key, Model, ModelArg, target_options
-from swa_cli.cli.terminal import exit_on_error, notify, say, track
+from swa_cli.cli.terminal import exit_on_error, notify, only_results_on_stdout, say, track
 
 
 def bn_update(  # noqa: PLR0913
     swa: Annotated[
-        Path | None, typer.Argument(help="The average, or any checkpoint of the model.", show_default=False)
+        Path | None,
+        typer.Argument(metavar="SWA", help="The average, or any checkpoint of the model.", show_default=False),
     ] = None,
     *,
     model: Model = None,
@@ -53,7 +54,8 @@ def bn_update(  # noqa: PLR0913
             "model": target_options(model, model_arg),
             "data": target_options(data, data_arg),
         }
-        result = bn_update_step(load_config(config, sections), notify=notify, track=track)
+        with only_results_on_stdout():
+            result = bn_update_step(load_config(config, sections), notify=notify, track=track)
         if result.recalibration:
             for line in recalibration_report(result.recalibration):
                 say(line)

@@ -24,7 +24,7 @@ The same on your own run:
 def demo(
     *,
     out: Annotated[Path, typer.Option("--out", help="Where checkpoints and results go.")] = Path("swa-demo"),
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the training run.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the training run.")] = 0,
     debug: Debug = False,
 ) -> None:
     """Train a small CNN on the UCI digits (seconds, no download), then average, recompute and evaluate."""

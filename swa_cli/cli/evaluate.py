@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from swa_cli.cli.options import ConfigFile, Data, DataArg, Debug, Device, Key, Last, Model, ModelArg, target_options
-from swa_cli.cli.terminal import exit_on_error, notify, say, stderr, stdout, track
+from swa_cli.cli.terminal import exit_on_error, notify, only_results_on_stdout, say, stderr, stdout, track
 
 if TYPE_CHECKING:
     from swa_cli.evaluation import EvaluationResult
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def evaluate(  # noqa: PLR0913
     checkpoints: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[CKPTS]...", help="The members: directories, files, patterns.", show_default=False),
+        typer.Argument(metavar="CKPTS...", help="The members: directories, files, patterns.", show_default=False),
     ] = None,
     *,
     swa: Annotated[Path | None, typer.Option("--swa", help="The average.", show_default=False)] = None,
@@ -63,7 +63,9 @@ def evaluate(  # noqa: PLR0913
             "data": target_options(data, data_arg),
         }
         options = load_config(config, sections)
-        show(eval_step(options, notify=notify, track=track), options.eval.json)
+        with only_results_on_stdout():
+            result = eval_step(options, notify=notify, track=track)
+        show(result, options.eval.json)
 
 
 def show(result: "EvaluationResult", json: Path | None) -> None:
@@ -72,6 +74,9 @@ def show(result: "EvaluationResult", json: Path | None) -> None:
     from swa_cli.report.json_report import to_json  # noqa: PLC0415
     from swa_cli.report.table import evaluation_table, sentences, warning_panels  # noqa: PLC0415
 
+    if json and str(json) != "-":  # first, so that nothing that happens to the terminal can lose it
+        with publish(json, overwrite=True) as stream:
+            stream.write(to_json(result).encode())
     for panel in warning_panels(result):
         stderr().print(panel)
     if str(json) == "-":
@@ -80,6 +85,3 @@ def show(result: "EvaluationResult", json: Path | None) -> None:
     stdout().print(evaluation_table(result))
     for sentence in sentences(result):
         say(sentence)
-    if json:
-        with publish(json, overwrite=True) as stream:
-            stream.write(to_json(result).encode())

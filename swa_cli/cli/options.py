@@ -14,7 +14,9 @@ ConfigFile = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto (the default), cpu, cuda or cuda:1.")]
 Force = Annotated[bool | None, typer.Option("--force", help="Replace an existing output.")]
-Key = Annotated[str | None, typer.Option("--key", help="Where the state_dict lies in torch files, dotted: model.ema.")]
+Key = Annotated[
+    str | None, typer.Option("--key", help="Where the state_dict lies in torch files; dotted, as in model.ema")
+]
 Last = Annotated[int | None, typer.Option("--last", min=1, help="Take only the newest so many checkpoints.")]
 Model = Annotated[
     str | None,
@@ -68,7 +70,7 @@ def _parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
             raise UsageError(msg)
         try:
             parsed[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             msg = f"cannot read the argument {argument!r}: {' '.join(str(error).split())}"
             raise UsageError(msg) from error
     return parsed

@@ -7,7 +7,7 @@ import typer
 
 from swa_cli.cli.evaluate import show
 from swa_cli.cli.options import Debug, Device, Force
-from swa_cli.cli.terminal import exit_on_error, notify, say, track
+from swa_cli.cli.terminal import exit_on_error, notify, only_results_on_stdout, say, track
 
 if TYPE_CHECKING:
     from swa_cli.pipeline import PipelineResult
@@ -31,7 +31,8 @@ def run(
             "eval": {"device": device},
         }
         options = load_config(config, sections)
-        result = run_pipeline(options, notify=notify, track=track)
+        with only_results_on_stdout():
+            result = run_pipeline(options, notify=notify, track=track)
         show_steps(result, options.eval.json)
 
 

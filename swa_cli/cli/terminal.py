@@ -1,16 +1,17 @@
 """Standard output for results, standard error for the rest, and one way for every failure to end."""
 
+import io
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 import typer
 from rich.console import Console
 
-from swa_cli.errors import SwaError
+from swa_cli.errors import SwaError, Terminated
 from swa_cli.progress import Advance, Unit
 
 INTERRUPTED = 130
@@ -20,17 +21,17 @@ _WIDTH_OF_FILES = 120
 def stdout() -> Console:
     """Where results go; a file or a pipe gets lines wide enough for a table of long names."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH_OF_FILES
-    return Console(highlight=False, width=width)
+    return Console(highlight=False, emoji=False, markup=False, width=width)
 
 
 def stderr() -> Console:
     """Where everything else goes."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, emoji=False, markup=False)
 
 
 def say(message: str) -> None:
     """Print a line of the result; long lines are left to the terminal."""
-    stdout().print(message, markup=False, soft_wrap=True)
+    stdout().print(message, soft_wrap=True)
 
 
 def notify(message: str) -> None:
@@ -42,39 +43,64 @@ def notify(message: str) -> None:
 def exit_on_error(*, debug: bool) -> Generator[None]:
     """End on any failure with one message and an exit code.
 
-    The code is that of the error (1, or 2 for usage), 130 for Ctrl-C, 143 for a termination signal, 1 for a bug of
-    our own. With ``debug`` the traceback comes first.
+    The code is that of the error (1, or 2 for usage), 130 for Ctrl-C, 128 + number for a signal that ends us, 1 for
+    a bug of our own. With ``debug`` the traceback comes first.
     """
-    previous = signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name may hold what is no Unicode
+    previous = {number: signal.signal(number, _terminate) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
-    except SwaError as error:
-        _show_traceback(debug)
-        _print_labelled("error", "bold red", str(error))
-        raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        _show_traceback(debug)
-        _print_labelled("error", "bold red", "interrupted; the output was not written.")
-        raise typer.Exit(INTERRUPTED) from None
-    except BrokenPipeError:  # whoever read our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(1) from None
-    except (typer.Exit, typer.Abort):
+    except typer.Exit:
         raise
-    except Exception as error:  # noqa: BLE001  # the last resort: a bug still ends in one message
-        _show_traceback(debug)
-        kind = type(error).__name__
-        hint = "" if debug else " Please report it with what --debug shows."
-        _print_labelled("error", "bold red", f"a bug in swa-cli: {kind}: {error}.{hint}")
-        raise typer.Exit(1) from None
+    except BaseException as error:  # noqa: BLE001  # the last resort: whatever happened ends in one message
+        if debug:
+            traceback.print_exc()
+        if isinstance(error, BrokenPipeError):  # whoever read our output has gone, and wants no message
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        else:
+            _print_labelled("error", "bold red", _in_words(error, debug=debug))
+        raise typer.Exit(_exit_code(error)) from None
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def only_results_on_stdout() -> Generator[None]:
+    """Within the body, what a user's model or data module prints goes to standard error."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, (SwaError, Terminated)):
+        return error.exit_code
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
+
+
+def _in_words(error: BaseException, *, debug: bool) -> str:
+    hint = "" if debug else " Please report it with what --debug shows."
+    words = f"a bug in swa-cli: {type(error).__name__}: {error}.{hint}"
+    if isinstance(error, SwaError):
+        words = str(error)
+    elif isinstance(error, (KeyboardInterrupt, Terminated)):
+        words = "interrupted; the output was not written."
+    elif isinstance(error, MemoryError):
+        words = "out of memory; the output was not written."
+    elif isinstance(error, OSError):
+        words = f"cannot use {error.filename or 'a file'}: {error.strerror or error}."
+    elif isinstance(error, ImportError):
+        words = f"a package that swa-cli needs cannot be imported: {error}. Install swa-cli anew."
+    elif "DataLoader worker" in str(error):  # torch raises it wherever the program happens to be
+        words = f"a worker of the data loader died: {' '.join(str(error).split())}. num_workers=0 shows why."
+    return words
 
 
 def _terminate(number: int, frame: object) -> None:
     """End by an exception, so that `finally` runs and no temporary file is left."""
     del frame
-    sys.exit(128 + number)
+    raise Terminated(number)
 
 
 @contextmanager
@@ -104,9 +130,4 @@ def track(description: str, *, total: int | None, unit: Unit) -> Generator[Advan
 def _print_labelled(label: str, style: str, message: str) -> None:
     console = stderr()
     console.print(f"{label}:", style=style, end=" ")
-    console.print(message, markup=False, soft_wrap=True)
-
-
-def _show_traceback(debug: bool) -> None:  # noqa: FBT001
-    if debug:
-        traceback.print_exc()
+    console.print(message, soft_wrap=True)

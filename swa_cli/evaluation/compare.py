@@ -29,7 +29,7 @@ class Comparison:
     @property
     def verdict(self) -> Literal["better", "worse", "inconclusive"]:
         """Better or worse only where the interval excludes zero."""
-        if self.ci_low <= 0 <= self.ci_high:
+        if not (self.ci_low > 0 or self.ci_high < 0):  # also where a bound is NaN
             return "inconclusive"
         gained = self.difference > 0 if self.metric == "accuracy" else self.difference < 0
         return "better" if gained else "worse"

@@ -1,22 +1,27 @@
 """One pass over the data for all members."""
 
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
-from dataclasses import fields
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from swa_cli.data import iterate, length_of
+from swa_cli.errors import DataError
 from swa_cli.evaluation.compare import compare
-from swa_cli.evaluation.members import Member, checked_target, log_probs_of
+from swa_cli.evaluation.members import Member, checked_target, logits_for, look_like_probabilities, settle
 from swa_cli.evaluation.records import Records, Scores, join, records_of, scores_of
 from swa_cli.evaluation.result import Candidate, EvaluationResult
 from swa_cli.progress import Track, silent
-from swa_cli.tasks import Splitter, split_batch, to_device
+from swa_cli.tasks import Splitter, move, split_batch
 
 _CPU = torch.device("cpu")
+_PROBABILITIES = (
+    "the model's outputs are non-negative and sum to one, like probabilities; they were taken as logits, so that NLL, "
+    "Brier and ECE are wrong. Let the model return logits."
+)
 
 
 def evaluate(
@@ -37,7 +42,7 @@ def evaluate(
     shape (n, C); log_softmax, the ensemble and all sums are in float64.
 
     Args:
-        model: its own weights are not used. Moved to ``device``, as the members' are.
+        model: as it was built; copied for each member and left as it is. All copies are on ``device`` at once.
         checkpoints: at least one, in the order of training.
         split: name of the data, for the report.
         compare_ensemble: add the ensemble of Garipov et al. 2018 (arXiv:1802.10026), the arithmetic mean of the
@@ -46,50 +51,39 @@ def evaluate(
     Raises:
         DataError: an empty loader, a batch without target, labels out of range, logits of another shape.
         NonFiniteError: a member gives NaN or infinite logits.
-        UserCodeError: the loader or the model's forward raises.
+        UserCodeError: the loader or the model's forward raises, or the model cannot be copied.
     """
-    model.to(device)
-    members = [_on(device, member) for member in (*checkpoints, swa)]
+    residents = [settle(model, member, device) for member in (*checkpoints, swa)]
     parts: list[list[Records]] = []
-    with (
-        _eval_mode(model),
-        torch.no_grad(),
-        track(f"evaluating on {split}", total=length_of(batches), unit="batches") as advance,
-    ):
+    probabilities = True
+    with torch.no_grad(), track(f"evaluating on {split}", total=length_of(batches), unit="batches") as advance:
         for index, batch in enumerate(iterate(batches)):
-            example = splitter(batch)
-            args, kwargs = to_device(example.args, device), to_device(example.kwargs, device)
-            parts.append(_one_batch(model, members, args, kwargs, example.target, index, ensemble=compare_ensemble))
+            example = move(splitter(batch), device, batch=index)
+            logits = [logits_for(resident, example, batch=index) for resident in residents]
+            probabilities = probabilities and look_like_probabilities(logits[-1])
+            parts.append(
+                _records(logits, checked_target(example.target, logits[0], batch=index), ensemble=compare_ensemble)
+            )
             advance(1)
     records = [join(of_one_candidate) for of_one_candidate in zip(*parts, strict=True)]
+    if not len(records[0].nll):
+        msg = "the data loader gave batches without examples. Check the data module's paths."
+        raise DataError(msg)
     n = len(checkpoints)
-    return _summarise(checkpoints, swa, records[:n], records[n], records[n + 1 :], split)
+    result = _summarise(checkpoints, swa, records[:n], records[n], records[n + 1 :], split)
+    return replace(result, warnings=(_PROBABILITIES,)) if probabilities else result
 
 
-def _one_batch(
-    model: nn.Module,
-    members: Sequence[Member],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    raw_target: Any,
-    index: int,
-    *,
-    ensemble: bool,
-) -> list[Records]:
-    """Records of each member in turn, then of the ensemble."""
-    records: list[Records] = []
-    target: torch.Tensor | None = None
-    summed: torch.Tensor | None = None
-    for member in members:
-        log_probs = log_probs_of(model, member, args, kwargs, batch=index)
-        if target is None:
-            target = checked_target(raw_target, log_probs, batch=index)
-        records.append(records_of(log_probs, target))
-        if ensemble and member.kind == "checkpoint":
-            summed = log_probs if summed is None else torch.logaddexp(summed, log_probs)
-    if summed is not None and target is not None:
-        count = torch.tensor(sum(member.kind == "checkpoint" for member in members), dtype=torch.float64)
-        records.append(records_of(summed - count.log().item(), target))
+def _records(logits: Sequence[torch.Tensor], target: torch.Tensor, *, ensemble: bool) -> list[Records]:
+    """Records of one batch: of each member in turn, SWA last, then of the ensemble of those before it."""
+    log_probs = [values.to(torch.float64).log_softmax(dim=1) for values in logits]
+    records = [records_of(values, target) for values in log_probs]
+    if ensemble:
+        members = log_probs[:-1]
+        summed = members[0]
+        for values in members[1:]:
+            summed = torch.logaddexp(summed, values)
+        records.append(records_of(summed - math.log(len(members)), target))
     return records
 
 
@@ -132,19 +126,3 @@ def _mean(scores: Sequence[Scores]) -> Scores:
     """The mean of each score: what one checkpoint, picked at random, would give."""
     names = [field.name for field in fields(Scores)]
     return Scores(**{name: sum(getattr(score, name) for score in scores) / len(scores) for name in names})
-
-
-def _on(device: torch.device, member: Member) -> Member:
-    state = {name: tensor.to(device) for name, tensor in member.state_dict.items()}
-    return Member(name=member.name, kind=member.kind, state_dict=state, step=member.step)
-
-
-@contextmanager
-def _eval_mode(model: nn.Module) -> Generator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -1,18 +1,19 @@
-"""One set of weights, run on one batch."""
+"""One set of weights: made into a model, run on one batch."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.func import functional_call
 
 from swa_cli.errors import DataError, NonFiniteError, kind_of
-from swa_cli.tasks import logits_of
+from swa_cli.tasks import Example, call_model, logits_of
 from swa_cli.user_code import user_code
 
 _N_DIMS = 2  # (n, C)
+_SUMS_TO_ONE = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,42 +26,68 @@ class Member:
     step: int | None = None
 
 
-def log_probs_of(
-    model: nn.Module, member: Member, args: tuple[Any, ...], kwargs: dict[str, Any], *, batch: int
-) -> torch.Tensor:
-    """``log_softmax`` of the logits that ``model`` gives with the weights of ``member``; float64, shape (n, C).
+@dataclass(frozen=True, kw_only=True)
+class Resident:
+    """A member as a module of its own, in eval mode, on the device."""
+
+    member: Member
+    module: nn.Module
+
+
+def settle(model: nn.Module, member: Member, device: torch.device) -> Resident:
+    """A copy of ``model`` with the weights of ``member``, made as a user would: load_state_dict, then eval.
+
+    A copy each, rather than the weights swapped on one module, so that whatever a model does when it is loaded or
+    put in eval mode (merging adapters, filling caches) is done with that member's weights.
+
+    Raises:
+        UserCodeError: the model cannot be copied or loaded.
+    """
+    with user_code(f"loading {member.name} into a copy of the model"):
+        module = copy.deepcopy(model)
+        # Names and shapes are checked where the state_dict is read; what is no tensor keeps its value.
+        module.load_state_dict(dict(member.state_dict), strict=False)
+        return Resident(member=member, module=module.to(device).eval())
+
+
+def logits_for(resident: Resident, example: Example, *, batch: int) -> torch.Tensor:
+    """What the member's model gives; any floating dtype, shape (n, C).
 
     Raises:
         UserCodeError: the model's forward raises.
         DataError: the logits have another shape.
         NonFiniteError: a logit is NaN or infinite.
     """
-    with user_code(f"running {member.name} on batch {batch}"):
-        output = functional_call(model, dict(member.state_dict), args, kwargs, tie_weights=False)
-    logits = logits_of(output)
+    name = resident.member.name
+    logits = logits_of(call_model(resident.module, example, doing=f"running {name} on batch {batch}"))
     if logits.ndim != _N_DIMS or logits.shape[1] == 0:
         msg = (
-            f"{member.name}, batch {batch}: logits of shape {list(logits.shape)}, expected (examples, classes). Only "
+            f"{name}, batch {batch}: logits of shape {list(logits.shape)}, expected (examples, classes). Only "
             "classification of whole examples is evaluated."
         )
         raise DataError(msg)
-    log_probs = logits.to(torch.float64).log_softmax(dim=1)
     if not bool(torch.isfinite(logits).all()):
         msg = (
-            f"{member.name}, batch {batch}: the model gives NaN or infinite logits. Check that checkpoint, and its "
+            f"{name}, batch {batch}: the model gives NaN or infinite logits. Check that checkpoint, and its "
             "BatchNorm statistics; leave it out if the run diverged there."
         )
         raise NonFiniteError(msg)
-    return log_probs
+    return logits
 
 
-def checked_target(target: Any, log_probs: torch.Tensor, *, batch: int) -> torch.Tensor:
-    """``target`` as class indices, int64, shape (n,), on the device of ``log_probs``.
+def look_like_probabilities(logits: torch.Tensor) -> bool:
+    """Whether every row is non-negative and sums to one, as logits hardly ever do."""
+    sums = logits.to(torch.float64).sum(dim=1)
+    return bool((logits >= 0).all()) and bool(((sums - 1).abs() < _SUMS_TO_ONE).all())
+
+
+def checked_target(target: Any, logits: torch.Tensor, *, batch: int) -> torch.Tensor:
+    """``target`` as class indices, int64, shape (n,), on the device of ``logits``.
 
     Raises:
         DataError: there is no target, it is not a vector of integers, or a label is not a class.
     """
-    n, n_classes = log_probs.shape
+    n, n_classes = logits.shape
     if not isinstance(target, torch.Tensor):
         msg = (
             f"batch {batch}: the target is {kind_of(target)}, expected a tensor of class indices. Batches are "
@@ -73,7 +100,7 @@ def checked_target(target: Any, log_probs: torch.Tensor, *, batch: int) -> torch
             f"{n} class indices (int64 [{n}]). Let the data module's split_batch turn it into class indices."
         )
         raise DataError(msg)
-    target = target.to(log_probs.device, torch.int64)
+    target = target.to(logits.device, torch.int64)
     wrong = target[(target < 0) | (target >= n_classes)]
     if len(wrong):
         msg = (

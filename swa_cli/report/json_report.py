@@ -1,8 +1,9 @@
 """The evaluation as JSON."""
 
 import json
+import math
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 from swa_cli import __version__
 from swa_cli.evaluation import Candidate, EvaluationResult
@@ -13,7 +14,7 @@ SCHEMA_VERSION = 1
 
 def to_json(result: EvaluationResult) -> str:
     """One JSON object, indented, ending in a newline."""
-    return json.dumps(as_mapping(result), indent=2, allow_nan=False) + "\n"
+    return json.dumps(_finite(as_mapping(result)), indent=2, allow_nan=False) + "\n"
 
 
 def as_mapping(result: EvaluationResult) -> dict[str, Any]:
@@ -31,6 +32,17 @@ def as_mapping(result: EvaluationResult) -> dict[str, Any]:
         ],
         "warnings": list(result.warnings),
     }
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity and no NaN: an interval from one example, say, has null for its bounds."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(entry) for name, entry in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in cast("list[Any]", value)]
+    return value
 
 
 def _candidate(candidate: Candidate) -> dict[str, Any]:

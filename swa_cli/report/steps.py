@@ -37,7 +37,7 @@ def average_report(result: AverageResult) -> Iterator[str]:
     first, last = result.sources[0].path, result.sources[-1].path
     span = f"{first} to {last}" if result.n_averaged > 1 else str(first)
     yield f"Averaged {counted(result.n_averaged, 'checkpoint')} ({span}) into {result.path}."
-    if result.has_bn_statistics:
+    if result.bn_statistics == "averaged":
         yield "Its BatchNorm statistics are averages so far: recompute them with swa-bn-update."
 
 
@@ -49,8 +49,8 @@ def recalibration_report(result: RecalibrationResult) -> Iterator[str]:
         moved = max(result.layers, key=lambda layer: layer.mean_shift)
         scaled = max(result.layers, key=lambda layer: max(layer.var_ratio, 1 / layer.var_ratio))
         yield (
-            f"A mean moved by up to {moved.mean_shift:.3g} standard deviations ({moved.name}), a variance by a factor "
-            f"of up to {scaled.var_ratio:.3g} ({scaled.name})."
+            f"The furthest that a mean moved is {moved.mean_shift:.3g} standard deviations ({moved.name}); the largest "
+            f"change of a variance is by a factor of {scaled.var_ratio:.3g} ({scaled.name})."
         )
 
 

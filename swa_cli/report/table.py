@@ -82,4 +82,6 @@ def _in_words(comparison: Comparison) -> str:
     name = "accuracy" if comparison.metric == "accuracy" else "NLL"
     low, high = (f"{scale * bound:+.{digits}f}" for bound in (comparison.ci_low, comparison.ci_high))
     words = {"better": "better", "worse": "worse", "inconclusive": "too close to tell"}
+    if comparison.ci_low == comparison.ci_high == 0:
+        return f"{name} the same on every example"
     return f"{name} {scale * comparison.difference:+.{digits}f}{unit} ({low} to {high}): {words[comparison.verdict]}"

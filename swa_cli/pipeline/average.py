@@ -1,0 +1,46 @@
+"""The first step: checkpoints to one average."""
+
+from pathlib import Path
+
+import torch
+
+from swa_cli.averaging import AveragePlan, AverageResult, average, check_average_output, plan_average
+from swa_cli.checkpoints import Run, find_checkpoints
+from swa_cli.config import AverageConfig
+from swa_cli.devices import resolve_device
+from swa_cli.pipeline.common import Notify, needed
+from swa_cli.progress import Track, silent
+
+
+def plan_step(config: AverageConfig, *, notify: Notify) -> tuple[Run, AveragePlan]:
+    """Find the checkpoints and decide what becomes of every tensor; nothing is written.
+
+    Raises:
+        SwaError: as `find_checkpoints` and `plan_average`, and for an output that could not be written.
+    """
+    resolve_device(config.device)
+    if config.output or not config.dry_run:
+        check_average_output(_output(config), overwrite=config.force or config.dry_run)
+    sources = needed(config.sources, "checkpoints", flag="SOURCES", key="average.sources")
+    run = find_checkpoints(sources, key=config.key, last=config.last)
+    plan = plan_average(run.checkpoints, dtype=getattr(torch, config.dtype) if config.dtype else None)
+    for notice in (*run.notices, *plan.notices):
+        notify(notice)
+    return run, plan
+
+
+def average_step(config: AverageConfig, *, notify: Notify, track: Track = silent) -> AverageResult:
+    """``swa-average``."""
+    _, plan = plan_step(config, notify=notify)
+    return average(
+        plan,
+        _output(config),
+        overwrite=config.force,
+        allow_nonfinite=config.allow_nonfinite,
+        device=resolve_device(config.device),
+        track=track,
+    )
+
+
+def _output(config: AverageConfig) -> Path:
+    return needed(config.output, "output", flag="-o swa.safetensors", key="average.output")

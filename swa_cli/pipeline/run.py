@@ -1,0 +1,63 @@
+"""The three steps in one go."""
+
+from dataclasses import dataclass, fields, replace
+
+from swa_cli.averaging import AverageResult
+from swa_cli.config import Config
+from swa_cli.errors import UsageError
+from swa_cli.evaluation import EvaluationResult
+from swa_cli.pipeline.average import average_step
+from swa_cli.pipeline.bn_update import BnUpdateResult, bn_update_step
+from swa_cli.pipeline.common import Notify, needed
+from swa_cli.pipeline.evaluate import check_json_output, eval_step
+from swa_cli.progress import Track, silent
+
+# What each step gets from the one before it, and so not from the configuration.
+_PASSED_ON = {
+    "average": ("dry_run",),
+    "bn_update": ("input", "key"),
+    "eval": ("checkpoints", "swa", "last", "key"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineResult:
+    """What the three steps gave."""
+
+    average: AverageResult
+    bn_update: BnUpdateResult
+    evaluation: EvaluationResult
+
+
+def run_pipeline(config: Config, *, notify: Notify, track: Track = silent) -> PipelineResult:
+    """``swa run``: the three steps, each on what the one before it gave.
+
+    Raises:
+        UsageError: something is missing that a later step needs, or set that a step gets from the one before it.
+        SwaError: as the steps.
+    """
+    _check(config)
+    averaged = average_step(config.average, notify=notify, track=track)
+    bn_update = replace(config.bn_update, input=averaged.path)
+    updated = bn_update_step(replace(config, bn_update=bn_update), notify=notify, track=track)
+    paths = tuple(checkpoint.path for checkpoint in averaged.sources)
+    evaluation = replace(config.eval, checkpoints=paths, swa=updated.path, key=config.average.key)
+    evaluated = eval_step(replace(config, eval=evaluation), notify=notify, track=track)
+    return PipelineResult(average=averaged, bn_update=updated, evaluation=evaluated)
+
+
+def _check(config: Config) -> None:
+    """Before the averaging, not after it."""
+    needed(config.model, "model", flag="--model file.py:Name", key="model.class_path")
+    needed(config.data, "data module", flag="--data file.py:Name", key="data.class_path")
+    check_json_output(config.eval.json)
+    for section, names in _PASSED_ON.items():
+        options = getattr(config, section)
+        defaults = {field.name: field.default for field in fields(options)}
+        for name in names:
+            if getattr(options, name) != defaults[name]:
+                msg = (
+                    f"{section}.{name} is set, but swa run passes on what each step gave. Leave it out, or run the "
+                    "steps one at a time: swa average, swa bn-update, swa eval."
+                )
+                raise UsageError(msg)
