@@ -5,13 +5,16 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from swa_cli import errors
 from swa_cli.cli.main import COMMANDS
+from swa_cli.config import AverageConfig, BnUpdateConfig, Config, EvalConfig, TargetConfig, load_config
 from swa_cli.report.json_report import as_mapping
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -51,6 +54,18 @@ def test_every_flag_in_the_readme_exists():
         known |= set(re.findall(r"--[a-z][a-z-]+", text))
 
     assert mentioned <= known | {"--help"}
+
+
+def test_the_yaml_in_the_readme_has_every_key(tmp_path):
+    (tmp_path / "run.yaml").write_text(block("and this has every key", "yaml"))
+    written = yaml.safe_load((tmp_path / "run.yaml").read_text())
+
+    load_config(tmp_path / "run.yaml")
+
+    assert set(written) == {field.name for field in fields(Config)}
+    sections = {"model": TargetConfig, "data": TargetConfig, "average": AverageConfig, "bn_update": BnUpdateConfig}
+    for name, kind in {**sections, "eval": EvalConfig}.items():
+        assert set(written[name]) == {field.name for field in fields(kind)}
 
 
 def test_the_library_example_runs(tmp_path, monkeypatch):
