@@ -1,16 +1,20 @@
 """Reading what trainers leave, and refusing what is not a checkpoint."""
 
 import argparse
+import contextlib
 import pathlib
 import pickle
+import random
 import warnings
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
@@ -103,6 +107,18 @@ def test_harmless_passengers_are_let_in(tmp_path):
         "count": np.int64(3),
         "rng": np.random.get_state(),  # noqa: NPY002
         "history": np.arange(3.0),
+        "seen": {1, 2},
+        "frozen": frozenset({"a"}),
+        "phase": 1 + 2j,
+        "raw": bytearray(b"ab"),
+        "counts": Counter("aab"),
+        "by_kind": defaultdict(list, {"a": [1]}),
+        "by_pair": {(1, "a"): 2, ((1,), 2): 3},
+        "dtype": torch.bfloat16,
+        "device": torch.device("cpu"),
+        "size": torch.Size([1, 2]),
+        "layout": torch.strided,
+        "generator": torch.get_rng_state(),
     }
     checkpoint = open_checkpoint(saved({"state_dict": STATE, "global_step": 7, **passengers}, tmp_path / "x.ckpt"))
 
@@ -299,6 +315,68 @@ def test_an_archive_that_is_not_what_torch_wrote_is_refused(tmp_path, change, me
 
     with pytest.raises(CheckpointError, match=message):
         open_checkpoint(path)
+
+
+def forged(tmp_path: Path, pickled: bytes) -> Path:
+    """A checkpoint whose pickle is ``pickled``."""
+    return repacked(
+        saved(STATE, tmp_path / "x.pt"), lambda name, content: (pickled if name.endswith("data.pkl") else content,)
+    )
+
+
+def nested_tuple() -> bytes:
+    """A tuple of itself twice, forty deep: small to write, and for ever to hash or to spell out."""
+    return b"K\x01" + b"2\x86" * 40
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"\x80\x04}" + nested_tuple() + b"K\x01s.",
+        b"\x80\x04}(" + nested_tuple() + b"K\x01u.",
+        b"\x80\x04(" + nested_tuple() + b"K\x01d.",
+        b"\x80\x04\x8f(" + nested_tuple() + b"\x90.",
+        b"\x80\x04(" + nested_tuple() + b"\x91.",
+        b"\x80\x04cbuiltins\nstr\n" + nested_tuple() + b"\x85R.",
+        b"\x80\x04(X\x07\x00\x00\x00storagectorch\nFloatStorage\n" + nested_tuple() + b"K\x00K\x01tQ.",
+        b"\x80\x05\x96" + (6 << 30).to_bytes(8, "little") + b"ab.",
+        b"\x80\x04ccollections\ndefaultdict\nN}X\x08\x00\x00\x00__init__cbuiltins\nlist\ns\x86b.",
+        b"\x80\x04ctorch._utils\n_rebuild_tensor_v2\n}X\x0e\x00\x00\x00__kwdefaults__}sb.",
+        b"\x80\x04]2a.",
+    ],
+    ids=["key", "keys", "dict", "set", "frozenset", "str", "storage key", "bytearray", "class", "function", "cycle"],
+)
+def test_a_forged_pickle_neither_hangs_nor_changes_anything(tmp_path, pickled):
+    with pytest.raises(CheckpointError):
+        open_checkpoint(forged(tmp_path, pickled))
+    assert open_checkpoint(saved({"model": OrderedDict(STATE)}, tmp_path / "good.pt")).keys() == tuple(STATE)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_damaged_file_is_refused_or_read_within_its_bounds(tmp_path, seed):
+    path = saved({"epoch": 3, "state_dict": STATE, "args": argparse.Namespace(lr=0.1)}, tmp_path / "x.pt")
+    content, chosen = bytearray(path.read_bytes()), random.Random(seed)
+    for _ in range(chosen.randint(1, 4)):
+        content[chosen.randrange(len(content))] = chosen.randrange(256)
+    path.write_bytes(content)
+
+    refused = False
+    with contextlib.suppress(CheckpointError):  # any other exception fails the test
+        refused = True
+        checkpoint = open_checkpoint(path)
+        refused = False
+    assert refused or sum(checkpoint.get_tensor(name).nbytes for name in checkpoint.tensors) <= 2 * len(content)
+
+
+def test_an_archive_without_checksums_is_read(tmp_path):
+    torch.serialization.set_crc32_options(compute_crc32=False)
+    try:
+        path = saved(STATE, tmp_path / "x.pt")
+    finally:
+        torch.serialization.set_crc32_options(compute_crc32=True)
+
+    assert torch.equal(open_checkpoint(path).get_tensor("a.weight"), STATE["a.weight"])
 
 
 def test_torchscript_says_what_to_save_instead(tmp_path):

@@ -158,6 +158,14 @@ def test_equal_samples_are_not_enough_to_be_a_copy(tmp_path):
     assert names(find_checkpoints([tmp_path])) == ["a.pt", "b.pt"]
 
 
+def test_files_named_after_two_steps_are_two_checkpoints_even_if_equal(tmp_path):
+    for step in (0, 1):
+        torch.save({"w": torch.ones(3)}, tmp_path / f"epoch-{step}.pt")
+    torch.save({"w": torch.ones(3)}, tmp_path / "best.pt")
+
+    assert names(find_checkpoints([tmp_path])) == ["epoch-0.pt", "epoch-1.pt"]
+
+
 def test_equal_weights_at_other_steps_are_no_copies(tmp_path):
     for epoch in (1, 2):
         torch.save({"state_dict": {"w": torch.ones(1)}, "epoch": epoch}, tmp_path / f"{epoch}.pt")

@@ -24,12 +24,20 @@ def without_copies(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint],
     preferred = sorted(checkpoints, key=lambda c: (step_in_name(c.path) is None, natural_key(c.path)))
     for checkpoint in preferred:
         alike = kept.setdefault(_fingerprint(checkpoint), [])
-        original = next((other for other in alike if _equal(other, checkpoint)), None)
+        original = next(
+            (other for other in alike if _may_be_copy(checkpoint, other) and _equal(other, checkpoint)), None
+        )
         if original is None:
             alike.append(checkpoint)
         else:
             notices.append(f"{checkpoint.path} holds the same weights as {original.path}: counted once.")
     return [checkpoint for alike in kept.values() for checkpoint in alike], notices
+
+
+def _may_be_copy(checkpoint: Checkpoint, original: Checkpoint) -> bool:
+    """Whether the names allow it: with nothing but their names to go by, two files of two steps are two checkpoints."""
+    step = step_in_name(checkpoint.path)
+    return bool(checkpoint.counters) or step is None or step == step_in_name(original.path)
 
 
 def _fingerprint(checkpoint: Checkpoint) -> object:

@@ -36,7 +36,7 @@ def open_torch(path: Path, *, key: str | None = None) -> Checkpoint:
     try:
         with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
             records = _records(archive)
-            contents = _contents(archive, records)
+            contents = _contents(records, stream)
             where, state = find_state_dict(contents, key)
             named = {name: value for name, value in state.items() if isinstance(name, str)}
             tensors = {name: value for name, value in named.items() if isinstance(value, PickledTensor)}
@@ -62,7 +62,7 @@ def _records(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     return {info.filename.partition("/")[2]: info for info in archive.infolist()}
 
 
-def _contents(archive: zipfile.ZipFile, records: Mapping[str, zipfile.ZipInfo]) -> object:
+def _contents(records: Mapping[str, zipfile.ZipInfo], stream: BinaryIO) -> object:
     for marker, kind in (("constants.pkl", "a TorchScript archive"), ("archive_format", "a torch.export archive")):
         if marker in records:
             msg = f"{kind}, not a checkpoint. Save the weights with torch.save(model.state_dict(), path)."
@@ -70,10 +70,10 @@ def _contents(archive: zipfile.ZipFile, records: Mapping[str, zipfile.ZipInfo]) 
     if "data.pkl" not in records:
         msg = "a zip file, but not one that torch.save wrote: it has no data.pkl. Leave it out."
         raise CheckpointError(msg)
-    if "byteorder" in records and archive.read(records["byteorder"]) != b"little":
+    if "byteorder" in records and _read(records["byteorder"], stream) != b"little":
         msg = "saved on a big-endian machine. Load it with torch.load there or here, and save it again."
         raise CheckpointError(msg)
-    contents, blocked = read_pickle(archive.read(records["data.pkl"]))
+    contents, blocked = read_pickle(_read(records["data.pkl"], stream))
     if blocked:
         msg = (
             f"refused, because its pickle asks for code that could do anything:\n{listing(blocked)}\n"
@@ -81,6 +81,15 @@ def _contents(archive: zipfile.ZipFile, records: Mapping[str, zipfile.ZipInfo]) 
         )
         raise CheckpointError(msg)
     return contents
+
+
+def _read(record: zipfile.ZipInfo, stream: BinaryIO) -> bytes:
+    """The record's bytes, without its CRC: ``torch.serialization.set_crc32_options(False)`` leaves that wrong."""
+    if record.compress_type != zipfile.ZIP_STORED:
+        msg = f"its {record.filename} is compressed, by another program than torch. Load and save it again with torch."
+        raise CheckpointError(msg)
+    stream.seek(_data_offset(record, stream))
+    return stream.read(record.file_size)
 
 
 def _stored(name: str, tensor: PickledTensor, records: Mapping[str, zipfile.ZipInfo], stream: BinaryIO) -> StoredTensor:

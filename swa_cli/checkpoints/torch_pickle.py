@@ -7,10 +7,9 @@ arrays) become inert stand-ins that keep nothing; everything else does too, and 
 
 import io
 import pickle
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, cast
 
 import torch
 
@@ -30,25 +29,30 @@ _STORAGES = {
     "BoolStorage": torch.bool,
     "UntypedStorage": torch.uint8,
 }
+_NUMPY = ("scalar", "_reconstruct")
+_PATHS = ("PosixPath", "WindowsPath", "Path", "PurePath", "PurePosixPath", "PureWindowsPath")
 _HARMLESS_MODULES = ("numpy.dtypes",)
 _HARMLESS = {
     "argparse.Namespace",
     "_codecs.encode",
-    "numpy.dtype",
-    "numpy.ndarray",
     *(
-        f"{module}.{name}"
-        for module in ("numpy.core.multiarray", "numpy._core.multiarray")
-        for name in ("scalar", "_reconstruct")
+        f"builtins.{name}"
+        for name in (
+            *("set", "frozenset", "complex", "bytearray", "slice", "range"),
+            *("dict", "list", "tuple", "int", "float", "str", "bool", "bytes"),
+        )
     ),
-    *(
-        f"{module}.{name}"
-        for module in ("pathlib", "pathlib._local")  # where Python 3.13 keeps them
-        for name in ("PosixPath", "WindowsPath", "Path", "PurePath", "PurePosixPath", "PureWindowsPath")
-    ),
+    *(f"numpy.{name}" for name in ("dtype", "ndarray")),
+    *(f"{module}.{name}" for module in ("numpy.core.multiarray", "numpy._core.multiarray") for name in _NUMPY),
+    *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in _PATHS),  # Python 3.13 has the latter
     *(f"torch.{name}" for name in ("device", "Tensor", "storage.TypedStorage", "serialization._get_layout")),
     *(f"torch.{module}" for module in ("nn.parameter.Parameter", "nn.parameter.Buffer", "_tensor.Tensor")),
+    *(f"torch.{name}Storage" for name in ("QInt8", "QUInt8", "QInt32", "QUInt4x2", "QUInt2x4")),
+    *(f"torch.{name.removesuffix('Storage')}Tensor" for name in _STORAGES),
 }
+_RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # in the protocol that torch.save writes
+_KEYS = (str, int, float, bytes, type(None))
+_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +83,8 @@ class _Inert:
 
     def __init__(self, *_: object, **__: object) -> None: ...
 
-    def __setstate__(self, state: object) -> None: ...
+    def __repr__(self) -> str:
+        return "(not read)"
 
     def __setitem__(self, key: object, value: object) -> None: ...
 
@@ -90,15 +95,6 @@ class _Inert:
 
     def extend(self, values: object) -> None: ...
 
-    def add(self, value: object) -> None: ...
-
-
-class _InertDict(dict[Any, Any]):
-    """A defaultdict or Counter without its factory."""
-
-    def __init__(self, *_: object) -> None:
-        super().__init__()
-
 
 def read_pickle(data: bytes) -> tuple[object, list[str]]:
     """The object that ``data`` describes, and the names of all globals that are not known to be harmless.
@@ -106,7 +102,7 @@ def read_pickle(data: bytes) -> tuple[object, list[str]]:
     Raises:
         Exception: of any kind, when ``data`` is damaged.
     """
-    reader = _Reader(io.BytesIO(data), encoding="utf-8")
+    reader = _Reader(data)
     try:
         contents = reader.load()
     except Exception:
@@ -116,30 +112,109 @@ def read_pickle(data: bytes) -> tuple[object, list[str]]:
     return contents, sorted(reader.blocked)
 
 
-# The one written in Python: the other one lets a damaged file allocate any amount of memory.
-class _Reader(pickle._Unpickler):  # type: ignore[name-defined]  # noqa: SLF001
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+if TYPE_CHECKING:
+
+    class _Unpickler:
+        """What `_Reader` uses of ``pickle._Unpickler``."""
+
+        stack: list[Any]
+        append: Callable[[object], None]
+        dispatch: ClassVar[dict[int, Callable[..., None]]]
+
+        def __init__(self, file: BinaryIO, *, encoding: str) -> None: ...
+        def load(self) -> object: ...
+        def read(self, size: int) -> bytes: ...
+        def pop_mark(self) -> list[Any]: ...
+else:
+    # The one written in Python: in the other the steps below cannot be replaced, and a damaged file can make its memo
+    # grow to any size.
+    _Unpickler = pickle._Unpickler  # noqa: SLF001
+
+
+class _Reader(_Unpickler):
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data), encoding="utf-8")
         self.blocked: set[str] = set()
+        self.size = len(data)
 
     def find_class(self, module: str, name: str) -> Any:
-        full = f"{module}.{name}"
+        full = f"{_RENAMED.get(module, module)}.{name}"
         if full in _REAL:
             return _REAL[full]
         if module in {"torch", "torch.storage"} and name in _STORAGES:
             return _STORAGES[name]
-        if module == "torch" and isinstance(found := getattr(torch, name, None), (torch.dtype, torch.layout)):
-            return found
+        if module == "torch":
+            found = getattr(torch, name, None)
+            if isinstance(found, (torch.dtype, torch.layout, torch.qscheme, torch.memory_format)):
+                return found
         if full not in _HARMLESS and module not in _HARMLESS_MODULES:
-            self.blocked.add(full)
+            self.blocked.add(full[:_LONGEST_NAME])
         return _Inert
 
-    def persistent_load(self, pid: Any) -> Any:
+    def persistent_load(self, pid: Any) -> PickledStorage:
         kind, dtype, key = pid[:3]
-        if kind != "storage" or not isinstance(dtype, torch.dtype):
-            msg = f"unknown persistent id {kind!r}"
+        if kind != "storage" or not isinstance(key, str):
+            msg = "unknown persistent id"
             raise pickle.UnpicklingError(msg)
-        return PickledStorage(key=str(key), dtype=dtype)
+        return PickledStorage(key=key, dtype=dtype if isinstance(dtype, torch.dtype) else torch.uint8)
+
+    def _set(self, target: Any, key: object, value: object) -> None:
+        """Put an entry in a dict; a key whose hash could take for ever (tuples of tuples) becomes a stand-in."""
+        parts = cast("tuple[object, ...]", key) if isinstance(key, tuple) else (key,)
+        target[key if all(isinstance(part, _KEYS) for part in parts) else _Inert()] = value
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set(self.stack[-1], key, value)
+
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            self._set(self.stack[-1], key, value)
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            self._set(self.stack[-1], key, value)
+
+    def load_set(self) -> None:
+        self.append(_Inert())
+
+    def load_additems(self) -> None:
+        self.pop_mark()
+
+    def load_frozenset(self) -> None:
+        self.pop_mark()
+        self.append(_Inert())
+
+    def load_build(self) -> None:
+        self.stack.pop()  # no object here has a state
+
+    def load_bytearray(self) -> None:
+        length = int.from_bytes(self.read(8), "little")
+        if length > self.size:
+            msg = "a bytearray longer than the file"
+            raise pickle.UnpicklingError(msg)
+        self.read(length)
+        self.append(_Inert())
+
+    dispatch: ClassVar[dict[int, Callable[..., None]]] = {
+        **_Unpickler.dispatch,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.DICT[0]: load_dict,
+        pickle.EMPTY_SET[0]: load_set,
+        pickle.ADDITEMS[0]: load_additems,
+        pickle.FROZENSET[0]: load_frozenset,
+        pickle.BUILD[0]: load_build,
+        pickle.BYTEARRAY8[0]: load_bytearray,
+    }
+
+
+def _empty_dict(*_: object) -> dict[Any, Any]:
+    """An OrderedDict, Counter or defaultdict; its entries follow in the pickle."""
+    return {}
 
 
 def _tensor(storage: PickledStorage, storage_offset: int, size: Any, stride: Any, *_: object) -> PickledTensor:
@@ -195,18 +270,7 @@ def _unsupported(why: str) -> Callable[..., PickledTensor]:
 
 
 _REAL: dict[str, Any] = {
-    "collections.OrderedDict": OrderedDict,
-    "collections.defaultdict": _InertDict,
-    "collections.Counter": _InertDict,
-    "builtins.set": set,
-    "builtins.frozenset": frozenset,
-    "builtins.complex": complex,
-    "builtins.dict": dict,
-    "builtins.list": list,
-    "builtins.int": int,
-    "builtins.float": float,
-    "builtins.str": str,
-    "builtins.bool": bool,
+    **{f"collections.{name}": _empty_dict for name in ("OrderedDict", "defaultdict", "Counter")},
     "torch.Size": tuple,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor_v2,

@@ -13,7 +13,7 @@ def average(  # noqa: PLR0913
     sources: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="SOURCES...", help="Checkpoints: directories, files and glob patterns.", show_default=False
+            metavar="SOURCES", help="Checkpoints: directories, files and glob patterns.", show_default=False
         ),
     ] = None,
     *,

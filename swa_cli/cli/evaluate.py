@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def evaluate(  # noqa: PLR0913
     checkpoints: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="CKPTS...", help="The members: directories, files, patterns.", show_default=False),
+        typer.Argument(metavar="CKPTS", help="The members: directories, files, patterns.", show_default=False),
     ] = None,
     *,
     swa: Annotated[Path | None, typer.Option("--swa", help="The average.", show_default=False)] = None,

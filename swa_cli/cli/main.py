@@ -1,5 +1,8 @@
 """The programs: ``swa`` with its commands, and ``swa-average``, ``swa-bn-update``, ``swa-eval``."""
 
+import inspect
+import re
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -13,7 +16,13 @@ from swa_cli.cli.run import run
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
-COMMANDS = {"average": average, "bn-update": bn_update, "eval": evaluate, "run": run, "demo": demo}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "average": average,
+    "bn-update": bn_update,
+    "eval": evaluate,
+    "run": run,
+    "demo": demo,
+}
 
 
 def _app() -> typer.Typer:
@@ -21,9 +30,14 @@ def _app() -> typer.Typer:
     return typer.Typer(context_settings=_SETTINGS, pretty_exceptions_enable=False)
 
 
+def _help(command: Callable[..., None]) -> str:
+    """The docstring with each paragraph on one line, for the terminal to break."""
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(command) or "")
+
+
 def _program(name: str) -> typer.Typer:
     app = _app()
-    app.command()(COMMANDS[name])
+    app.command(help=_help(COMMANDS[name]))(COMMANDS[name])
     return app
 
 
@@ -35,7 +49,7 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001
 
 swa = _app()
 for _name, _command in COMMANDS.items():
-    swa.command(_name)(_command)
+    swa.command(_name, help=_help(_command))(_command)
 
 swa_average = _program("average")
 swa_bn_update = _program("bn-update")
