@@ -361,12 +361,11 @@ def test_a_damaged_file_is_refused_or_read_within_its_bounds(tmp_path, seed):
         content[chosen.randrange(len(content))] = chosen.randrange(256)
     path.write_bytes(content)
 
-    refused = False
+    read = 0
     with contextlib.suppress(CheckpointError):  # any other exception fails the test
-        refused = True
         checkpoint = open_checkpoint(path)
-        refused = False
-    assert refused or sum(checkpoint.get_tensor(name).nbytes for name in checkpoint.tensors) <= 2 * len(content)
+        read = sum(checkpoint.get_tensor(name).nbytes for name in checkpoint.tensors)
+    assert read <= 2 * len(content)
 
 
 def test_an_archive_without_checksums_is_read(tmp_path):
