@@ -31,7 +31,7 @@ _STORAGES = {
 }
 _NUMPY = ("scalar", "_reconstruct")
 _PATHS = ("PosixPath", "WindowsPath", "Path", "PurePath", "PurePosixPath", "PureWindowsPath")
-_HARMLESS_MODULES = ("numpy.dtypes",)
+_HARMLESS_MODULES = ("numpy.dtypes", "torch.sparse", "torch.cuda.sparse")
 _HARMLESS = {
     "argparse.Namespace",
     "_codecs.encode",
@@ -48,7 +48,8 @@ _HARMLESS = {
     *(f"torch.{name}" for name in ("device", "Tensor", "storage.TypedStorage", "serialization._get_layout")),
     *(f"torch.{module}" for module in ("nn.parameter.Parameter", "nn.parameter.Buffer", "_tensor.Tensor")),
     *(f"torch.{name}Storage" for name in ("QInt8", "QUInt8", "QInt32", "QUInt4x2", "QUInt2x4")),
-    *(f"torch.{name.removesuffix('Storage')}Tensor" for name in _STORAGES),
+    *(f"{module}.{name.removesuffix('Storage')}Tensor" for module in ("torch", "torch.cuda") for name in _STORAGES),
+    "torch.torch_version.TorchVersion",
 }
 _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # in the protocol that torch.save writes
 _KEYS = (str, int, float, bytes, type(None))
@@ -141,7 +142,7 @@ class _Reader(_Unpickler):
         full = f"{_RENAMED.get(module, module)}.{name}"
         if full in _REAL:
             return _REAL[full]
-        if module in {"torch", "torch.storage"} and name in _STORAGES:
+        if module in {"torch", "torch.storage", "torch.cuda"} and name in _STORAGES:
             return _STORAGES[name]
         if module == "torch":
             found = getattr(torch, name, None)
