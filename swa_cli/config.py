@@ -133,6 +133,9 @@ def _read(path: Path) -> dict[str, Any]:
         msg = f"{path}: expected a mapping with {', '.join(_known(()))}, found {type(contents).__name__}."
         raise ConfigError(msg)
     config = cast("dict[str, Any]", contents)
+    for section in ("average", "bn_update", "eval"):
+        if section in config and config[section] is None:  # a section with nothing in it
+            del config[section]
     for section in ("model", "data"):
         if isinstance(config.get(section), str):  # `model: net.py:Net`, without arguments
             config[section] = {"class_path": config[section]}

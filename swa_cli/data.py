@@ -69,7 +69,7 @@ def batches_of(module: object, split: Split) -> Iterable[Any]:
 
 def splitter_of(module: object) -> Callable[[Any], object] | None:
     """The module's own ``split_batch(batch) -> (args, kwargs, target)``, if it defines one."""
-    method = getattr(module, "split_batch", None)
+    method = _attribute(module, "split_batch")
     return cast("Callable[[Any], object]", method) if callable(method) else None
 
 
@@ -105,12 +105,16 @@ def length_of(loader: Iterable[Any]) -> int | None:
 
 
 def _implements(module: object, method: str) -> bool:
-    with user_code(f"looking for {_name(module)}.{method}"):
-        found = getattr(module, method, None)
+    found = _attribute(module, method)
     if not callable(found):
         return False
     # Lightning's base class defines every loader, to raise that it is not defined.
     return not str(getattr(found, "__module__", "")).startswith(("lightning.", "pytorch_lightning."))
+
+
+def _attribute(module: object, name: str) -> object:
+    with user_code(f"looking for {_name(module)}.{name}"):
+        return getattr(module, name, None)
 
 
 def _holds_loaders(loader: object) -> bool:
@@ -121,7 +125,7 @@ def _holds_loaders(loader: object) -> bool:
 
 
 def _call_if_there(module: object, method: str, *arguments: object) -> None:
-    found = getattr(module, method, None)
+    found = _attribute(module, method)
     if callable(found):
         spelled = ", ".join(repr(argument) for argument in arguments)
         with user_code(f"{_name(module)}.{method}({spelled})"):

@@ -11,7 +11,7 @@
      +- NonFiniteError        NaN or infinity where a number was needed
      +- OutputError           a file that cannot be written
      +- DeviceError           a device that is not there
-     +- UserCodeError         the user's model, data module or task failed or is not what was expected
+     +- UserCodeError         the user's model or data module failed or is not what was expected
      +- DataError             a batch, label or output that does not fit the task
 
     Terminated                exit code 128 + number: a signal asked the program to end

@@ -137,8 +137,8 @@ def call_model(model: nn.Module, example: Example, *, doing: str) -> Any:
         if not example.kwargs or not isinstance(error.__cause__, TypeError):
             raise
         msg = (
-            f"{error}\nThe batch's entries go to the model by name: {', '.join(example.kwargs)}. If it takes others, "
-            "define split_batch(batch) -> (args, kwargs, target) in the data module."
+            f"{error}\nThe batch's entries go to the model by name: {', '.join(map(str, example.kwargs))}. If it takes "
+            "others, define split_batch(batch) -> (args, kwargs, target) in the data module."
         )
         raise UserCodeError(msg) from error
 

@@ -1,5 +1,6 @@
 """Calling code that the user wrote: whatever it raises becomes one message."""
 
+import sysconfig
 import traceback
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -31,15 +32,17 @@ def user_code(doing: str) -> Generator[None]:
 
 def reason_of(error: BaseException) -> str:
     """Type and message in one line; of an error in a DataLoader's worker, the error itself, not its traceback."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    if len(lines) > 1 and "Original Traceback" in str(error):
-        return lines[-1].strip()
-    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
+    text = str(error)
+    if "Original Traceback" in text:
+        lines = text.splitlines()
+        frames = [index for index, line in enumerate(lines) if line.startswith("  ")]
+        return " ".join(" ".join(lines[frames[-1] + 1 :]).split()) if frames else lines[-1]
+    return f"{type(error).__name__}: {' '.join(text.split()) or 'no message'}"
 
 
 def _where(error: BaseException) -> str:
-    """The innermost frame outside of installed packages: the user's line, not torch's."""
-    own = str(Path(__file__).parent)
+    """The innermost frame that is neither ours nor Python's nor an installed package's: the user's line."""
+    others = (str(Path(__file__).parent), sysconfig.get_path("stdlib"), "<")
     frames = traceback.extract_tb(error.__traceback__)
-    users = [f for f in frames if "site-packages" not in f.filename and not f.filename.startswith((own, "<"))]
+    users = [f for f in frames if "site-packages" not in f.filename and not f.filename.startswith(others)]
     return f" (at {users[-1].filename}:{users[-1].lineno})" if users else ""

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from swa_cli.batchnorm import Moments, bn_buffer_names, bn_layers, moments_of, recalibrate
+from swa_cli.batchnorm import Moments, bn_buffers, bn_layers, moments_of, recalibrate
 from swa_cli.errors import DataError, NonFiniteError, UserCodeError
 
 
@@ -67,7 +67,7 @@ def test_rows_one_to_four_repeated_in_any_batching():
 
 
 def test_torch_itself_is_wrong_on_unequal_batches():
-    """Why update_bn is no oracle here: it weights the batch of 2 like the batch of 998 (science.md: mean 9.8)."""
+    """Why update_bn is no oracle here: it weights the batch of 2 like the batch of 998."""
     values = torch.zeros(1000, 1)
     values[998:] = 20
     layer = nn.BatchNorm1d(1)
@@ -238,7 +238,7 @@ def test_a_layer_used_twice_is_pooled_and_a_shared_one_has_all_its_names():
     mean, variance = pooled(torch.cat([x, y]))
     torch.testing.assert_close(model.a.running_mean.double(), mean, rtol=1e-6, atol=1e-9)  # pyright: ignore
     torch.testing.assert_close(model.a.running_var.double(), variance, rtol=1e-6, atol=1e-9)  # pyright: ignore
-    assert bn_buffer_names(model, bn_layers(model)) == [
+    assert list(bn_buffers(model, bn_layers(model))) == [
         f"{name}.{buffer}" for name in "ab" for buffer in ("running_mean", "running_var", "num_batches_tracked")
     ]
 

@@ -285,6 +285,109 @@ def test_odd_file_names_are_shown_as_they_are(run_swa, run_folder, tmp_path, nam
         assert shown in evaluated.stdout
 
 
+def test_a_key_counts_for_the_swa_file_too(run_swa, run_folder, tmp_path):
+    ema, raw = ({name: tensor.clone() for name, tensor in Net().state_dict().items()} for _ in range(2))
+    for name in ("1.pt", "swa.pt"):
+        torch.save({"state_dict": raw, "ema": ema, "epoch": 1}, tmp_path / name)
+
+    result = run_swa("eval", "1.pt", "--swa", "swa.pt", "--key", "ema", *MODEL_AND_DATA, "--json", "-")
+
+    swa, checkpoint = json.loads(result.stdout)["candidates"][:2]
+    assert swa["metrics"] == checkpoint["metrics"]
+
+
+@pytest.mark.parametrize("command", ["run", "eval"])
+def test_a_terminal_that_fails_does_not_lose_the_json(run_folder, tmp_path, command):
+    (tmp_path / "run.yaml").write_text(
+        "model: mycode.py:Net\ndata: mycode.py:Data\naverage: {sources: ckpts, output: swa.safetensors, force: true}\n"
+        "bn_update:\neval: {json: result.json}\n"
+    )
+    program = [sys.executable, "-m", "swa_cli"]
+    subprocess.run([*program, "average", "--config", "run.yaml"], cwd=tmp_path, check=True, capture_output=True)
+
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.run(
+            [*program, command, "--config", "run.yaml"],
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert process.returncode == 1
+    assert "No space left on device" in process.stderr
+    assert "a bug" not in process.stderr
+    assert json.loads((tmp_path / "result.json").read_text())["n_examples"] == 90
+
+
+def test_a_pipe_that_closes_ends_quietly(run_folder, tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "swa_cli", "average", "ckpts", "--dry-run"]
+    result = subprocess.run(command, cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+def test_statistics_that_were_not_finite_can_be_recomputed(run_swa, run_folder):
+    state = torch.load(run_folder / "epoch-8.pt", weights_only=True)
+    state["state_dict"]["bn.running_var"][0] = float("inf")
+    torch.save(state, run_folder / "epoch-8.pt")
+    assert run_swa("average", "ckpts", "-o", "swa.safetensors", "--allow-nonfinite").exit_code == 0
+
+    result = run_swa("bn-update", "swa.safetensors", *MODEL_AND_DATA)
+
+    assert result.exit_code == 0
+    assert "Wrote swa.safetensors." in result.stdout
+
+
+def test_models_that_override_train_or_state_dict(run_swa, run_folder, tmp_path):
+    (tmp_path / "odd.py").write_text(
+        "from mycode import *\n"
+        "class Silent(Net):\n"
+        "    def train(self, mode=True):\n        super().train(mode)\n"
+        "class Delegates(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.net = Net()\n"
+        "    def forward(self, x):\n        return self.net(x)\n"
+        "    def state_dict(self, *args, **kwargs):\n        return self.net.state_dict(*args, **kwargs)\n"
+        "    def load_state_dict(self, *args, **kwargs):\n        return self.net.load_state_dict(*args, **kwargs)\n"
+    )
+    run_swa("average", "ckpts", "-o", "swa.safetensors")
+    for name in ("Silent", "Delegates"):
+        model = ("--model", f"odd.py:{name}", "--data", "mycode.py:Data")
+        assert run_swa("bn-update", "swa.safetensors", *model, "-o", f"{name}.safetensors").exit_code == 0
+        assert run_swa("eval", "ckpts", "--swa", f"{name}.safetensors", *model).exit_code == 0
+    run_swa("bn-update", "swa.safetensors", *MODEL_AND_DATA)
+
+    plain = load_file(tmp_path / "swa.safetensors")
+    for name in ("Silent", "Delegates"):
+        found = load_file(tmp_path / f"{name}.safetensors")
+        assert all(torch.equal(found[tensor], plain[tensor]) for tensor in plain)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("bn_update: {output: taken.safetensors}", "taken.safetensors exists already"),
+        ("model: mycode.py:Nat", "has no 'Nat'. Did you mean"),
+    ],
+)
+def test_run_looks_at_what_the_later_steps_need_first(run_swa, run_folder, tmp_path, lines, message):
+    (tmp_path / "taken.safetensors").write_bytes(b"")
+    model = "" if "model" in lines else "model: mycode.py:Net\n"
+    (tmp_path / "run.yaml").write_text(
+        f"{model}data: mycode.py:Data\naverage: {{sources: ckpts, output: swa.safetensors}}\n{lines}\n"
+    )
+
+    result = run_swa("run", "--config", "run.yaml")
+
+    assert message in result.stderr
+    assert result.exit_code == 1
+    assert not (tmp_path / "swa.safetensors").exists()
+
+
 def test_dry_run_prints_the_plan_and_writes_nothing(run_swa, run_folder, tmp_path):
     result = run_swa("average", "ckpts", "-o", "swa.safetensors", "--dry-run")
 
@@ -327,6 +430,13 @@ def test_a_model_without_batchnorm_has_nothing_to_do(run_swa, run_folder, tmp_pa
     assert result.exit_code == 0
     assert "has no BatchNorm statistics: nothing to do" in result.stderr
     assert (tmp_path / "swa.safetensors").read_bytes() == before
+
+    model = ("--model", "mycode.py:Plain", "--data", "mycode.py:Data")
+    copied = run_swa("bn-update", "swa.safetensors", *model, "-o", "out.safetensors")
+    assert copied.exit_code == 0
+    assert "out.safetensors is swa.safetensors unchanged" in copied.stderr
+    copy, original = load_file(tmp_path / "out.safetensors"), load_file(tmp_path / "swa.safetensors")
+    assert all(torch.equal(copy[name], tensor) for name, tensor in original.items())
 
 
 def test_bn_update_of_a_torch_checkpoint_needs_an_output(run_swa, run_folder, tmp_path):
@@ -387,7 +497,7 @@ def without_checkpoints(folder: Path) -> None:
 
 AVERAGE = ("average", "ckpts", "-o", "new.safetensors")
 UPDATE = ("bn-update", "swa.safetensors", "-o", "new.safetensors")
-EVAL = ("eval", "ckpts", "--swa", "swa.safetensors", "--json", "new.safetensors")
+EVAL = ("eval", "ckpts", "--swa", "swa.safetensors", "--json", "new.json")
 NET = ("--model", "mycode.py:Net")
 DATA = ("--data", "mycode.py:Data")
 
@@ -482,6 +592,7 @@ BAD_INPUT = {
         1,
         "gone.safetensors: cannot be read",
     ),
+    "json name": (break_nothing, (*EVAL[:4], *NET, *DATA, "--json", "swa.safetensors"), 2, "the name of a checkpoint"),
     "json nowhere": (break_nothing, (*EVAL[:4], *NET, *DATA, "--json", "no/x.json"), 1, "there is no directory no"),
 }
 
@@ -529,7 +640,7 @@ def test_ctrl_c_ends_with_130_and_no_output(run_swa, run_folder, tmp_path, monke
     result = run_swa("average", "ckpts", "-o", "swa.safetensors")
 
     assert result.exit_code == 130
-    assert result.stderr == "error: interrupted; the output was not written.\n"
+    assert result.stderr == "error: interrupted; nothing was left half-written.\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ckpts", "mycode.py"]
 
 

@@ -95,13 +95,14 @@ def test_identical_members_are_all_equal():
     (member,) = linear_members(1)
     copies = [Member(name=f"{i}", kind="checkpoint", state_dict=member.state_dict) for i in range(3)]
 
-    result = run(copies, [(torch.randn(50, 3), torch.randint(0, 4, (50,)))])
+    same = Member(name="swa", kind="swa", state_dict=member.state_dict)
+    batches = [(torch.randn(50, 3), torch.randint(0, 4, (50,)))]
+    result = evaluate(nn.Linear(3, 4), copies, same, batches, split="test", compare_ensemble=True)
 
     nlls = [candidate.scores.nll for candidate in result.candidates]
     assert nlls == pytest.approx([nlls[0]] * len(nlls), abs=1e-7)
-    assert all(
-        comparison.verdict == "inconclusive" for comparison in result.comparisons if comparison.metric == "accuracy"
-    )
+    assert {comparison.verdict for comparison in result.comparisons} == {"inconclusive"}
+    assert {comparison.difference for comparison in result.comparisons} == {0}
 
 
 def test_each_batch_is_loaded_once_and_seen_by_every_member():

@@ -1,6 +1,6 @@
 """BatchNorm statistics: a model and batches in, population statistics out."""
 
-from swa_cli.batchnorm.layers import bn_buffer_names, bn_layers
+from swa_cli.batchnorm.layers import bn_buffers, bn_layers
 from swa_cli.batchnorm.moments import Moments, moments_of
 from swa_cli.batchnorm.recalibrate import LayerStatistics, RecalibrationResult, recalibrate
 
@@ -8,7 +8,7 @@ __all__ = [
     "LayerStatistics",
     "Moments",
     "RecalibrationResult",
-    "bn_buffer_names",
+    "bn_buffers",
     "bn_layers",
     "moments_of",
     "recalibrate",

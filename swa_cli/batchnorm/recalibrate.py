@@ -72,7 +72,7 @@ def recalibrate(
         NonFiniteError: NaN or infinity in a batch or in the input of a layer, or a statistic too large for its buffer.
         UserCodeError: the loader or the model's forward raises.
 
-    On any error the model is left as it was.
+    On any error the model is left as it was, but for the device.
     """
     with user_code(f"moving the model to {device}"):
         model.to(device)

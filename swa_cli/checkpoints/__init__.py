@@ -1,6 +1,6 @@
 """Checkpoints on disk: found, put in order, opened lazily, written."""
 
-from swa_cli.checkpoints.discovery import Run, find_checkpoints, short_names
+from swa_cli.checkpoints.discovery import SUFFIXES, Run, find_checkpoints, short_names
 from swa_cli.checkpoints.opening import open_checkpoint
 from swa_cli.checkpoints.provenance import BnStatistics, BnUpdate, Provenance, Source, read_provenance, to_metadata
 from swa_cli.checkpoints.rewriting import replace_tensors
@@ -9,6 +9,7 @@ from swa_cli.checkpoints.stored import Checkpoint, StoredTensor, TensorSpec
 from swa_cli.checkpoints.unwrap import strip_wrappers
 
 __all__ = [
+    "SUFFIXES",
     "BnStatistics",
     "BnUpdate",
     "Checkpoint",

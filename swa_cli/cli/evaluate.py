@@ -65,18 +65,25 @@ def evaluate(  # noqa: PLR0913
         options = load_config(config, sections)
         with only_results_on_stdout():
             result = eval_step(options, notify=notify, track=track)
+        save_json(result, options.eval.json)
         show(result, options.eval.json)
 
 
-def show(result: "EvaluationResult", json: Path | None) -> None:
-    """Print the table, and write the JSON where that is wanted; with ``-`` the JSON alone is printed."""
+def save_json(result: "EvaluationResult", json: Path | None) -> None:
+    """Write the JSON, before anything is printed, so that nothing that happens to the terminal can lose it."""
     from swa_cli.files import publish  # noqa: PLC0415
+    from swa_cli.report.json_report import to_json  # noqa: PLC0415
+
+    if json and str(json) != "-":
+        with publish(json, overwrite=True) as stream:
+            stream.write(to_json(result).encode())
+
+
+def show(result: "EvaluationResult", json: Path | None) -> None:
+    """Print the table; with ``-`` for ``json``, the JSON alone."""
     from swa_cli.report.json_report import to_json  # noqa: PLC0415
     from swa_cli.report.table import evaluation_table, sentences, warning_panels  # noqa: PLC0415
 
-    if json and str(json) != "-":  # first, so that nothing that happens to the terminal can lose it
-        with publish(json, overwrite=True) as stream:
-            stream.write(to_json(result).encode())
     for panel in warning_panels(result):
         stderr().print(panel)
     if str(json) == "-":

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from swa_cli.cli.evaluate import show
+from swa_cli.cli.evaluate import save_json, show
 from swa_cli.cli.options import Debug, Device, Force
 from swa_cli.cli.terminal import exit_on_error, notify, only_results_on_stdout, say, track
 
@@ -40,6 +40,7 @@ def show_steps(result: "PipelineResult", json: Path | None) -> None:
     """Print what each of the three steps gave; with ``-`` for ``json``, the evaluation as JSON alone."""
     from swa_cli.report.steps import average_report, recalibration_report  # noqa: PLC0415
 
+    save_json(result.evaluation, json)
     if str(json) != "-":
         say(next(iter(average_report(result.average))))
         if result.bn_update.recalibration:

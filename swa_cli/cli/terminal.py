@@ -18,15 +18,23 @@ INTERRUPTED = 130
 _WIDTH_OF_FILES = 120
 
 
+class _Console(Console):
+    """rich ends the program itself when a pipe breaks; `exit_on_error` is to do that."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def stdout() -> Console:
     """Where results go; a file or a pipe gets lines wide enough for a table of long names."""
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH_OF_FILES
-    return Console(highlight=False, emoji=False, markup=False, width=width)
+    terminal = sys.stdout is not None and sys.stdout.isatty()  # pyright: ignore[reportUnnecessaryComparison]
+    width = None if terminal or "COLUMNS" in os.environ else _WIDTH_OF_FILES
+    return _Console(highlight=False, emoji=False, markup=False, width=width)
 
 
 def stderr() -> Console:
     """Where everything else goes."""
-    return Console(stderr=True, highlight=False, emoji=False, markup=False)
+    return _Console(stderr=True, highlight=False, emoji=False, markup=False)
 
 
 def say(message: str) -> None:
@@ -85,9 +93,9 @@ def _in_words(error: BaseException, *, debug: bool) -> str:
     if isinstance(error, SwaError):
         words = str(error)
     elif isinstance(error, (KeyboardInterrupt, Terminated)):
-        words = "interrupted; the output was not written."
+        words = "interrupted; nothing was left half-written."
     elif isinstance(error, MemoryError):
-        words = "out of memory; the output was not written."
+        words = "out of memory; nothing was left half-written."
     elif isinstance(error, OSError):
         words = f"cannot use {error.filename or 'a file'}: {error.strerror or error}."
     elif isinstance(error, ImportError):

@@ -8,6 +8,7 @@ import torch
 
 from swa_cli.evaluation.records import Records
 
+_ROUNDING = 1e-9  # of float64, in a logsumexp say; equal members must come out equal
 Z_95 = 1.959963984540054
 Metric = Literal["accuracy", "nll"]
 
@@ -53,6 +54,7 @@ def _values(records: Records, metric: Metric) -> torch.Tensor:
 
 
 def _paired(metric: Metric, differences: torch.Tensor, name: str) -> Comparison:
+    differences = torch.where(differences.abs() < _ROUNDING, 0.0, differences)
     mean = float(differences.mean())
     n = len(differences)
     half = Z_95 * float(differences.std(correction=1)) / n**0.5 if n > 1 else float("inf")

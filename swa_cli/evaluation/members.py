@@ -47,7 +47,9 @@ def settle(model: nn.Module, member: Member, device: torch.device) -> Resident:
         module = copy.deepcopy(model)
         # Names and shapes are checked where the state_dict is read; what is no tensor keeps its value.
         module.load_state_dict(dict(member.state_dict), strict=False)
-        return Resident(member=member, module=module.to(device).eval())
+        module.to(device)
+        module.eval()
+        return Resident(member=member, module=module)
 
 
 def logits_for(resident: Resident, example: Example, *, batch: int) -> torch.Tensor:
@@ -59,7 +61,13 @@ def logits_for(resident: Resident, example: Example, *, batch: int) -> torch.Ten
         NonFiniteError: a logit is NaN or infinite.
     """
     name = resident.member.name
-    logits = logits_of(call_model(resident.module, example, doing=f"running {name} on batch {batch}"))
+    output = call_model(resident.module, example, doing=f"running {name} on batch {batch}")
+    with user_code(f"taking the logits that {name} gave for batch {batch}"):
+        logits = logits_of(output)
+    if not logits.is_floating_point() or logits.layout != torch.strided or logits.device.type == "meta":
+        kind = f"{str(logits.dtype).removeprefix('torch.')}, {str(logits.layout).removeprefix('torch.')}"
+        msg = f"{name}, batch {batch}: logits that are {kind}, on {logits.device}; expected dense floating numbers."
+        raise DataError(msg)
     if logits.ndim != _N_DIMS or logits.shape[1] == 0:
         msg = (
             f"{name}, batch {batch}: logits of shape {list(logits.shape)}, expected (examples, classes). Only "
@@ -94,7 +102,13 @@ def checked_target(target: Any, logits: torch.Tensor, *, batch: int) -> torch.Te
             "(input, ..., target) or mappings with labels, label or target; else define split_batch in the data module."
         )
         raise DataError(msg)
-    if target.shape != (n,) or target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+    if (
+        target.shape != (n,)
+        or target.is_floating_point()
+        or target.is_complex()
+        or target.dtype == torch.bool
+        or target.layout != torch.strided
+    ):
         msg = (
             f"batch {batch}: the target is {str(target.dtype).removeprefix('torch.')} {list(target.shape)}, expected "
             f"{n} class indices (int64 [{n}]). Let the data module's split_batch turn it into class indices."

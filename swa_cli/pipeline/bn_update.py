@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from swa_cli.averaging import check_average_output
-from swa_cli.batchnorm import RecalibrationResult, bn_buffer_names, bn_layers, recalibrate
+from swa_cli.batchnorm import RecalibrationResult, bn_buffers, bn_layers, recalibrate
 from swa_cli.checkpoints import (
     BnUpdate,
     Checkpoint,
@@ -48,8 +48,11 @@ def bn_update_step(config: Config, *, notify: Notify, track: Track = silent) -> 
     load_checkpoint(model, checkpoint)
     layers = bn_layers(model)
     if not layers:
-        notify(f"the model {target.class_path} has no BatchNorm statistics: nothing to do, {source} stays as it is.")
-        return BnUpdateResult(path=source, recalibration=None)
+        notify(f"the model {target.class_path} has no BatchNorm statistics: nothing to do.")
+        if output != source:  # what comes next looks for it
+            replace_tensors(checkpoint, output, {}, _known(checkpoint))
+            notify(f"{output} is {source} unchanged.")
+        return BnUpdateResult(path=output, recalibration=None)
     data, data_target = data_of(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
@@ -85,14 +88,16 @@ def _output(source: Path, output: Path | None, *, force: bool) -> Path:
 def _new_buffers(model: nn.Module, result: RecalibrationResult, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     """The statistics of the layers that were reached, under the names that the file has for them."""
     layers = bn_layers(model)
-    state = model.state_dict()
-    in_file = {own: name for name, own in own_names(model).items()}
-    names = bn_buffer_names(model, {layer.name: layers[layer.name] for layer in result.layers})
-    return {in_file[name]: state[name] for name in names if in_file[name] in checkpoint.tensors}
+    new = bn_buffers(model, {layer.name: layers[layer.name] for layer in result.layers})
+    names = {own: name for name, own in own_names(model).items()}
+    return {names[own]: tensor for own, tensor in new.items() if names[own] in checkpoint.tensors}
+
+
+def _known(checkpoint: Checkpoint) -> Provenance:
+    return read_provenance(checkpoint.metadata) or Provenance(
+        n_averaged=1, sources=(Source(name=checkpoint.path.name, step=checkpoint.step),), bn_statistics="as trained"
+    )
 
 
 def _updated(checkpoint: Checkpoint, update: BnUpdate) -> Provenance:
-    known = read_provenance(checkpoint.metadata) or Provenance(
-        n_averaged=1, sources=(Source(name=checkpoint.path.name, step=checkpoint.step),), bn_statistics="as trained"
-    )
-    return known.model_copy(update={"bn_statistics": "recomputed", "bn_update": update})
+    return _known(checkpoint).model_copy(update={"bn_statistics": "recomputed", "bn_update": update})

@@ -7,10 +7,19 @@ from pathlib import Path
 from torch import nn
 
 from swa_cli.batchnorm import bn_layers
-from swa_cli.checkpoints import Checkpoint, Run, find_checkpoints, open_checkpoint, read_provenance, short_names
+from swa_cli.checkpoints import (
+    SUFFIXES,
+    Checkpoint,
+    Run,
+    find_checkpoints,
+    open_checkpoint,
+    read_provenance,
+    short_names,
+)
 from swa_cli.config import Config
 from swa_cli.data import batches_of, choose_split, splitter_of
 from swa_cli.devices import resolve_device
+from swa_cli.errors import UsageError
 from swa_cli.evaluation import EvaluationResult, Member, evaluate
 from swa_cli.files import check_output
 from swa_cli.models import state_dict_for
@@ -26,7 +35,8 @@ def eval_step(config: Config, *, notify: Notify, track: Track = silent) -> Evalu
     device = resolve_device(options.device)
     default = config.bn_update.output or config.bn_update.input or config.average.output
     swa_path = needed(options.swa or default, "average", flag="--swa swa.safetensors", key="eval.swa")
-    swa = open_checkpoint(swa_path)
+    key = options.key or config.average.key
+    swa = open_checkpoint(swa_path, key=None if swa_path.suffix == ".safetensors" else key)
     run = _members_of(config, swa_path)
     for notice in run.notices:
         notify(notice)
@@ -57,19 +67,24 @@ def check_json_output(path: Path | None) -> None:
     """Find out before the work starts whether the JSON can be written; an existing file will be replaced.
 
     Raises:
-        OutputError: it cannot.
+        UsageError: it has the name of a checkpoint.
+        OutputError: it cannot be written.
     """
-    if path and str(path) != "-":
-        check_output(path, overwrite=True)
+    if path is None or str(path) == "-":
+        return
+    if path.name.endswith(SUFFIXES):
+        msg = f"--json {path}: that is the name of a checkpoint, which would be replaced. Name a .json file."
+        raise UsageError(msg)
+    check_output(path, overwrite=True)
 
 
 def _members_of(config: Config, swa: Path) -> Run:
-    options = config.eval
+    options, average = config.eval, config.average
+    key = options.key or average.key
     if options.checkpoints:
-        return find_checkpoints(options.checkpoints, key=options.key, last=options.last, apart_from=swa)
-    sources = needed(config.average.sources, "checkpoints", flag="CKPTS", key="eval.checkpoints")
-    key, last = options.key or config.average.key, options.last or config.average.last
-    return find_checkpoints(sources, key=key, last=last, apart_from=swa)
+        return find_checkpoints(options.checkpoints, key=key, last=options.last, apart_from=swa)
+    sources = needed(average.sources, "checkpoints", flag="CKPTS", key="eval.checkpoints")
+    return find_checkpoints(sources, key=key, last=options.last or average.last, apart_from=swa)
 
 
 def _warnings(swa: Checkpoint, members: Sequence[Checkpoint], model: nn.Module) -> tuple[str, ...]:
@@ -82,6 +97,12 @@ def _warnings(swa: Checkpoint, members: Sequence[Checkpoint], model: nn.Module) 
         warnings.append(
             f"{swa.path.name} has BatchNorm statistics that are averages of the checkpoints', not those of the "
             "averaged weights: its scores are not what they could be. Run swa-bn-update first."
+        )
+    unreached = provenance.bn_update.unreached if provenance.bn_update else ()
+    if unreached:
+        warnings.append(
+            f"{swa.path.name}: no batch reached the BatchNorm layers {', '.join(unreached)} when the statistics were "
+            "recomputed, and theirs are still averages."
         )
     averaged = {(Path(source.name).name, source.step) for source in provenance.sources}
     if provenance.n_averaged > 1 and averaged != {(member.path.name, member.step) for member in members}:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields, replace
 
-from swa_cli.averaging import AverageResult
+from swa_cli.averaging import AverageResult, check_average_output
 from swa_cli.config import Config
 from swa_cli.errors import UsageError
 from swa_cli.evaluation import EvaluationResult
@@ -11,6 +11,7 @@ from swa_cli.pipeline.bn_update import BnUpdateResult, bn_update_step
 from swa_cli.pipeline.common import Notify, needed
 from swa_cli.pipeline.evaluate import check_json_output, eval_step
 from swa_cli.progress import Track, silent
+from swa_cli.targets import load_target
 
 # What each step gets from the one before it, and so not from the configuration.
 _PASSED_ON = {
@@ -48,9 +49,13 @@ def run_pipeline(config: Config, *, notify: Notify, track: Track = silent) -> Pi
 
 def _check(config: Config) -> None:
     """Before the averaging, not after it."""
-    needed(config.model, "model", flag="--model file.py:Name", key="model.class_path")
-    needed(config.data, "data module", flag="--data file.py:Name", key="data.class_path")
+    model = needed(config.model, "model", flag="--model file.py:Name", key="model.class_path")
+    data = needed(config.data, "data module", flag="--data file.py:Name", key="data.class_path")
+    load_target(model.class_path, what="model")
+    load_target(data.class_path, what="data module")
     check_json_output(config.eval.json)
+    if config.bn_update.output and config.bn_update.output != config.average.output:
+        check_average_output(config.bn_update.output, overwrite=config.bn_update.force)
     for section, names in _PASSED_ON.items():
         options = getattr(config, section)
         defaults = {field.name: field.default for field in fields(options)}
