@@ -38,7 +38,9 @@ def state_dict_for(model: nn.Module, checkpoint: Checkpoint) -> dict[str, torch.
     Raises:
         MismatchError: names are missing or unexpected, or shapes differ; each is listed.
     """
-    expected = _expected(model)
+    state = _state_dict(model)
+    names = _own_names(state)
+    expected = {name: state[own] for name, own in names.items()}
     sources = {name: _stored_name(name, expected, checkpoint) for name in expected}
     missing = [name for name, stored in sources.items() if stored is None]
     unexpected = [name for name in checkpoint.tensors if name not in expected]
@@ -49,7 +51,6 @@ def state_dict_for(model: nn.Module, checkpoint: Checkpoint) -> dict[str, torch.
     ]
     if missing or unexpected or reshaped:
         raise MismatchError(_explain(checkpoint, model, missing, unexpected, reshaped))
-    names = own_names(model)
     return {
         names[name]: checkpoint.get_tensor(stored).to(expected[name].dtype)
         for name, stored in sources.items()
@@ -62,14 +63,7 @@ def own_names(model: nn.Module) -> dict[str, str]:
 
     They differ where the model itself is compiled, wrapped, or has all its layers under one called ``module``.
     """
-    with user_code(f"{kind_of(model)}.state_dict()"):
-        names = _tensors(model.state_dict(keep_vars=True))
-    return strip_wrappers({name: name for name in names})
-
-
-def _expected(model: nn.Module) -> dict[str, torch.Tensor]:
-    with user_code(f"{kind_of(model)}.state_dict()"):
-        return strip_wrappers(_tensors(model.state_dict(keep_vars=True)))
+    return _own_names(_state_dict(model))
 
 
 def load_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> None:
@@ -83,8 +77,15 @@ def load_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> None:
         model.load_state_dict(state, strict=False)  # tensors are checked above; what else there is keeps its value
 
 
-def _tensors(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def _state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors of ``model.state_dict()`` themselves, so that tied ones are one object."""
+    with user_code(f"{kind_of(model)}.state_dict()"):
+        state = model.state_dict(keep_vars=True)
     return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+
+
+def _own_names(state: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    return strip_wrappers({name: name for name in state})
 
 
 def _stored_name(name: str, expected: Mapping[str, torch.Tensor], checkpoint: Checkpoint) -> str | None:

@@ -85,9 +85,6 @@ def _contents(records: Mapping[str, zipfile.ZipInfo], stream: BinaryIO) -> objec
 
 def _read(record: zipfile.ZipInfo, stream: BinaryIO) -> bytes:
     """The record's bytes, without its CRC: ``torch.serialization.set_crc32_options(False)`` leaves that wrong."""
-    if record.compress_type != zipfile.ZIP_STORED:
-        msg = f"its {record.filename} is compressed, by another program than torch. Load and save it again with torch."
-        raise CheckpointError(msg)
     stream.seek(_data_offset(record, stream))
     return stream.read(record.file_size)
 
@@ -108,9 +105,6 @@ def _stored(name: str, tensor: PickledTensor, records: Mapping[str, zipfile.ZipI
     if record is None:
         msg = f"tensor {name}: its record data/{tensor.storage.key} is missing; the file is damaged."
         raise CheckpointError(msg)
-    if record.compress_type != zipfile.ZIP_STORED:
-        msg = f"tensor {name} is compressed, by another program than torch. Load it with torch.load and save it again."
-        raise CheckpointError(msg)
     start = tensor.storage_offset * spec.dtype.itemsize
     stored = StoredTensor(spec=spec, offset=_data_offset(record, stream) + start, stride=tensor.stride)
     if start + stored.span > record.file_size:
@@ -123,6 +117,12 @@ def _stored(name: str, tensor: PickledTensor, records: Mapping[str, zipfile.ZipI
 
 
 def _data_offset(record: zipfile.ZipInfo, stream: BinaryIO) -> int:
+    """Where the record's bytes start in the file; they must lie there as they are."""
+    if record.compress_type != zipfile.ZIP_STORED:
+        msg = (
+            f"record {record.filename} is compressed, by another program than torch. Load and save it again with torch."
+        )
+        raise CheckpointError(msg)
     stream.seek(record.header_offset)
     magic, name_length, extra_length = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
     if magic != ZIP_MAGIC:
