@@ -46,6 +46,8 @@ class StoredTensor:
     spec: TensorSpec
     offset: int
     stride: tuple[int, ...]
+    file: int = 0
+    """Which of the checkpoint's files holds it; all but sharded checkpoints have one."""
 
     @property
     def is_contiguous(self) -> bool:
@@ -72,6 +74,7 @@ class StoredTensor:
             spec=TensorSpec(shape=shape, dtype=self.spec.dtype),
             offset=self.offset + first * self.stride[axis] * self.spec.dtype.itemsize,
             stride=self.stride,
+            file=self.file,
         )
 
 
@@ -89,8 +92,10 @@ class Checkpoint:
     """``global_step``, ``step``, ``iteration`` or ``epoch``, as far as the file holds them."""
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     """The safetensors metadata; empty for torch files."""
+    extra: Mapping[str, object] = field(default_factory=dict[str, object])
+    """Entries of the state_dict that are not tensors but plain values (``_extra_state``): what JSON can hold."""
     left_out: tuple[str, ...] = ()
-    """Entries of the state_dict that are not tensors."""
+    """Entries of the state_dict that are neither tensors nor plain values."""
     alternatives: tuple[str, ...] = ()
     """Keys of other mappings of tensors in the file (an EMA, say), for ``--key``."""
     step: int | None = None
