@@ -39,8 +39,10 @@ class AverageConfig:
     output: Path | None = None
     last: PositiveInt | None = None
     key: str | None = None
-    dtype: Literal["float64", "float32", "float16", "bfloat16"] | None = None
+    dtype: Literal["float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"] | None = None
+    integers: Literal["agree", "last", "first", "mean-round"] = "agree"
     device: str = "auto"
+    threads: PositiveInt | None = None
     allow_nonfinite: bool = False
     force: bool = False
     dry_run: bool = False

@@ -91,3 +91,9 @@ def listing(lines: Sequence[str]) -> str:
     if len(lines) > LISTED:
         shown.append(f"  … and {len(lines) - LISTED} more")
     return "\n".join(shown)
+
+
+def shortened(names: Sequence[str]) -> str:
+    """The first ten names on one line, then how many more there are."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more

@@ -4,13 +4,14 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from swa_cli.errors import OutputError
 
+_WORTH_SENDING = 1 << 18  # bytes
 _NAME = 50  # of the target's name in the temporary one's, which must not grow too long
 
 
@@ -88,6 +89,22 @@ def publish(target: Path, *, overwrite: bool) -> Generator[BinaryIO]:
         _sync_folder(target.parent)
     except OSError as error:
         raise OutputError(_explain(error, target)) from error
+
+
+def writer_at(descriptor: int) -> Callable[[int, memoryview], None]:
+    """A function that puts bytes at an offset of an open file, from any thread.
+
+    What is written is on its way to the disk at once, so that the sync at the end has little left to wait for.
+    """
+
+    def write(offset: int, view: memoryview) -> None:
+        done = 0
+        while done < len(view):
+            done += os.pwrite(descriptor, view[done:], offset + done)
+        if len(view) >= _WORTH_SENDING:
+            os.posix_fadvise(descriptor, offset, len(view), os.POSIX_FADV_DONTNEED)
+
+    return write
 
 
 def _sync_folder(folder: Path) -> None:

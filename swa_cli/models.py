@@ -29,21 +29,21 @@ def build_model(target: str, arguments: Mapping[str, Any]) -> nn.Module:
     return model
 
 
-def state_dict_for(model: nn.Module, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+def state_dict_for(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Any]:
     """Read ``checkpoint`` as a state_dict of ``model``: all its names, shapes and dtypes, on the CPU.
 
     A name that the file lacks is filled from another name of the same tensor (tied weights, of which safetensors
-    keeps one).
+    keeps one). What is no tensor (``_extra_state``) is there as far as the file has it.
 
     Raises:
         MismatchError: names are missing or unexpected, or shapes differ; each is listed.
     """
     state = _state_dict(model)
     names = _own_names(state)
-    expected = {name: state[own] for name, own in names.items()}
+    expected = {name: value for name, own in names.items() if isinstance(value := state[own], torch.Tensor)}
     sources = {name: _stored_name(name, expected, checkpoint) for name in expected}
     missing = [name for name, stored in sources.items() if stored is None]
-    unexpected = [name for name in checkpoint.tensors if name not in expected]
+    unexpected = [name for name in checkpoint.tensors if name not in names]
     reshaped = [
         f"{name}: the model has {list(expected[name].shape)}, the file {list(checkpoint.spec(stored).shape)}"
         for name, stored in sources.items()
@@ -51,11 +51,12 @@ def state_dict_for(model: nn.Module, checkpoint: Checkpoint) -> dict[str, torch.
     ]
     if missing or unexpected or reshaped:
         raise MismatchError(_explain(checkpoint, model, missing, unexpected, reshaped))
-    return {
+    tensors = {
         names[name]: checkpoint.get_tensor(stored).to(expected[name].dtype)
         for name, stored in sources.items()
         if stored is not None
     }
+    return tensors | {names[name]: value for name, value in checkpoint.extra.items() if name in names}
 
 
 def own_names(model: nn.Module) -> dict[str, str]:
@@ -77,14 +78,13 @@ def load_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> None:
         model.load_state_dict(state, strict=False)  # tensors are checked above; what else there is keeps its value
 
 
-def _state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The tensors of ``model.state_dict()`` themselves, so that tied ones are one object."""
+def _state_dict(model: nn.Module) -> dict[str, Any]:
+    """The entries of ``model.state_dict()`` themselves, so that tied tensors are one object."""
     with user_code(f"{kind_of(model)}.state_dict()"):
-        state = model.state_dict(keep_vars=True)
-    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+        return model.state_dict(keep_vars=True)
 
 
-def _own_names(state: Mapping[str, torch.Tensor]) -> dict[str, str]:
+def _own_names(state: Mapping[str, object]) -> dict[str, str]:
     return strip_wrappers({name: name for name in state})
 
 

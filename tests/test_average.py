@@ -10,7 +10,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from swa_cli.averaging import average, plan_average
-from swa_cli.averaging.stream import stream_average
 from swa_cli.checkpoints import find_checkpoints, open_checkpoint
 from swa_cli.errors import MismatchError, NonFiniteError, OutputError
 
@@ -111,29 +110,6 @@ def test_complex_and_float8_are_averaged_too(tmp_path, dtype):
     assert same_bits(result, expected.to(dtype))
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 1000])
-def test_the_chunk_size_changes_no_bit(save_run, chunk):
-    plan = plan_average(find_checkpoints([save_run(random_states(5, torch.float32))]).checkpoints)
-
-    def joined(size: int) -> torch.Tensor:
-        cpu = torch.device("cpu")
-        pieces = stream_average(plan, device=cpu, allow_nonfinite=False, advance=lambda _: None, chunk=size)
-        return torch.cat([piece.contiguous().view(-1).view(torch.uint8) for piece in pieces])
-
-    assert torch.equal(joined(chunk), joined(1 << 20))
-
-
-def test_tied_weights_are_averaged_once(tmp_path):
-    for step, value in enumerate((0.0, 1.0, 2.0)):
-        tied = torch.full((3,), value)
-        torch.save({"encoder.weight": tied, "decoder.weight": tied}, tmp_path / f"{step}.pt")
-
-    result = averaged([tmp_path], tmp_path / "out.safetensors")
-
-    assert result["encoder.weight"].tolist() == [1, 1, 1]
-    assert result["decoder.weight"].tolist() == [1, 1, 1]
-
-
 def test_views_into_one_storage_are_read_where_they_lie(tmp_path):
     states = []
     for step in range(3):
@@ -204,15 +180,6 @@ def test_a_dtype_that_safetensors_lacks_is_refused_by_name(tmp_path):
         plan_average([open_checkpoint(tmp_path / "1.pt")])
 
 
-def test_entries_that_are_no_tensors_are_left_out_and_said(tmp_path):
-    torch.save({"w": torch.ones(1), "body._extra_state": {"scale": 1.0}}, tmp_path / "1.pt")
-
-    plan = plan_average([open_checkpoint(tmp_path / "1.pt")])
-
-    assert [tensor.name for tensor in plan.tensors] == ["w"]
-    assert "entries of the state_dict that are not tensors are left out: body._extra_state." in plan.notices
-
-
 def test_a_name_that_the_format_reserves_is_refused(tmp_path):
     torch.save({"__metadata__": torch.ones(1)}, tmp_path / "1.pt")
 
@@ -225,19 +192,6 @@ def test_a_huge_expanded_tensor_is_refused_at_once(tmp_path):
 
     with pytest.raises(OutputError, match="it takes 4,000,000,000,000,000,000 bytes"):
         averaged([tmp_path / "1.pt"], tmp_path / "out.safetensors")
-
-
-def test_a_large_transposed_tensor_is_averaged_in_pieces(tmp_path):
-    states = [{"w": torch.randn(30, 70).t()} for _ in range(3)]
-    for step, state in enumerate(states):
-        torch.save(state, tmp_path / f"{step}.pt")
-    plan = plan_average(find_checkpoints([tmp_path]).checkpoints)
-
-    cpu = torch.device("cpu")
-    pieces = list(stream_average(plan, device=cpu, allow_nonfinite=False, advance=lambda _: None, chunk=100))
-
-    assert [len(piece) for piece in pieces] == [263] * 7 + [259]
-    assert same_bits(torch.cat(pieces), mean_rounded_once([state["w"].contiguous() for state in states]).reshape(-1))
 
 
 def test_integers_that_differ_name_both_values(tmp_path):

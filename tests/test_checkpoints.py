@@ -257,7 +257,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 @pytest.mark.parametrize("spread", [1 << 25, 8], ids=["at once", "in parts"])
 def test_views_and_parameters_are_read_where_they_lie(tmp_path, monkeypatch, spread):
-    monkeypatch.setattr("swa_cli.checkpoints.stored._SPREAD", spread)
+    monkeypatch.setattr("swa_cli.checkpoints.reading._WIDEST_SPAN", spread)
     base = torch.arange(24.0).reshape(2, 3, 4)
     state = {
         "t": base.permute(2, 0, 1),

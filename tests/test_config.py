@@ -98,7 +98,7 @@ def test_code_beside_the_file_is_found_from_anywhere(config_file, monkeypatch):
         ("model: {class_pth: x}", r"unknown key 'model\.class_pth'\. Did you mean 'class_path'\?"),
         ("model: {init_args: {}}", r"model\.class_path is missing"),
         ("average: {last: 0}", r"average\.last: expected greater than 0, found 0"),
-        ("average: {dtype: int8}", r"average\.dtype: .*'float64', 'float32', 'float16' or 'bfloat16', found 'int8'"),
+        ("average: {dtype: int8}", r"average\.dtype: .*'float64', 'float32', .* or 'float8_e5m2', found 'int8'"),
         ("eval: {compare_ensemble: maybe}", r"eval\.compare_ensemble: .*boolean.*found 'maybe'"),
         ("average: 3", r"average: expected a section with sources, output, .*found 3"),
         ("average: {sources: 3}", r"average\.sources: expected .*found 3"),

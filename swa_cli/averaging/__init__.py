@@ -3,10 +3,12 @@
 from swa_cli.averaging.average import AverageResult, average, check_average_output
 from swa_cli.averaging.plan import AveragePlan, TensorPlan, plan_average
 from swa_cli.averaging.rounding import round_once
+from swa_cli.averaging.stream import Engine
 
 __all__ = [
     "AveragePlan",
     "AverageResult",
+    "Engine",
     "TensorPlan",
     "average",
     "check_average_output",

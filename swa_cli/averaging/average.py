@@ -1,35 +1,43 @@
 """Plan to file."""
 
+import resource
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from swa_cli.averaging.plan import AveragePlan
-from swa_cli.averaging.stream import stream_average
+from swa_cli.averaging.stream import Engine, stream_average
 from swa_cli.checkpoints import (
     BnStatistics,
     Checkpoint,
     Provenance,
     Source,
+    safetensors_header,
     short_names,
     to_metadata,
-    write_safetensors,
 )
 from swa_cli.errors import UsageError
-from swa_cli.files import check_output, check_space, publish
+from swa_cli.files import check_output, check_space, publish, writer_at
 from swa_cli.progress import Track, silent
 
-_CPU = torch.device("cpu")
+_DEFAULT = Engine()
 
 
 @dataclass(frozen=True, kw_only=True)
 class AverageResult:
-    """What was written where, and from what."""
+    """What was written where, from what, and at what cost."""
 
     path: Path
     sources: tuple[Checkpoint, ...]
     bn_statistics: BnStatistics
+    bytes_read: int
+    """Of tensors, from all sources."""
+    seconds: float
+    """From the first byte read until the file was on the disk under its name."""
+    device: str
+    """Which device did it, and why, if it was chosen by measurement."""
+    peak_memory: int
+    """Most bytes that the process has had resident so far, torch itself included."""
 
     @property
     def n_averaged(self) -> int:
@@ -56,14 +64,15 @@ def average(
     *,
     overwrite: bool = False,
     allow_nonfinite: bool = False,
-    device: torch.device = _CPU,
+    engine: Engine = _DEFAULT,
     track: Track = silent,
 ) -> AverageResult:
     """Carry out ``plan`` and publish the average as one safetensors file.
 
     The mean is that of Izmailov et al. 2018 (arXiv:1803.05407), equal weights, over every floating tensor,
     buffers included; BatchNorm statistics are therefore averages until they are recomputed, and the metadata
-    says so.
+    says so. A tied tensor is written once; its other names are in the metadata, as ``safetensors.torch.load_model``
+    expects them.
 
     Args:
         overwrite: replace an existing ``output``.
@@ -82,13 +91,32 @@ def average(
     )
     specs = {tensor.name: tensor.spec for tensor in plan.tensors}
     check_space(output, plan.bytes_to_write)
+    start = time.perf_counter()
     with (
         track("averaging", total=plan.bytes_to_read, unit="bytes") as advance,
         publish(output, overwrite=overwrite) as stream,
     ):
-        chunks = stream_average(plan, device=device, allow_nonfinite=allow_nonfinite, advance=advance)
-        write_safetensors(stream, specs, chunks, to_metadata(provenance))
-    return AverageResult(path=output, sources=plan.sources, bn_statistics=provenance.bn_statistics)
+        head, offsets = safetensors_header(specs, to_metadata(provenance, tied=plan.tied, extra=plan.extra))
+        stream.write(head)
+        stream.flush()
+        stream.truncate(len(head) + plan.bytes_to_write)
+        device = stream_average(
+            plan,
+            offsets,
+            writer_at(stream.fileno()),
+            engine=engine,
+            allow_nonfinite=allow_nonfinite,
+            advance=advance,
+        )
+    return AverageResult(
+        path=output,
+        sources=plan.sources,
+        bn_statistics=provenance.bn_statistics,
+        bytes_read=plan.bytes_to_read,
+        seconds=time.perf_counter() - start,
+        device=device,
+        peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
 
 
 def _bn_statistics(plan: AveragePlan) -> BnStatistics:

@@ -1,18 +1,27 @@
 """Deciding, before a byte is written, what becomes of every tensor."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
 
-from swa_cli.checkpoints import Checkpoint, TensorSpec, file_order
+from swa_cli.checkpoints import Checkpoint, TensorSpec, file_order, find_ties
 from swa_cli.checkpoints.safetensors_file import NAMES
-from swa_cli.errors import MismatchError, listing
+from swa_cli.errors import MismatchError, listing, shortened
 
-Policy = Literal["mean", "agree", "newest"]
+Policy = Literal["mean", "agree", "newest", "oldest", "rounded"]
+Integers = Literal["agree", "last", "first", "mean-round"]
 
 _BN_BUFFERS = ("running_mean", "running_var")
+_EXTRA_STATE = "_extra_state"
+_POLICIES: dict[Integers, Policy] = {
+    "agree": "agree",
+    "last": "newest",
+    "first": "oldest",
+    "mean-round": "rounded",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +29,8 @@ class TensorPlan:
     """One tensor of the output: how it comes about and what it looks like.
 
     ``mean``: float64 mean, rounded once. ``agree``: an integer or bool that must be equal in all sources.
-    ``newest``: taken from the last source (``num_batches_tracked``).
+    ``newest``, ``oldest``: taken from the last or the first source. ``rounded``: the exact mean of integers, rounded
+    to the nearest, ties to even.
     """
 
     name: str
@@ -34,17 +44,26 @@ class AveragePlan:
 
     sources: tuple[Checkpoint, ...]
     tensors: tuple[TensorPlan, ...]
+    tied: Mapping[str, str]
+    """From the names of a tensor that are left out, to the one under which it is averaged and written."""
+    extra: Mapping[str, object]
+    """Entries of the newest state_dict that are not tensors."""
     notices: tuple[str, ...]
 
-    @property
+    def read_by(self, tensor: TensorPlan) -> tuple[Checkpoint, ...]:
+        """The sources that a tensor is read from, in the order of summation."""
+        if tensor.policy == "newest":
+            return self.sources[-1:]
+        return self.sources[:1] if tensor.policy == "oldest" else self.sources
+
+    @cached_property
     def bytes_to_read(self) -> int:
         """Bytes of tensors read from all sources."""
-        return sum(self.bytes_of(tensor) for tensor in self.tensors)
+        return self.bytes_of(self.tensors)
 
-    def bytes_of(self, tensor: TensorPlan) -> int:
-        """Bytes read from all sources for one tensor."""
-        sources = self.sources[-1:] if tensor.policy == "newest" else self.sources
-        return sum(source.spec(tensor.name).nbytes for source in sources)
+    def bytes_of(self, tensors: Sequence[TensorPlan]) -> int:
+        """Bytes read from all sources for some of the tensors."""
+        return sum(source.tensors[tensor.name].spec.nbytes for tensor in tensors for source in self.read_by(tensor))
 
     @property
     def bytes_to_write(self) -> int:
@@ -57,18 +76,21 @@ class AveragePlan:
         return any(tensor.name.rpartition(".")[2] in _BN_BUFFERS for tensor in self.tensors)
 
 
-def plan_average(sources: Sequence[Checkpoint], *, dtype: torch.dtype | None = None) -> AveragePlan:
+def plan_average(
+    sources: Sequence[Checkpoint], *, dtype: torch.dtype | None = None, integers: Integers = "agree"
+) -> AveragePlan:
     """Check that the sources fit together and choose a policy for every tensor.
 
     Args:
         sources: at least one, in the order of training.
         dtype: floating dtype of the output; by default each tensor keeps the dtype it is stored in. Complex
             tensors keep theirs.
+        integers: what becomes of integers and bools; with ``agree``, ``num_batches_tracked`` is the newest.
 
     Raises:
         MismatchError: keys, shapes or dtypes differ from those of the first source, or a dtype cannot be stored.
     """
-    first = sources[0]
+    first, newest = sources[0], sources[-1]
     problems = [problem for other in sources[1:] for problem in _differences(first, other, any_float=dtype is not None)]
     if problems:
         msg = (
@@ -76,7 +98,12 @@ def plan_average(sources: Sequence[Checkpoint], *, dtype: torch.dtype | None = N
             "Average checkpoints of one run and one model; leave out the files that differ."
         )
         raise MismatchError(msg)
-    specs = {name: _output_spec(first.spec(name), dtype) for name in first.tensors}
+    tied = find_ties(sources)
+    specs = {
+        name: _output_spec(newest.spec(name), dtype)
+        for name in newest.tensors
+        if name not in tied and (name in first.tensors or _is_extra_state(name))
+    }
     unknown = [f"{first.path}: {name} is {spec}" for name, spec in specs.items() if spec.dtype not in NAMES]
     if unknown:
         msg = f"these tensors have a dtype that safetensors cannot store:\n{listing(unknown)}"
@@ -86,9 +113,12 @@ def plan_average(sources: Sequence[Checkpoint], *, dtype: torch.dtype | None = N
         msg = f"safetensors cannot store tensors of these names:\n{listing(unusable)}\nRename them in the checkpoints."
         raise MismatchError(msg)
     tensors = tuple(
-        TensorPlan(name=name, policy=_policy(name, specs[name].dtype), spec=specs[name]) for name in file_order(specs)
+        TensorPlan(name=name, policy=_policy(name, specs[name].dtype, integers), spec=specs[name])
+        for name in file_order(specs)
     )
-    return AveragePlan(sources=tuple(sources), tensors=tensors, notices=_notices(sources))
+    return AveragePlan(
+        sources=tuple(sources), tensors=tensors, tied=tied, extra=newest.extra, notices=_notices(sources, tied)
+    )
 
 
 def _is_unicode(name: str) -> bool:
@@ -110,29 +140,38 @@ def _output_spec(spec: TensorSpec, dtype: torch.dtype | None) -> TensorSpec:
     return TensorSpec(shape=spec.shape, dtype=dtype)
 
 
-def _policy(name: str, dtype: torch.dtype) -> Policy:
+def _policy(name: str, dtype: torch.dtype, integers: Integers) -> Policy:
+    if _is_extra_state(name):
+        return "newest"
     if is_averaged(dtype):
         return "mean"
-    return "newest" if name.rpartition(".")[2] == "num_batches_tracked" else "agree"
+    if integers == "agree" and name.rpartition(".")[2] == "num_batches_tracked":
+        return "newest"
+    return _POLICIES[integers]
+
+
+def _is_extra_state(name: str) -> bool:
+    """Whether a module keeps something of its own there, which is for it alone to read."""
+    return name.rpartition(".")[2] == _EXTRA_STATE
 
 
 def _differences(first: Checkpoint, other: Checkpoint, *, any_float: bool) -> list[str]:
-    def list_all(names: Sequence[str], describe: Callable[[str], str]) -> list[str]:
-        return [f"{other.path}: {name}: {describe(name)}" for name in names]
-
-    missing = [name for name in first.tensors if name not in other.tensors]
-    extra = [name for name in other.tensors if name not in first.tensors]
-    reshaped = [
-        name
-        for name in first.tensors
-        if name in other.tensors and not _fits(first.spec(name), other.spec(name), any_float=any_float)
+    if other.tensors is first.tensors:  # the files have one header
+        return []
+    expected = {name: stored.spec for name, stored in first.tensors.items() if not _is_extra_state(name)}
+    found = {name: stored.spec for name, stored in other.tensors.items() if not _is_extra_state(name)}
+    if expected == found:
+        return []
+    as_in = f"as in {first.path.name}"
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected]
+    differing = [
+        name for name, spec in expected.items() if name in found and not _fits(spec, found[name], any_float=any_float)
     ]
     return [
-        *list_all(missing, lambda name: f"expected {first.spec(name)} as in {first.path.name}, found no such tensor"),
-        *list_all(extra, lambda name: f"found {other.spec(name)}, {first.path.name} has no such tensor"),
-        *list_all(
-            reshaped, lambda name: f"expected {first.spec(name)} as in {first.path.name}, found {other.spec(name)}"
-        ),
+        *(f"{other.path}: {name}: expected {expected[name]} {as_in}, found no such tensor" for name in missing),
+        *(f"{other.path}: {name}: found {found[name]}, {first.path.name} has no such tensor" for name in extra),
+        *(f"{other.path}: {name}: expected {expected[name]} {as_in}, found {found[name]}" for name in differing),
     ]
 
 
@@ -142,11 +181,19 @@ def _fits(first: TensorSpec, other: TensorSpec, *, any_float: bool) -> bool:
     return first == other
 
 
-def _notices(sources: Sequence[Checkpoint]) -> tuple[str, ...]:
+def _notices(sources: Sequence[Checkpoint], tied: Mapping[str, str]) -> tuple[str, ...]:
     notices: list[str] = []
     if len(sources) == 1:
         notices.append(f"only one checkpoint ({sources[0].path}): its average is itself.")
+    if tied:
+        pairs = [f"{name} = {kept}" for name, kept in tied.items()]
+        notices.append(f"tied tensors are averaged and written once: {shortened(pairs)}.")
+    if sources[-1].extra:
+        names = shortened(list(sources[-1].extra))
+        notices.append(f"entries of the state_dict that are not tensors are taken from the newest file: {names}.")
     left_out = sorted({name for source in sources for name in source.left_out})
     if left_out:
-        notices.append(f"entries of the state_dict that are not tensors are left out: {', '.join(left_out)}.")
+        notices.append(
+            f"entries of the state_dict that are neither tensors nor plain values are left out: {shortened(left_out)}."
+        )
     return tuple(notices)

@@ -7,6 +7,10 @@ G. Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms us
 
 import torch
 
+_LOST = (1 << 37) - 1
+"""Bits of a float64 below the 16 that are kept: two more than any narrow dtype has, and few enough that what is kept
+is a float32 even where that is subnormal and bfloat16 not yet zero."""
+
 
 def round_once(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """``values`` (float64) in ``dtype``, to nearest, ties to even, as if rounded from the exact number.
@@ -17,14 +21,9 @@ def round_once(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """
     if dtype in {torch.float64, torch.float32}:
         return values.to(dtype)
-    return _to_odd_float32(values).to(dtype)
-
-
-def _to_odd_float32(values: torch.Tensor) -> torch.Tensor:
-    """Truncate to float32, and make the last bit odd where anything was lost, so that no tie is made up."""
-    nearest = values.to(torch.float32)
-    error = values - nearest.to(torch.float64)
-    even = (nearest.view(torch.int32) & 1) == 0
-    inexact = (error != 0) & torch.isfinite(nearest) & torch.isfinite(values)
-    towards = torch.where(error > 0, torch.inf, -torch.inf).to(torch.float32)
-    return torch.where(inexact & even, torch.nextafter(nearest, towards), nearest)
+    bits = values.view(torch.int64)
+    odd = bits & _LOST
+    odd += _LOST  # carries into the last bit that is kept, if anything at all is lost
+    odd |= bits
+    odd &= ~_LOST
+    return odd.view(torch.float64).to(torch.float32).to(dtype)

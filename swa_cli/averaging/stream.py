@@ -1,31 +1,57 @@
-"""The arithmetic: every tensor, piece by piece, through one float64 accumulator."""
+"""Carrying out a plan on the CPU, on a device, or on whichever of them turns out to be faster."""
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
+from swa_cli.averaging import cpu
+from swa_cli.averaging import device as ring
+from swa_cli.averaging.cuda import cuda
+from swa_cli.averaging.engine import default_threads, work
+from swa_cli.averaging.explain import explain_nonfinite
+from swa_cli.averaging.job import Job, NotFiniteError, Worker
+from swa_cli.averaging.pieces import Piece, Write, cut
 from swa_cli.averaging.plan import AveragePlan, TensorPlan
-from swa_cli.averaging.rounding import round_once
-from swa_cli.checkpoints import Checkpoint
-from swa_cli.errors import MismatchError, NonFiniteError
+from swa_cli.checkpoints import OpenFiles
+from swa_cli.errors import NonFiniteError
 from swa_cli.progress import Advance
 
-CHUNK = 1 << 20
-"""Elements taken at a time: 8 MiB of accumulator, whatever the size of the model or the number of sources."""
+WORTH_TRYING = 16 << 30
+"""Bytes to be read from which on ``auto`` tries CUDA, which takes the better part of a second to start (16 GiB)."""
+TRIAL = 1 << 30
+"""Bytes that each of CPU and CUDA reads of these, before the faster one is given the rest."""
 
 
-_PIECES_IF_TRANSPOSED = 8
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """How an average is computed; none of it changes a bit of the result.
+
+    ``device`` None is ``auto``: the CPU, unless there is CUDA and so much to do that it is worth trying. ``threads``
+    and ``chunk`` (elements of a piece) have defaults for each device.
+    """
+
+    device: torch.device | None = None
+    threads: int | None = None
+    chunk: int | None = None
 
 
 def stream_average(
-    plan: AveragePlan, *, device: torch.device, allow_nonfinite: bool, advance: Advance, chunk: int = CHUNK
-) -> Iterator[torch.Tensor]:
-    """Yield the bytes of the average, in the order of ``plan.tensors``, as flat CPU tensors of output dtype.
+    plan: AveragePlan,
+    offsets: Mapping[str, int],
+    write: Write,
+    *,
+    engine: Engine,
+    allow_nonfinite: bool,
+    advance: Advance,
+) -> str:
+    """Write the average of every tensor of ``plan`` at its offset; which device did it.
 
-    Each is the sum in float64 over the sources in order, divided once by their number and rounded once. The
-    result does not depend on ``chunk`` or ``device``.
+    Each element is the sum in float64 over the sources in order, divided once by their number and rounded once.
 
     Args:
+        write: called from several threads at once.
         advance: told the number of bytes read.
 
     Raises:
@@ -33,101 +59,64 @@ def stream_average(
         MismatchError: an integer tensor that differs between sources.
         CheckpointError: a file that ends early.
     """
-    for tensor in plan.tensors:
-        size = _chunk_of(plan, tensor, chunk)
-        for start in range(0, tensor.spec.numel, size):
-            stop = min(start + size, tensor.spec.numel)
-            if tensor.policy == "mean":
-                yield _mean(plan.sources, tensor, start, stop, device, allow_nonfinite=allow_nonfinite)
-            elif tensor.policy == "agree":
-                yield _agreed(plan.sources, tensor.name, start, stop)
-            else:
-                yield plan.sources[-1].get_elements(tensor.name, start, stop)
-            advance(plan.bytes_of(tensor) * (stop - start) // tensor.spec.numel)
+    with OpenFiles() as files:
+        job = Job(plan=plan, files=files, write=write, allow_nonfinite=allow_nonfinite)
+
+        def run(device: torch.device, tensors: Sequence[TensorPlan]) -> float:
+            """Average some of the tensors; seconds taken, without those to start."""
+            workers = _workers(job, device, engine)
+            chunk = engine.chunk or (cpu.CHUNK if device.type == "cpu" else ring.CHUNK)
+            start = time.perf_counter()
+            pieces = cut(plan, tensors, offsets, chunk=chunk)
+            work(pieces, workers, advance=advance, bytes_of=lambda piece: _bytes_of(plan, piece))
+            return time.perf_counter() - start
+
+        try:
+            if engine.device is None:
+                return _run_on_the_faster(plan, run)
+            run(engine.device, plan.tensors)
+            return str(engine.device)
+        except NotFiniteError as error:
+            raise NonFiniteError(explain_nonfinite(error.piece, plan)) from None
 
 
-def _chunk_of(plan: AveragePlan, tensor: TensorPlan, chunk: int) -> int:
-    """A transposed tensor is read nearly whole for every piece of it; a few larger pieces bound that."""
-    if all(source.tensors[tensor.name].is_contiguous for source in plan.sources):
-        return chunk
-    return max(chunk, -(-tensor.spec.numel // _PIECES_IF_TRANSPOSED))
+def _workers(job: Job, device: torch.device, engine: Engine) -> list[Worker]:
+    if device.type == "cpu":
+        count = engine.threads or default_threads()
+        return [cpu.CpuWorker(job, chunk=engine.chunk or cpu.CHUNK) for _ in range(count)]
+    accelerator = cuda(device)
+    count = min(engine.threads or ring.WORKERS, ring.WORKERS)
+    return [ring.DeviceWorker(job, accelerator, chunk=engine.chunk or ring.CHUNK) for _ in range(count)]
 
 
-def _mean(
-    sources: Sequence[Checkpoint],
-    tensor: TensorPlan,
-    start: int,
-    stop: int,
-    device: torch.device,
-    *,
-    allow_nonfinite: bool,
-) -> torch.Tensor:
-    total = _as_real(sources[0].get_elements(tensor.name, start, stop).to(device)).to(torch.float64)
-    for source in sources[1:]:
-        total += _as_real(source.get_elements(tensor.name, start, stop).to(device))
-    total /= len(sources)
-    rounded = round_once(total, _real_dtype(tensor.spec.dtype))
-    if not allow_nonfinite and not bool(_is_finite(rounded).all()):
-        raise NonFiniteError(_explain_nonfinite(sources, tensor, start, stop))
-    rounded = rounded.cpu()
-    return torch.view_as_complex(rounded) if tensor.spec.dtype.is_complex else rounded
+def _run_on_the_faster(plan: AveragePlan, run: Callable[[torch.device, Sequence[TensorPlan]], float]) -> str:
+    """Let the CPU and CUDA each average some tensors, and the faster one the rest."""
+    on_cpu = torch.device("cpu")
+    if plan.bytes_to_read < WORTH_TRYING or not torch.cuda.is_available():
+        run(on_cpu, plan.tensors)
+        return "cpu"
+    on_cuda = torch.device("cuda", torch.cuda.current_device())
+    trials = [_up_to(plan, 0), _up_to(plan, _up_to(plan, 0))]
+    slices = [plan.tensors[: trials[0]], plan.tensors[trials[0] : trials[1]], plan.tensors[trials[1] :]]
+    rates = [
+        plan.bytes_of(tensors) / run(device, tensors)
+        for device, tensors in zip((on_cpu, on_cuda), slices, strict=False)
+    ]
+    device = on_cpu if rates[0] >= rates[1] else on_cuda
+    run(device, slices[2])
+    return f"{device} (measured: cpu {rates[0] / 1e9:.1f} GB/s, {on_cuda} {rates[1] / 1e9:.1f} GB/s)"
 
 
-def _as_real(values: torch.Tensor) -> torch.Tensor:
-    if values.is_complex():
-        return torch.view_as_real(values)
-    if values.dtype.itemsize == 1:  # float8 has no arithmetic; every float8 is a float32
-        return values.to(torch.float32)
-    return values
+def _up_to(plan: AveragePlan, start: int) -> int:
+    """The tensor after those from ``start`` on that make up a trial."""
+    size = 0
+    for index in range(start, len(plan.tensors)):
+        if size >= TRIAL:
+            return index
+        size += plan.bytes_of(plan.tensors[index : index + 1])
+    return len(plan.tensors)
 
 
-def _real_dtype(dtype: torch.dtype) -> torch.dtype:
-    return dtype.to_real() if dtype.is_complex else dtype
-
-
-def _is_finite(values: torch.Tensor) -> torch.Tensor:
-    return torch.isfinite(values.to(torch.float32) if values.dtype.itemsize == 1 else values)
-
-
-def _explain_nonfinite(sources: Sequence[Checkpoint], tensor: TensorPlan, start: int, stop: int) -> str:
-    for source in sources:
-        values = _as_real(source.get_elements(tensor.name, start, stop))
-        bad = torch.nonzero(~torch.isfinite(values).reshape(stop - start, -1).all(dim=1))
-        if len(bad):
-            at = int(bad[0])
-            index = _index(start + at, tensor.spec.shape)
-            found = [value.item() for value in values.reshape(stop - start, -1)[at]]
-            return (
-                f"{source.path}: tensor {tensor.name} holds {found[0] if len(found) == 1 else found} at index {index}, "
-                "expected finite numbers. Leave that checkpoint out, or let it through with --allow-nonfinite."
-            )
-    return (
-        f"tensor {tensor.name}: the mean is too large for {str(tensor.spec.dtype).removeprefix('torch.')}, although "
-        "every source is finite. Choose a wider --dtype, or let infinities through with --allow-nonfinite."
-    )
-
-
-def _agreed(sources: Sequence[Checkpoint], name: str, start: int, stop: int) -> torch.Tensor:
-    first = sources[0].get_elements(name, start, stop)
-    for source in sources[1:]:
-        values = source.get_elements(name, start, stop)
-        # As bytes: torch compares few of the unsigned kinds.
-        differ = torch.nonzero(values.view(torch.uint8) != first.view(torch.uint8))
-        if len(differ):
-            at = int(differ[0]) // first.element_size()
-            index = _index(start + at, sources[0].spec(name).shape)
-            msg = (
-                f"tensor {name} ({sources[0].spec(name)}) must be equal in all checkpoints, differs at index {index}: "
-                f"{first[at].item()} in {sources[0].path}, {values[at].item()} in {source.path}. "
-                "An integer has no average; leave out the checkpoints that differ."
-            )
-            raise MismatchError(msg)
-    return first
-
-
-def _index(flat: int, shape: tuple[int, ...]) -> list[int]:
-    index: list[int] = []
-    for size in reversed(shape):
-        flat, position = divmod(flat, size)
-        index.append(position)
-    return index[::-1]
+def _bytes_of(plan: AveragePlan, piece: Piece) -> int:
+    sources = plan.read_by(piece.parts[0].tensor)
+    return piece.numel * sum(source.tensors[piece.parts[0].tensor.name].spec.dtype.itemsize for source in sources)

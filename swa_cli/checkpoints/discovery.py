@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.duplicates import without_copies
 from swa_cli.checkpoints.opening import open_checkpoint
 from swa_cli.checkpoints.provenance import read_provenance
+from swa_cli.checkpoints.sharded import INDEX_SUFFIX, shards_of
 from swa_cli.checkpoints.steps import in_order_of_steps, natural_key, step_in_name
-from swa_cli.checkpoints.stored import Checkpoint
 from swa_cli.errors import SourceError
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".pth.tar")
+SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".pth.tar", ".bin")
 
-# What the Hugging Face Trainer leaves beside a checkpoint; never a model.
-_SIDE_FILES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth")
+# What the Hugging Face Trainer and accelerate leave beside a checkpoint; never a model.
+_SIDE_FILES = (
+    *("optimizer*.pt", "scheduler*.pt", "scaler.pt", "rng_state*.pth"),
+    *("training_args.bin", "optimizer*.bin", "scheduler*.bin"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +39,8 @@ def find_checkpoints(
     """Open every checkpoint that ``sources`` name and sort them by step.
 
     Args:
-        sources: files, directories (searched for `SUFFIXES`; one level down if they hold none themselves) and
-            glob patterns.
+        sources: files, directories (searched for `SUFFIXES`, and for the indices of sharded checkpoints; one level
+            down if they hold none themselves) and glob patterns.
         key: dotted key of the state_dict in torch files.
         last: keep only the newest so many.
         apart_from: a file that is not meant, though it may lie among the others (the average to compare with).
@@ -117,15 +121,17 @@ def _in_directory(folder: Path) -> list[Path]:
 
 
 def _checkpoint_files(folder: Path) -> list[Path]:
+    paths = [path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file()]
+    indices = [path for path in paths if path.name.endswith(tuple(suffix + INDEX_SUFFIX for suffix in SUFFIXES))]
+    shards = {name for index in indices for name in shards_of(index).values()}
     files = [
         path
-        for path in folder.iterdir()
+        for path in paths
         if path.name.endswith(SUFFIXES)
-        and not path.name.startswith(".")
+        and path.name not in shards
         and not any(fnmatch(path.name, pattern) for pattern in _SIDE_FILES)
-        and path.is_file()
     ]
-    return sorted(files, key=natural_key)
+    return sorted(indices + files, key=natural_key)
 
 
 def _same(path: Path, other: Path) -> bool:

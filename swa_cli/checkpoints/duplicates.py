@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import torch
 
+from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.steps import natural_key, step_in_name
-from swa_cli.checkpoints.stored import Checkpoint
 
 _SAMPLED_TENSORS = 64
 _SAMPLE = 256
@@ -48,11 +48,12 @@ def _fingerprint(checkpoint: Checkpoint) -> object:
         numel = checkpoint.spec(name).numel
         start = max(0, (numel - _SAMPLE) // 2)
         digest.update(_as_bytes(checkpoint.get_elements(name, start, min(numel, start + _SAMPLE))))
-    specs = tuple((name, stored.spec) for name, stored in checkpoint.tensors.items())
-    return tuple(checkpoint.counters.items()), specs, digest.digest()
+    return tuple(checkpoint.counters.items()), names, digest.digest()
 
 
 def _equal(first: Checkpoint, second: Checkpoint) -> bool:
+    if any(first.spec(name) != second.spec(name) for name in first.tensors):
+        return False
     for name in first.tensors:
         numel = first.spec(name).numel
         for start in range(0, numel, _CHUNK):

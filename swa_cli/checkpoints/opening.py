@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.safetensors_file import looks_like_safetensors, open_safetensors
-from swa_cli.checkpoints.stored import Checkpoint
+from swa_cli.checkpoints.sharded import INDEX_SUFFIX, open_sharded
 from swa_cli.checkpoints.torch_file import LEGACY_MAGIC, ZIP_MAGIC, open_torch
 from swa_cli.errors import CheckpointError
 
@@ -11,7 +12,7 @@ _HEAD = 64
 
 
 def open_checkpoint(path: Path, *, key: str | None = None) -> Checkpoint:
-    """Read the header of a safetensors or torch file; no tensor is read.
+    """Read the header of a safetensors or torch file, or of all that an index names; no tensor is read.
 
     Args:
         key: dotted key of the state_dict in a torch file that holds several.
@@ -22,6 +23,8 @@ def open_checkpoint(path: Path, *, key: str | None = None) -> Checkpoint:
     if path.exists() and not path.is_file():
         msg = f"{path} is not a regular file. Name a checkpoint."
         raise CheckpointError(msg)
+    if path.name.endswith(INDEX_SUFFIX):
+        return open_sharded(path, lambda shard: open_checkpoint(shard, key=key))
     try:
         with path.open("rb") as stream:
             head = stream.read(_HEAD)

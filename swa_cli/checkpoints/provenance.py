@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from swa_cli import __version__
+from swa_cli.checkpoints.safetensors_file import EXTRA_STATE
 
 KEY = "swa_cli"
 BnStatistics = Literal["none", "as trained", "averaged", "recomputed"]
@@ -45,9 +46,18 @@ class Provenance(BaseModel):
     bn_update: BnUpdate | None = None
 
 
-def to_metadata(provenance: Provenance) -> dict[str, str]:
-    """Safetensors metadata; ``format`` is what Hugging Face's loaders look for."""
-    return {"format": "pt", KEY: provenance.model_dump_json(exclude_none=False)}
+def to_metadata(
+    provenance: Provenance, *, tied: Mapping[str, str] | None = None, extra: Mapping[str, object] | None = None
+) -> dict[str, str]:
+    """Safetensors metadata; ``format`` is what Hugging Face's loaders look for.
+
+    Args:
+        tied: from names that the file leaves out to those of the same tensors that it holds
+            (``safetensors.torch.save_model`` writes them likewise).
+        extra: entries of the state_dict that are not tensors.
+    """
+    metadata = {**(tied or {}), "format": "pt", KEY: provenance.model_dump_json(exclude_none=False)}
+    return metadata | ({EXTRA_STATE: json.dumps(extra)} if extra else {})
 
 
 def read_provenance(metadata: Mapping[str, str]) -> Provenance | None:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import torch
 
+from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.provenance import Provenance, to_metadata
 from swa_cli.checkpoints.safetensors_file import file_order, write_safetensors
-from swa_cli.checkpoints.stored import Checkpoint
+from swa_cli.checkpoints.ties import find_ties
 from swa_cli.errors import NonFiniteError
 from swa_cli.files import publish
 
@@ -19,14 +20,17 @@ def replace_tensors(
 
     Args:
         output: may be the file of ``checkpoint`` itself.
-        tensors: converted to the dtype that the checkpoint stores.
+        tensors: converted to the dtype that the checkpoint stores; of a tied tensor, under any of its names.
 
     Raises:
         OutputError: ``output`` cannot be written; it is then as it was.
         NonFiniteError: a tensor is not finite in that dtype.
         CheckpointError: the checkpoint ends early.
     """
-    stored = {name: tensor.detach().cpu().to(checkpoint.spec(name).dtype) for name, tensor in tensors.items()}
+    tied = find_ties([checkpoint])
+    stored = {
+        tied.get(name, name): tensor.detach().cpu().to(checkpoint.spec(name).dtype) for name, tensor in tensors.items()
+    }
     for name, tensor in stored.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             msg = (
@@ -34,11 +38,12 @@ def replace_tensors(
                 "Average with --dtype float32, which can hold them."
             )
             raise NonFiniteError(msg)
-    specs = {name: entry.spec for name, entry in checkpoint.tensors.items()}
+    specs = {name: entry.spec for name, entry in checkpoint.tensors.items() if name not in tied}
 
     def chunks() -> Iterator[torch.Tensor]:
         for name in file_order(specs):
             yield stored[name] if name in stored else checkpoint.get_tensor(name)
 
+    metadata = {**checkpoint.metadata, **to_metadata(provenance, tied=tied, extra=checkpoint.extra)}
     with publish(output, overwrite=True) as stream:
-        write_safetensors(stream, specs, chunks(), {**checkpoint.metadata, **to_metadata(provenance)})
+        write_safetensors(stream, specs, chunks(), metadata)

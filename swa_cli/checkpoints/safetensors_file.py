@@ -1,4 +1,4 @@
-"""The safetensors container: its dtype names, its header, and a writer that streams.
+"""The safetensors container: its dtype names, its header, and a writer.
 
 The format (https://huggingface.co/docs/safetensors): eight bytes of little-endian header length, a JSON header
 that maps each name to dtype, shape and byte range, then the tensors' bytes without gaps.
@@ -7,14 +7,17 @@ that maps each name to dtype, shape and byte range, then the tensors' bytes with
 import json
 import struct
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.steps import counters_of
-from swa_cli.checkpoints.stored import Checkpoint, StoredTensor, TensorSpec
+from swa_cli.checkpoints.stored import StoredTensor, TensorSpec, row_major, spec_of
 from swa_cli.checkpoints.unwrap import strip_wrappers
 from swa_cli.errors import CheckpointError
 
@@ -27,6 +30,7 @@ DTYPES: dict[str, torch.dtype] = {
     "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
     "F8_E5M2": torch.float8_e5m2,
     "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+    "F8_E8M0": torch.float8_e8m0fnu,
     "C64": torch.complex64,
     "I64": torch.int64,
     "I32": torch.int32,
@@ -40,6 +44,9 @@ DTYPES: dict[str, torch.dtype] = {
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
+EXTRA_STATE = "extra_state"
+"""Key of the metadata under which entries of a state_dict that are not tensors are kept, as JSON."""
+
 _LENGTH = struct.Struct("<Q")
 
 
@@ -51,6 +58,9 @@ def looks_like_safetensors(head: bytes) -> bool:
 def open_safetensors(path: Path) -> Checkpoint:
     """Read the header of a safetensors file.
 
+    A name that the metadata map to a tensor's (``safetensors.torch.save_model`` does so for tied weights) is a name
+    of that tensor too.
+
     Raises:
         CheckpointError: the header is malformed, disagrees with the size of the file, or names a dtype that
             torch does not have.
@@ -60,36 +70,48 @@ def open_safetensors(path: Path) -> Checkpoint:
             pass
         with path.open("rb") as stream:
             (length,) = _LENGTH.unpack(stream.read(_LENGTH.size))
-            header = cast("dict[str, Any]", json.loads(stream.read(length)))
+            tensors, metadata = _parse(stream.read(length))
     except (SafetensorError, ValueError, RecursionError) as error:
         msg = f"{path}: not a whole safetensors file ({error}). It is truncated or damaged; copy or save it again."
         raise CheckpointError(msg) from error
     except OSError as error:
         msg = f"{path}: cannot be read: {error.strerror or error}."
         raise CheckpointError(msg) from error
-    metadata = cast("dict[str, str]", header.pop("__metadata__", None) or {})
-    start = _LENGTH.size + length
-    tensors = {name: _stored(path, name, entry, start) for name, entry in header.items()}
-    try:
-        names = strip_wrappers(tensors)
     except CheckpointError as error:
         msg = f"{path}: {error}"
         raise CheckpointError(msg) from error
-    return Checkpoint(path=path, tensors=names, metadata=metadata, counters=counters_of(metadata))
+    return Checkpoint(
+        path=path, tensors=tensors, metadata=metadata, counters=counters_of(metadata), extra=_extra(metadata)
+    )
 
 
-def _stored(path: Path, name: str, entry: Mapping[str, Any], start: int) -> StoredTensor:
+@lru_cache(maxsize=2)  # the files of a run often have one and the same header, which may be long
+def _parse(text: bytes) -> tuple[Mapping[str, StoredTensor], Mapping[str, str]]:
+    header = cast("dict[str, Any]", json.loads(text))
+    metadata = cast("dict[str, str]", header.pop("__metadata__", None) or {})
+    start = _LENGTH.size + len(text)
+    tensors = {name: _stored(name, entry, start) for name, entry in header.items()}
+    tied = {name: tensors[kept] for name, kept in metadata.items() if kept in tensors and name not in tensors}
+    return MappingProxyType(strip_wrappers(tensors | tied)), MappingProxyType(metadata)
+
+
+def _stored(name: str, entry: Mapping[str, Any], start: int) -> StoredTensor:
     dtype = DTYPES.get(entry["dtype"])
     if dtype is None:
-        msg = f"{path}: tensor {name} has dtype {entry['dtype']}, which cannot be averaged."
+        msg = f"tensor {name} has dtype {entry['dtype']}, which cannot be averaged."
         raise CheckpointError(msg)
-    shape = tuple(int(size) for size in entry["shape"])
-    stride = [1] * len(shape)
-    for axis in range(len(shape) - 2, -1, -1):
-        stride[axis] = stride[axis + 1] * shape[axis + 1]
+    shape = tuple(entry["shape"])
     return StoredTensor(
-        spec=TensorSpec(shape=shape, dtype=dtype), offset=start + int(entry["data_offsets"][0]), stride=tuple(stride)
+        spec=spec_of(shape, dtype), offset=start + int(entry["data_offsets"][0]), stride=row_major(shape)
     )
+
+
+def _extra(metadata: Mapping[str, str]) -> Mapping[str, object]:
+    try:
+        extra = json.loads(metadata.get(EXTRA_STATE, "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return cast("dict[str, object]", extra) if isinstance(extra, dict) else {}
 
 
 def file_order(specs: Mapping[str, TensorSpec]) -> list[str]:
@@ -97,32 +119,31 @@ def file_order(specs: Mapping[str, TensorSpec]) -> list[str]:
     return sorted(specs, key=lambda name: (-specs[name].dtype.itemsize, name))
 
 
-def write_safetensors(
-    stream: BinaryIO, specs: Mapping[str, TensorSpec], chunks: Iterable[torch.Tensor], metadata: Mapping[str, str]
-) -> None:
-    """Write a header for ``specs``, then the bytes of ``chunks``.
-
-    ``chunks`` are contiguous CPU tensors that, joined, hold every tensor of ``specs`` in `file_order`; no more
-    than one of them need exist at a time.
-    """
+def safetensors_header(specs: Mapping[str, TensorSpec], metadata: Mapping[str, str]) -> tuple[bytes, Mapping[str, int]]:
+    """The first bytes of a file that holds ``specs`` in `file_order`, and at which byte each tensor goes."""
     header: dict[str, object] = {"__metadata__": dict(metadata)}
-    offset = 0
+    offsets: dict[str, int] = {}
+    end = 0
     for name in file_order(specs):
-        spec = specs[name]
-        header[name] = {
-            "dtype": NAMES[spec.dtype],
-            "shape": spec.shape,
-            "data_offsets": [offset, offset + spec.nbytes],
-        }
-        offset += spec.nbytes
+        spec, offsets[name] = specs[name], end
+        end += spec.nbytes
+        header[name] = {"dtype": NAMES[spec.dtype], "shape": spec.shape, "data_offsets": [offsets[name], end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _LENGTH.size)
-    stream.write(_LENGTH.pack(len(text)))
-    stream.write(text)
-    written = 0
-    for chunk in chunks:
-        if chunk.numel():
-            data = chunk.contiguous().view(-1).view(torch.uint8).numpy()
-            stream.write(data.data)
-            written += data.nbytes
-    assert written == offset, f"the chunks hold {written} bytes, the header promises {offset}"
+    start = _LENGTH.size + len(text)
+    return _LENGTH.pack(len(text)) + text, {name: start + offset for name, offset in offsets.items()}
+
+
+def write_safetensors(
+    stream: BinaryIO, specs: Mapping[str, TensorSpec], tensors: Iterable[torch.Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Write a whole file, one tensor at a time.
+
+    Args:
+        tensors: those of ``specs``, on the CPU, in `file_order`.
+    """
+    head, _ = safetensors_header(specs, metadata)
+    stream.write(head)
+    for tensor in tensors:
+        if tensor.numel():
+            stream.write(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)

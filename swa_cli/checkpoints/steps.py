@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from swa_cli.checkpoints.stored import Checkpoint
+from swa_cli.checkpoints.checkpoint import Checkpoint
 
 COUNTERS = ("global_step", "step", "iteration", "epoch")
 

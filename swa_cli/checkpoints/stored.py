@@ -1,17 +1,10 @@
-"""A checkpoint as its header describes it: which tensors there are, and where their bytes lie."""
+"""Where a tensor lies in a file, as the file's header describes it."""
 
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from math import prod
-from pathlib import Path
 
 import torch
-
-from swa_cli.errors import CheckpointError
-
-_SPREAD = 1 << 25
-"""Bytes read at once for a tensor that is not contiguous (32 MiB)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +14,12 @@ class TensorSpec:
     shape: tuple[int, ...]
     dtype: torch.dtype
 
-    @property
+    @cached_property
     def numel(self) -> int:
         """Number of elements."""
         return prod(self.shape)
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Bytes of the elements, without gaps."""
         return self.numel * self.dtype.itemsize
@@ -52,12 +45,7 @@ class StoredTensor:
     @property
     def is_contiguous(self) -> bool:
         """Whether the elements lie in row-major order without gaps."""
-        expected = 1
-        for size, step in zip(reversed(self.spec.shape), reversed(self.stride), strict=True):
-            if size != 1 and step != expected:
-                return self.spec.numel == 0
-            expected *= size
-        return True
+        return _is_row_major(self.spec.shape, self.stride)
 
     @property
     def span(self) -> int:
@@ -78,94 +66,26 @@ class StoredTensor:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """One checkpoint, opened lazily: the header is in memory, tensors are read when asked for.
-
-    The vocabulary is that of ``safetensors.safe_open``. No file stays open between reads, so any number of
-    checkpoints can be held at once.
-    """
-
-    path: Path
-    tensors: Mapping[str, StoredTensor]
-    counters: Mapping[str, int] = field(default_factory=dict[str, int])
-    """``global_step``, ``step``, ``iteration`` or ``epoch``, as far as the file holds them."""
-    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
-    """The safetensors metadata; empty for torch files."""
-    extra: Mapping[str, object] = field(default_factory=dict[str, object])
-    """Entries of the state_dict that are not tensors but plain values (``_extra_state``): what JSON can hold."""
-    left_out: tuple[str, ...] = ()
-    """Entries of the state_dict that are neither tensors nor plain values."""
-    alternatives: tuple[str, ...] = ()
-    """Keys of other mappings of tensors in the file (an EMA, say), for ``--key``."""
-    step: int | None = None
-
-    def keys(self) -> tuple[str, ...]:
-        """Names of the tensors, in the order of the file."""
-        return tuple(self.tensors)
-
-    def spec(self, name: str) -> TensorSpec:
-        """Shape and dtype, without reading the tensor."""
-        return self.tensors[name].spec
-
-    def get_tensor(self, name: str) -> torch.Tensor:
-        """The whole tensor, contiguous, on the CPU, in its stored dtype."""
-        spec = self.spec(name)
-        return self.get_elements(name, 0, spec.numel).reshape(spec.shape)
-
-    def get_elements(self, name: str, start: int, stop: int) -> torch.Tensor:
-        """Elements ``start`` to ``stop`` of the flattened tensor (row-major), one-dimensional, on the CPU.
-
-        Raises:
-            CheckpointError: the file ends before the tensor does, or cannot be read.
-        """
-        stored = self.tensors[name]
-        dtype = stored.spec.dtype
-        if stored.is_contiguous:
-            size = dtype.itemsize
-            return _from_bytes(self._pread(stored.offset + start * size, (stop - start) * size, name), dtype)
-        # Of a tensor that is not contiguous, the rows that hold these elements, and no more.
-        inner = prod(stored.spec.shape[1:])
-        first, last = start // inner, -(-stop // inner)
-        rows = self._view(stored.narrow(0, first, last), name)
-        return rows.reshape(-1)[start - first * inner : stop - first * inner]
-
-    def _view(self, stored: StoredTensor, name: str) -> torch.Tensor:
-        """A tensor that is not contiguous; one that is spread far is read in parts."""
-        widest = max(range(len(stored.stride)), key=lambda axis: stored.stride[axis] * (stored.spec.shape[axis] > 1))
-        length = stored.spec.shape[widest]
-        if stored.span <= _SPREAD or length == 1:
-            flat = _from_bytes(self._pread(stored.offset, stored.span, name), stored.spec.dtype)
-            view = flat.as_strided(stored.spec.shape, stored.stride)
-            return view.clone(memory_format=torch.contiguous_format)  # lets go of what lies between
-        halves = (stored.narrow(widest, 0, length // 2), stored.narrow(widest, length // 2, length))
-        return torch.cat([self._view(half, name) for half in halves], dim=widest)
-
-    def _pread(self, offset: int, size: int, name: str) -> bytearray:
-        data = bytearray(size)
-        view = memoryview(data)
-        read = 0
-        try:
-            descriptor = os.open(self.path, os.O_RDONLY)
-            try:
-                while read < size:
-                    count = os.preadv(descriptor, [view[read:]], offset + read)
-                    if count == 0:
-                        msg = (
-                            f"{self.path}: tensor {name} ends beyond the end of the file: expected {size} bytes at "
-                            f"offset {offset}, found {read}. The file is truncated; copy or save it again."
-                        )
-                        raise CheckpointError(msg)
-                    read += count
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            msg = f"{self.path}: cannot read tensor {name}: {error.strerror or error}."
-            raise CheckpointError(msg) from error
-        return data
+@lru_cache(maxsize=4096)
+def spec_of(shape: tuple[int, ...], dtype: torch.dtype) -> TensorSpec:
+    """One `TensorSpec` for all tensors of a shape and dtype; models have tens of thousands of tensors, of few kinds."""
+    return TensorSpec(shape=shape, dtype=dtype)
 
 
-def _from_bytes(data: bytearray, dtype: torch.dtype) -> torch.Tensor:
-    if not data:
-        return torch.empty(0, dtype=dtype)
-    return torch.frombuffer(data, dtype=dtype)
+@lru_cache(maxsize=4096)
+def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The stride of a contiguous tensor."""
+    stride = [1] * len(shape)
+    for axis in range(len(shape) - 2, -1, -1):
+        stride[axis] = stride[axis + 1] * shape[axis + 1]
+    return tuple(stride)
+
+
+@lru_cache(maxsize=4096)
+def _is_row_major(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+    expected = 1
+    for size, step in zip(reversed(shape), reversed(stride), strict=True):
+        if size != 1 and step != expected:
+            return prod(shape) == 0
+        expected *= size
+    return True

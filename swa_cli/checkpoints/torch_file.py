@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.steps import counters_of
-from swa_cli.checkpoints.stored import Checkpoint, StoredTensor, TensorSpec
+from swa_cli.checkpoints.stored import StoredTensor, TensorSpec
 from swa_cli.checkpoints.torch_pickle import PickledTensor, read_pickle
 from swa_cli.checkpoints.unwrap import find_state_dict, other_state_dicts, strip_wrappers
 from swa_cli.errors import CheckpointError, listing

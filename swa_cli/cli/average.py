@@ -23,10 +23,17 @@ def average(  # noqa: PLR0913
     last: Last = None,
     key: Key = None,
     dtype: Annotated[
-        Literal["float64", "float32", "float16", "bfloat16"] | None,
+        Literal["float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"] | None,
         typer.Option("--dtype", help="Of the floating tensors written; by default, as stored."),
     ] = None,
+    integers: Annotated[
+        Literal["agree", "last", "first", "mean-round"] | None,
+        typer.Option("--integers", help="Integers and bools: must agree (the default), or what is taken instead."),
+    ] = None,
     device: Device = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Worker threads; by default one for each core, up to 8.")
+    ] = None,
     dry_run: Annotated[bool | None, typer.Option("--dry-run", help="Print the plan and write nothing.")] = None,
     force: Force = None,
     allow_nonfinite: Annotated[
@@ -51,7 +58,9 @@ def average(  # noqa: PLR0913
             "last": last,
             "key": key,
             "dtype": dtype,
+            "integers": integers,
             "device": device,
+            "threads": threads,
             "dry_run": dry_run,
             "force": force,
             "allow_nonfinite": allow_nonfinite,

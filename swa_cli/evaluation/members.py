@@ -22,7 +22,7 @@ class Member:
 
     name: str
     kind: Literal["checkpoint", "swa"]
-    state_dict: Mapping[str, torch.Tensor]
+    state_dict: Mapping[str, Any]
     step: int | None = None
 
 
@@ -45,7 +45,7 @@ def settle(model: nn.Module, member: Member, device: torch.device) -> Resident:
     """
     with user_code(f"loading {member.name} into a copy of the model"):
         module = copy.deepcopy(model)
-        # Names and shapes are checked where the state_dict is read; what is no tensor keeps its value.
+        # Names and shapes are checked where the state_dict is read; what the file lacks that is no tensor is kept.
         module.load_state_dict(dict(member.state_dict), strict=False)
         module.to(device)
         module.eval()

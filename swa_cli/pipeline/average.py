@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from swa_cli.averaging import AveragePlan, AverageResult, average, check_average_output, plan_average
+from swa_cli.averaging import AveragePlan, AverageResult, Engine, average, check_average_output, plan_average
 from swa_cli.checkpoints import Run, find_checkpoints
 from swa_cli.config import AverageConfig
 from swa_cli.devices import resolve_device
@@ -18,12 +18,13 @@ def plan_step(config: AverageConfig, *, notify: Notify) -> tuple[Run, AveragePla
     Raises:
         SwaError: as `find_checkpoints` and `plan_average`, and for an output that could not be written.
     """
-    resolve_device(config.device)
+    _engine(config)
     if config.output or not config.dry_run:
         check_average_output(_output(config), overwrite=config.force or config.dry_run)
     sources = needed(config.sources, "checkpoints", flag="SOURCES", key="average.sources")
     run = find_checkpoints(sources, key=config.key, last=config.last)
-    plan = plan_average(run.checkpoints, dtype=getattr(torch, config.dtype) if config.dtype else None)
+    dtype = getattr(torch, config.dtype) if config.dtype else None
+    plan = plan_average(run.checkpoints, dtype=dtype, integers=config.integers)
     for notice in (*run.notices, *plan.notices):
         notify(notice)
     return run, plan
@@ -37,9 +38,13 @@ def average_step(config: AverageConfig, *, notify: Notify, track: Track = silent
         _output(config),
         overwrite=config.force,
         allow_nonfinite=config.allow_nonfinite,
-        device=resolve_device(config.device),
+        engine=_engine(config),
         track=track,
     )
+
+
+def _engine(config: AverageConfig) -> Engine:
+    return Engine(device=None if config.device == "auto" else resolve_device(config.device), threads=config.threads)
 
 
 def _output(config: AverageConfig) -> Path:

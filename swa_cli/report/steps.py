@@ -15,7 +15,9 @@ from swa_cli.report.units import counted, in_bytes
 _POLICIES = {
     "mean": "averaged in float64, rounded once",
     "agree": "integers and bools: kept, must be equal in all files",
-    "newest": "num_batches_tracked: taken from the newest file",
+    "newest": "taken from the newest file",
+    "oldest": "taken from the oldest file",
+    "rounded": "integers and bools: mean, rounded to the nearest",
 }
 
 
@@ -38,6 +40,11 @@ def average_report(result: AverageResult) -> Iterator[str]:
     first, last = result.sources[0].path, result.sources[-1].path
     span = f"{first} to {last}" if result.n_averaged > 1 else str(first)
     yield f"Averaged {counted(result.n_averaged, 'checkpoint')} ({span}) into {result.path}."
+    rate = in_bytes(result.bytes_read / result.seconds)
+    yield (
+        f"Read {in_bytes(result.bytes_read)} in {result.seconds:.2f} s ({rate}/s) on {result.device}; peak memory "
+        f"{in_bytes(result.peak_memory)}."
+    )
     if result.bn_statistics == "averaged":
         yield "Its BatchNorm statistics are averages so far: recompute them with swa-bn-update."
 

@@ -1,0 +1,34 @@
+"""CUDA as an `Accelerator`."""
+
+from collections.abc import Callable
+
+import torch
+
+from swa_cli.averaging.device import Accelerator, Event
+
+
+def cuda(device: torch.device) -> Accelerator:
+    """The CUDA device ``device``."""
+    return Accelerator(
+        device=device,
+        make_queue=lambda: _Stream(device),
+        host_buffer=lambda size: torch.empty(size, dtype=torch.uint8, pin_memory=True),
+    )
+
+
+class _Stream:
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device)
+
+    def put(self, work: Callable[[], object]) -> None:
+        with torch.cuda.stream(self._stream):
+            work()
+
+    def record(self) -> torch.cuda.Event:
+        event = torch.cuda.Event()
+        event.record(self._stream)
+        return event
+
+    def wait(self, event: Event) -> None:
+        assert isinstance(event, torch.cuda.Event)
+        self._stream.wait_event(event)

@@ -1,0 +1,155 @@
+"""The back end for an accelerator: a ring of pinned host buffers between the files and the device.
+
+Each worker has three queues of the device (CUDA streams): copies to it, arithmetic, copies back. While the device adds
+one source up, the next is on its way to it and the one after that is being read. What may run when is said by events
+alone, so that the same code runs on a stand-in that knows nothing of CUDA.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
+from typing import Protocol
+
+import torch
+
+from swa_cli.averaging.arithmetic import accumulate, real_dtype, rounded_mean
+from swa_cli.averaging.integers import settle
+from swa_cli.averaging.job import Job, NotFiniteError
+from swa_cli.averaging.pieces import Piece, Runs, fill, put
+
+CHUNK = 1 << 20
+"""Elements of a piece: 4 MiB of float32."""
+WORKERS = 2
+"""Threads, each with a ring of its own; both together stay below 256 MiB of device memory (see `Accelerator`)."""
+
+_SLOTS = 4
+_WIDEST = 8  # bytes of a real number
+
+
+class Event(Protocol):
+    """A point in a queue."""
+
+    def synchronize(self) -> None:
+        """Let this thread wait until the queue has come to that point."""
+        ...
+
+
+class Queue(Protocol):
+    """Work for the device, done in the order in which it is put in, some time later."""
+
+    def put(self, work: Callable[[], object]) -> None:
+        """Add work."""
+        ...
+
+    def record(self) -> Event:
+        """An event that follows all work put in so far."""
+        ...
+
+    def wait(self, event: Event) -> None:
+        """Do no later work before ``event`` of another queue."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accelerator:
+    """A device and what is needed to use it.
+
+    A worker holds on it 4 + 2 buffers of 8 bytes an element, a float64 total, and what rounding needs for a moment
+    (five times that): 13 × 8 MiB, so 208 MiB for two of them.
+    """
+
+    device: torch.device
+    make_queue: Callable[[], Queue]
+    host_buffer: Callable[[int], torch.Tensor]
+    """Gives so many bytes of memory that the device can copy from and to while the CPU does other things."""
+
+
+class _Slot:
+    """A host buffer with its like on the device; each event is None until the slot was first used."""
+
+    def __init__(self, accelerator: Accelerator, size: int) -> None:
+        self.host = accelerator.host_buffer(size)
+        self.device = torch.empty(size, dtype=torch.uint8, device=accelerator.device)
+        self.copied: Event | None = None  # the host buffer may be overwritten
+        self.used: Event | None = None  # the one on the device may be
+
+
+class _Output(_Slot):
+    """A rounded mean on its way back."""
+
+    def __init__(self, accelerator: Accelerator, size: int) -> None:
+        super().__init__(accelerator, size)
+        self.finite = torch.empty(1, dtype=torch.bool, device=accelerator.device)
+        self.finite_host = accelerator.host_buffer(1)
+        self.piece: Piece | None = None
+
+
+class DeviceWorker:
+    """Reads into the ring, lets the device add up and round, and writes what comes back one piece later."""
+
+    def __init__(self, job: Job, accelerator: Accelerator, *, chunk: int = CHUNK) -> None:
+        self._job = job
+        self._to, self._sum, self._back = (accelerator.make_queue() for _ in range(3))
+        self._ring = cycle([_Slot(accelerator, chunk * _WIDEST) for _ in range(_SLOTS)])
+        self._all_outputs = [_Output(accelerator, chunk * _WIDEST) for _ in range(2)]
+        self._outputs = cycle(self._all_outputs)
+        self._total = torch.empty(chunk, dtype=torch.float64, device=accelerator.device)
+        self._kept = (torch.empty(chunk * _WIDEST, dtype=torch.uint8), torch.empty(chunk * _WIDEST, dtype=torch.uint8))
+
+    def submit(self, piece: Piece) -> None:
+        """See `Worker`."""
+        if piece.policy != "mean":
+            views = [kept.numpy().data for kept in self._kept]
+            put(piece, settle(piece, self._job, views), self._job.write)
+            return
+        n = piece.numel * (2 if piece.dtype.is_complex else 1)
+        runs: Runs = {}
+        for number, source in enumerate(self._job.plan.sources):
+            slot = next(self._ring)
+            if slot.copied:
+                slot.copied.synchronize()
+            dtype = real_dtype(fill(piece, source, self._job.files, slot.host.numpy().data, runs))
+            self._send(slot, n * dtype.itemsize)
+            values = slot.device[: n * dtype.itemsize].view(dtype)
+            self._sum.put(partial(accumulate, self._total[:n], values, first=number == 0))
+            slot.used = self._sum.record()
+        self._receive(piece, n)
+
+    def finish(self) -> None:
+        """See `Worker`."""
+        for output in sorted(self._all_outputs, key=lambda output: output.piece.index if output.piece else -1):
+            self._write(output)
+
+    def _send(self, slot: _Slot, size: int) -> None:
+        if slot.used:
+            self._to.wait(slot.used)
+        self._to.put(partial(slot.device[:size].copy_, slot.host[:size], non_blocking=True))
+        slot.copied = self._to.record()
+        self._sum.wait(slot.copied)
+
+    def _receive(self, piece: Piece, n: int) -> None:
+        output = next(self._outputs)
+        self._write(output)
+        size = n * real_dtype(piece.dtype).itemsize
+        device = output.device[:size]
+        self._sum.put(partial(self._round, output, device.view(real_dtype(piece.dtype)), n))
+        self._back.wait(self._sum.record())
+        self._back.put(partial(output.host[:size].copy_, device, non_blocking=True))
+        self._back.put(partial(output.finite_host.copy_, output.finite, non_blocking=True))
+        output.copied, output.piece = self._back.record(), piece
+
+    def _round(self, output: _Output, out: torch.Tensor, n: int) -> None:
+        job = self._job
+        finite = rounded_mean(self._total[:n], len(job.plan.sources), out, allow_nonfinite=job.allow_nonfinite)
+        output.finite.copy_(finite)
+
+    def _write(self, output: _Output) -> None:
+        """Wait for what is on its way back, and write it; the buffers are free then."""
+        piece, output.piece = output.piece, None
+        if piece is None or output.copied is None:
+            return
+        output.copied.synchronize()
+        if not bool(output.finite_host[0]):
+            raise NotFiniteError(piece)
+        put(piece, output.host.numpy().data, self._job.write)

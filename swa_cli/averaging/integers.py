@@ -1,0 +1,72 @@
+"""What becomes of integers, bools and whatever else is kept rather than averaged."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from swa_cli.averaging.explain import explain_disagreement
+from swa_cli.averaging.job import Job
+from swa_cli.averaging.pieces import Piece, Runs, fill
+from swa_cli.errors import MismatchError
+
+_UNSIGNED = {torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.bool}
+
+
+def settle(piece: Piece, job: Job, views: Sequence[memoryview]) -> memoryview:
+    """The elements of a piece that is not averaged as floating numbers are, in the first of two ``views``.
+
+    Args:
+        views: each large enough for the piece.
+
+    Raises:
+        MismatchError: the elements differ between sources, and must agree.
+        CheckpointError: as `fill`.
+    """
+    sources = job.plan.read_by(piece.parts[0].tensor)
+    kept, other = (view[: piece.numel * piece.dtype.itemsize] for view in views)
+    runs: Runs = {}
+    fill(piece, sources[0], job.files, kept, runs)
+    if piece.policy == "rounded":
+        mean = _Mean(_integers(kept, piece.dtype), len(sources))
+        for source in sources[1:]:
+            fill(piece, source, job.files, other, runs)
+            mean.add(_integers(other, piece.dtype))
+        _integers(kept, piece.dtype)[:] = mean.rounded()
+        return kept
+    for source in sources[1:]:
+        fill(piece, source, job.files, other, runs)
+        if not np.array_equal(np.frombuffer(kept, np.uint8), np.frombuffer(other, np.uint8)):
+            raise MismatchError(explain_disagreement(piece, sources[0], source))
+    return kept
+
+
+class _Mean:
+    """The exact mean of integers as quotient and remainder, so that no sum is too large."""
+
+    def __init__(self, values: npt.NDArray[np.integer], n: int) -> None:
+        self.wide = np.uint64 if values.dtype.kind == "u" else np.int64
+        self.n = self.wide(n)
+        self.quotients = np.zeros(len(values), self.wide)
+        self.remainders = np.zeros(len(values), self.wide)
+        self.add(values)
+
+    def add(self, values: npt.NDArray[np.integer]) -> None:
+        quotients, remainders = np.divmod(values.astype(self.wide), self.n)
+        self.quotients += quotients
+        self.remainders += remainders
+
+    def rounded(self) -> npt.NDArray[np.integer]:
+        """To the nearest integer, ties to the even one."""
+        carried, rest = np.divmod(self.remainders, self.n)
+        mean = self.quotients + carried
+        two = self.wide(2)
+        up = (rest * two > self.n) | ((rest * two == self.n) & (mean % two == 1))
+        return mean + up.astype(self.wide)
+
+
+def _integers(view: memoryview, dtype: torch.dtype) -> npt.NDArray[np.integer]:
+    """The numbers in ``view``; bools are 0 and 1."""
+    kind = "u" if dtype in _UNSIGNED else "i"
+    return np.frombuffer(view, np.dtype(f"<{kind}{dtype.itemsize}"))

@@ -1,0 +1,45 @@
+"""What the workers of one average share."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from swa_cli.averaging.pieces import Piece, Write
+from swa_cli.averaging.plan import AveragePlan
+from swa_cli.checkpoints import OpenFiles
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """An average that is being carried out: where the bytes come from and where they go."""
+
+    plan: AveragePlan
+    files: OpenFiles
+    write: Write
+    allow_nonfinite: bool
+
+
+class NotFiniteError(Exception):
+    """The mean of a piece holds NaN or infinity; whoever hands out the pieces finds out why."""
+
+    def __init__(self, piece: Piece) -> None:
+        super().__init__(f"piece {piece.index} is not finite")
+        self.piece = piece
+
+
+class Worker(Protocol):
+    """Does pieces, one after the other, in one thread; `finish` sees to whatever is still under way."""
+
+    def submit(self, piece: Piece) -> None:
+        """Read, average and write a piece, or set about it.
+
+        Raises:
+            NotFiniteError: this piece or an earlier one.
+            CheckpointError: a file that ends early or cannot be read.
+            MismatchError: an integer tensor that differs between sources.
+            OSError: the output cannot be written.
+        """
+        ...
+
+    def finish(self) -> None:
+        """Return once everything that was submitted is written; raises as `submit`."""
+        ...

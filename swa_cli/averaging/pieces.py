@@ -1,0 +1,225 @@
+"""Cutting a plan into pieces of work that fit small buffers, and reading and writing one such piece."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+
+from swa_cli.averaging.plan import AveragePlan, Policy, TensorPlan
+from swa_cli.checkpoints import Checkpoint, OpenFiles, StoredTensor, read_tensor
+
+Write = Callable[[int, memoryview], None]
+"""Puts bytes at an offset of the output."""
+
+Box = tuple[tuple[int, int], ...]
+"""First and last + 1, along each axis."""
+
+Runs = dict[int, "list[_Run]"]
+"""How a piece is read from sources of each layout."""
+
+_GAP = 1024
+"""Bytes between two tensors that are read along with them rather than skipped."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """Elements ``start`` to ``stop`` of a flattened tensor, or those of a ``box`` of it, and where they go.
+
+    ``output`` is the offset in the output of the first element of the part, or with a box of the tensor.
+    """
+
+    tensor: TensorPlan
+    start: int
+    stop: int
+    output: int
+    box: Box | None = None
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return self.stop - self.start if self.box is None else prod(last - first for first, last in self.box)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """Parts that are read, averaged and written together; all of one policy and one dtype, adjacent in the output."""
+
+    index: int
+    policy: Policy
+    dtype: torch.dtype
+    parts: tuple[Part, ...]
+    numel: int
+
+
+def cut(plan: AveragePlan, tensors: Sequence[TensorPlan], offsets: Mapping[str, int], *, chunk: int) -> Iterator[Piece]:
+    """Pieces of at most ``chunk`` elements (real ones: a complex number counts twice) that make up ``tensors``.
+
+    Args:
+        offsets: where each tensor goes in the output, in bytes.
+    """
+    layouts = list({id(source.tensors): source.tensors for source in plan.sources}.values())
+    index = 0
+    parts: list[Part] = []
+    filled = 0
+
+    def piece() -> Piece:
+        first = parts[0].tensor
+        return Piece(index=index, policy=first.policy, dtype=first.spec.dtype, parts=tuple(parts), numel=filled)
+
+    for tensor in tensors:
+        spec = tensor.spec
+        size = max(1, chunk // (2 if spec.dtype.is_complex else 1))
+        together = bool(parts) and _alike(parts[-1].tensor, tensor, layouts)
+        stored = [layout[tensor.name] for layout in layouts if tensor.name in layout]
+        flat = all(entry.is_contiguous for entry in stored)
+        if parts and not (together and flat and filled + spec.numel <= size):
+            yield piece()
+            index, parts, filled = index + 1, [], 0
+        for part in _parts(tensor, offsets[tensor.name], size) if flat else _boxes(tensor, offsets, stored, size):
+            parts.append(part)
+            filled += part.numel
+            if filled >= size or not flat:
+                yield piece()
+                index, parts, filled = index + 1, [], 0
+    if parts:
+        yield piece()
+
+
+def fill(piece: Piece, source: Checkpoint, files: OpenFiles, view: memoryview, runs: Runs) -> torch.dtype:
+    """Read the elements of a piece, one after the other, into ``view``; the dtype in which the source stores them.
+
+    Args:
+        runs: kept by the caller from source to source, empty for each new piece.
+
+    Raises:
+        CheckpointError: as `OpenFiles.read`.
+    """
+    stored = source.tensors[piece.parts[0].tensor.name]
+    dtype = stored.spec.dtype
+    if piece.parts[0].box is not None:
+        box = piece.parts[0].box
+        for axis, (first, last) in enumerate(box):
+            stored = stored.narrow(axis, first, last)
+        into = torch.frombuffer(view, dtype=dtype, count=piece.numel).view(stored.spec.shape)
+        read_tensor(files, source.file_of(stored), stored, into, piece.parts[0].tensor.name)
+    elif len(piece.parts) == 1:
+        part, size = piece.parts[0], dtype.itemsize
+        offset = stored.offset + part.start * size
+        files.read(source.file_of(stored), offset, [view[: piece.numel * size]], part.tensor.name)
+    else:
+        _fill_many(piece, source, files, view, runs)
+    return dtype
+
+
+def put(piece: Piece, view: memoryview, write: Write) -> None:
+    """Write the elements of a piece, contiguous in ``view``, where they go."""
+    part = piece.parts[0]
+    size = piece.dtype.itemsize
+    if part.box is None:
+        write(part.output, view[: piece.numel * size])
+        return
+    shape = part.tensor.spec.shape
+    axis = next((a for a in range(len(shape) - 1, 0, -1) if part.box[a] != (0, shape[a])), 0)
+    run = size * prod(last - first for first, last in part.box[axis:])  # whole from this axis on
+    for number, start in enumerate(_starts(part.box[:axis], shape)):
+        offset = part.output + size * (start * prod(shape[axis:]) + part.box[axis][0] * prod(shape[axis + 1 :]))
+        write(offset, view[number * run : (number + 1) * run])
+
+
+def _starts(box: Box, shape: Sequence[int]) -> Iterator[int]:
+    """Flat indices, row-major, of all elements of ``box`` within the leading axes of ``shape``."""
+    if not box:
+        yield 0
+        return
+    for before in _starts(box[:-1], shape):
+        for index in range(*box[-1]):
+            yield before * shape[len(box) - 1] + index
+
+
+def _alike(first: TensorPlan, second: TensorPlan, layouts: Sequence[Mapping[str, StoredTensor]]) -> bool:
+    """Whether two tensors may lie in one piece."""
+    if first.policy != second.policy or first.spec.dtype != second.spec.dtype:
+        return False
+    if first.policy != "mean":  # that one alone can be stored otherwise than it is written
+        return True
+    return all(layout[first.name].spec.dtype == layout[second.name].spec.dtype for layout in layouts)
+
+
+def _parts(tensor: TensorPlan, output: int, size: int) -> Iterator[Part]:
+    for start in range(0, tensor.spec.numel, size):
+        stop = min(start + size, tensor.spec.numel)
+        yield Part(tensor=tensor, start=start, stop=stop, output=output + start * tensor.spec.dtype.itemsize)
+
+
+def _boxes(tensor: TensorPlan, offsets: Mapping[str, int], stored: Sequence[StoredTensor], size: int) -> Iterator[Part]:
+    """Boxes of a tensor that some source stores otherwise than row by row.
+
+    They are cut along the axis whose neighbours lie furthest apart in the output and in every source: rows of a
+    tensor that is merely padded or channels-last, squares of a transposed one. So each byte is read once, in runs
+    that are as long as can be.
+    """
+    shape = tensor.spec.shape
+    strides = [tuple(prod(shape[axis + 1 :]) for axis in range(len(shape))), *(entry.stride for entry in stored)]
+    lengths = list(shape)
+    while prod(lengths) > size:
+        apart = [(min(stride[axis] for stride in strides), lengths[axis], axis) for axis in range(len(shape))]
+        axis = max((entry for entry in apart if entry[1] > 1), key=lambda entry: entry[:2])[2]
+        lengths[axis] = -(-lengths[axis] // 2)
+
+    def boxes(axis: int) -> Iterator[Box]:
+        if axis == len(shape):
+            yield ()
+            return
+        for start in range(0, shape[axis], lengths[axis]):
+            for rest in boxes(axis + 1):
+                yield ((start, min(start + lengths[axis], shape[axis])), *rest)
+
+    for box in boxes(0):
+        yield Part(tensor=tensor, start=0, stop=0, output=offsets[tensor.name], box=box)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Bytes of one file, read by one call: where in the piece each stretch of them goes, or -1 for a gap."""
+
+    file: int
+    offset: int
+    stretches: tuple[tuple[int, int], ...]
+    name: str
+
+
+def _fill_many(piece: Piece, source: Checkpoint, files: OpenFiles, view: memoryview, runs: Runs) -> None:
+    """Read many tensors with few calls: those that lie close together in a file, by one."""
+    known = runs.get(id(source.tensors))
+    if known is None:
+        known = runs[id(source.tensors)] = list(_runs_of(piece, source.tensors))
+    junk = memoryview(bytearray(_GAP))
+    for run in known:
+        views = [view[at : at + length] if at >= 0 else junk[:length] for at, length in run.stretches]
+        files.read(source.files[run.file] if source.files else source.path, run.offset, views, run.name)
+
+
+def _runs_of(piece: Piece, tensors: Mapping[str, StoredTensor]) -> Iterator[_Run]:
+    wanted: list[tuple[int, int, int, int, str]] = []
+    at = 0
+    for part in piece.parts:
+        stored = tensors[part.tensor.name]
+        size = stored.spec.dtype.itemsize
+        length = (part.stop - part.start) * size
+        wanted.append((stored.file, stored.offset + part.start * size, at, length, part.tensor.name))
+        at += length
+    wanted.sort()
+    file, begin, at, length, name = wanted[0]
+    stretches, end = [(at, length)], begin + length
+    for number, offset, at, length, other in wanted[1:]:
+        gap = offset - end
+        if number != file or not 0 <= gap <= _GAP:
+            yield _Run(file, begin, tuple(stretches), name)
+            file, begin, stretches, name = number, offset, [(at, length)], other
+        elif gap == 0 and at == sum(stretches[-1]):
+            stretches[-1] = (stretches[-1][0], stretches[-1][1] + length)
+        else:
+            stretches += [(-1, gap), (at, length)] if gap else [(at, length)]
+        end = offset + length
+    yield _Run(file, begin, tuple(stretches), name)

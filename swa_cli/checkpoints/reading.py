@@ -1,0 +1,123 @@
+"""Reading bytes of tensors at their places in files, few of which are open at a time."""
+
+import os
+import resource
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Self
+
+import torch
+
+from swa_cli.checkpoints.stored import StoredTensor
+from swa_cli.errors import CheckpointError
+
+_MOST_OPEN = 256
+_MOST_VIEWS = 1024  # IOV_MAX
+_SLACK = 4096
+"""Bytes between elements that are read along rather than skipped, whatever the tensor's size."""
+_WIDEST_SPAN = 1 << 23
+"""Bytes of a tensor that is not contiguous which are read at once (8 MiB)."""
+
+
+class OpenFiles:
+    """Reads at offsets, from any thread; keeps files open as far as the limit on descriptors allows.
+
+    Used with ``with``; the files are closed at its end.
+    """
+
+    def __init__(self, *, limit: int | None = None) -> None:
+        self._limit = min(_MOST_OPEN, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3) if limit is None else limit
+        self._open: dict[Path, int] = {}
+        self._lock = Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for descriptor in self._open.values():
+            os.close(descriptor)
+        self._open.clear()
+
+    def read(self, path: Path, offset: int, views: Sequence[memoryview], what: str) -> None:
+        """Fill ``views`` (of bytes), one after the other, with what the file holds from ``offset`` on.
+
+        Args:
+            what: name of the tensor, for the message.
+
+        Raises:
+            CheckpointError: the file ends early or cannot be read.
+        """
+        try:
+            descriptor = self._open.get(path)
+            if descriptor is None:
+                descriptor = self._keep(path)
+            if descriptor is not None:
+                missing = _fill(descriptor, views, offset)
+            else:
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
+                    missing = _fill(descriptor, views, offset)
+                finally:
+                    os.close(descriptor)
+        except OSError as error:
+            msg = f"{path}: cannot read tensor {what}: {error.strerror or error}."
+            raise CheckpointError(msg) from error
+        if missing:
+            size = sum(len(view) for view in views)
+            msg = (
+                f"{path}: tensor {what} ends beyond the end of the file: expected {size} bytes at "
+                f"offset {offset}, found {size - missing}. The file is truncated; copy or save it again."
+            )
+            raise CheckpointError(msg)
+
+    def _keep(self, path: Path) -> int | None:
+        with self._lock:
+            if path not in self._open and len(self._open) < self._limit:
+                self._open[path] = os.open(path, os.O_RDONLY)
+            return self._open.get(path)
+
+
+def read_tensor(files: OpenFiles, path: Path, stored: StoredTensor, into: torch.Tensor, what: str) -> None:
+    """Read a tensor of any stride into ``into``, a CPU tensor of its shape and dtype, which may be strided itself.
+
+    What lies between the elements is not read, but for gaps too small to be worth a call.
+
+    Raises:
+        CheckpointError: as `OpenFiles.read`.
+    """
+    size, span = stored.spec.nbytes, stored.span
+    if size == 0:
+        return
+    longest = max(stored.spec.shape, default=1)
+    if longest == 1 or (span <= 2 * size + _SLACK and span <= _WIDEST_SPAN):
+        data = bytearray(span)
+        files.read(path, stored.offset, [memoryview(data)], what)
+        into.copy_(torch.frombuffer(data, dtype=stored.spec.dtype).as_strided(stored.spec.shape, stored.stride))
+        return
+    widest = max(range(len(stored.stride)), key=lambda axis: stored.stride[axis] * (stored.spec.shape[axis] > 1))
+    length = stored.spec.shape[widest]
+    parts = length if span > 2 * size + _SLACK else -(-span // _WIDEST_SPAN)
+    step = -(-length // min(parts, length))
+    for first in range(0, length, step):
+        last = min(length, first + step)
+        read_tensor(files, path, stored.narrow(widest, first, last), into.narrow(widest, first, last - first), what)
+
+
+def _fill(descriptor: int, views: Sequence[memoryview], offset: int) -> int:
+    """Read until the views are full; the number of bytes that the file lacks."""
+    at, done = 0, 0  # the view that is being filled, and how much of it is
+    while at < len(views):
+        batch = [views[at][done:], *views[at + 1 : at + _MOST_VIEWS]] if done else views[at : at + _MOST_VIEWS]
+        count = os.preadv(descriptor, batch, offset)
+        if count == 0:
+            return sum(len(view) for view in views[at:]) - done
+        offset += count
+        done += count
+        while at < len(views) and done >= len(views[at]):
+            done -= len(views[at])
+            at += 1
+    return 0

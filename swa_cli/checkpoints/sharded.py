@@ -1,0 +1,80 @@
+"""Hugging Face's sharded form: an index that says which file holds which tensor."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from swa_cli.checkpoints.checkpoint import Checkpoint
+from swa_cli.checkpoints.stored import StoredTensor
+from swa_cli.checkpoints.unwrap import strip_wrappers
+from swa_cli.errors import CheckpointError, listing
+
+INDEX_SUFFIX = ".index.json"
+
+
+def shards_of(index: Path) -> Mapping[str, str]:
+    """From the names of the tensors to those of the files that hold them, beside the index.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is no such index.
+    """
+    try:
+        contents = json.loads(index.read_bytes())
+    except OSError as error:
+        msg = f"{index}: cannot be read: {error.strerror or error}."
+        raise CheckpointError(msg) from error
+    except (ValueError, RecursionError) as error:
+        msg = f"{index}: not a whole index ({error}). Copy or save the checkpoint again."
+        raise CheckpointError(msg) from error
+    where = cast("dict[str, Any]", contents).get("weight_map") if isinstance(contents, dict) else None
+    if not isinstance(where, dict) or not where:
+        msg = f"{index}: not the index of a sharded checkpoint: it has no weight_map. Leave it out."
+        raise CheckpointError(msg)
+    entries = cast("dict[str, Any]", where)
+    for name, shard in entries.items():
+        if not isinstance(shard, str) or Path(shard).name != shard:
+            msg = f"{index}: tensor {name}: expected the name of a file beside the index, found {shard!r}."
+            raise CheckpointError(msg)
+    return entries
+
+
+def open_sharded(index: Path, open_shard: Callable[[Path], Checkpoint]) -> Checkpoint:
+    """Read the index and the header of every shard that it names.
+
+    Raises:
+        CheckpointError: a shard is missing or cannot be read, or does not hold what the index says.
+    """
+    where = shards_of(index)
+    names = sorted(set(where.values()))
+    files = tuple(index.with_name(name) for name in names)
+    missing = [str(file) for file in files if not file.exists()]
+    if missing:
+        msg = f"{index}: these of its {len(files)} shards are missing:\n{listing(missing)}\nCopy them beside it."
+        raise CheckpointError(msg)
+    shards = [open_shard(file) for file in files]
+    tensors: dict[str, StoredTensor] = {}
+    for number, shard in enumerate(shards):
+        for name, stored in shard.tensors.items():
+            if name in tensors:
+                msg = f"{index}: tensor {name} is in two shards, {files[tensors[name].file]} and {files[number]}."
+                raise CheckpointError(msg)
+            tensors[name] = replace(stored, file=number) if number else stored
+    absent = [
+        f"{name} in {shard}"
+        for name, shard in where.items()
+        if name not in tensors and next(iter(strip_wrappers({name: 0}))) not in tensors
+    ]
+    if absent:
+        msg = f"{index}: these tensors are not in the shards that it names:\n{listing(absent)}\nSave it again."
+        raise CheckpointError(msg)
+    first = shards[0]
+    return Checkpoint(
+        path=index,
+        files=files,
+        tensors=tensors,
+        counters=first.counters,
+        metadata=first.metadata,
+        left_out=tuple(name for shard in shards for name in shard.left_out),
+    )

@@ -1,0 +1,406 @@
+"""One result, whatever the threads, the pieces, the device and the layout of the files."""
+
+import hashlib
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from references import mean_rounded_once
+from safetensors.torch import load_file, save_file
+
+from swa_cli.averaging import Engine, average, plan_average, stream
+from swa_cli.averaging.device import Accelerator
+from swa_cli.averaging.engine import work
+from swa_cli.averaging.pieces import cut
+from swa_cli.averaging.plan import AveragePlan
+from swa_cli.checkpoints import find_checkpoints, open_checkpoint, safetensors_header
+from swa_cli.errors import CheckpointError, NonFiniteError
+
+
+def states_of_all_kinds(n: int = 5) -> list[dict[str, torch.Tensor]]:
+    """Dense, transposed, channels-last, overlapping, tied, complex, narrow, empty and integer tensors."""
+    made = []
+    for step in range(n):
+        base = torch.randn(7, 30)
+        tied = torch.randn(3, 3)
+        made.append(
+            {
+                "a": base,
+                "b.t": base.t(),
+                "c.columns": base[:, 3:9],
+                "d.overlap": base.as_strided((5, 8), (3, 2)),
+                "e.last": torch.randn(2, 5, 4, 4).to(memory_format=torch.channels_last),
+                "f.permuted": torch.randn(4, 5, 6).permute(2, 0, 1),
+                "g.expanded": torch.randn(1, 6).expand(9, 6),
+                "h.tied": tied,
+                "h.tied_too": tied,
+                "i.complex": torch.randn(11, dtype=torch.complex64),
+                "j.half": torch.randn(40).half(),
+                "k.brain": torch.randn(40).bfloat16(),
+                "l.eight": torch.randn(40).to(torch.float8_e4m3fn),
+                "m.double": torch.randn(3, 9, dtype=torch.float64),
+                "n.empty": torch.empty(0, 4),
+                "o.scalar": torch.randn(()),
+                "p.ids": torch.arange(50),
+                "p.mask": torch.tensor([True, False]),
+                "q.num_batches_tracked": torch.tensor(10 * step),
+                **{f"r.{i}": torch.randn(i) for i in range(1, 12)},
+            }
+        )
+    return made
+
+
+def save_as(container: str, state: dict[str, torch.Tensor], path: Path) -> Path:
+    """One state_dict in some container; the safetensors ones keep one name of tied tensors, as their libraries do."""
+    if container == "torch":
+        torch.save(state, path.with_suffix(".pt"))
+        return path.with_suffix(".pt")
+    if container == "nested":
+        torch.save({"optimizer": {0: torch.randn(50)}, "epoch": 1, "model": state}, path.with_suffix(".pth"))
+        return path.with_suffix(".pth")
+    if container == "reversed":
+        torch.save(dict(reversed(state.items())), path.with_suffix(".ckpt"))
+        return path.with_suffix(".ckpt")
+    kept = {name: tensor.contiguous().clone() for name, tensor in state.items() if name != "h.tied_too"}
+    metadata = {"h.tied_too": "h.tied"}
+    if container == "safetensors":
+        save_file(kept, path.with_suffix(".safetensors"), metadata=metadata)
+        return path.with_suffix(".safetensors")
+    return save_sharded(kept, path, metadata, n=int(container.removeprefix("shards ")))
+
+
+def save_sharded(state: dict[str, torch.Tensor], folder: Path, metadata: dict[str, str], n: int) -> Path:
+    folder.mkdir()
+    names = list(state)
+    where = {}
+    for shard in range(n):
+        file = f"model-{shard + 1:05}-of-{n:05}.safetensors"
+        part = {name: state[name] for name in names[shard::n]}
+        own = {name: kept for name, kept in metadata.items() if kept in part}
+        save_file(part, folder / file, metadata=own)
+        where |= dict.fromkeys(part, file)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": where}))
+    return index
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def same(first: torch.Tensor, second: torch.Tensor) -> bool:
+    raw = (first.contiguous().view(-1).view(torch.uint8), second.contiguous().view(-1).view(torch.uint8))
+    return first.shape == second.shape and first.dtype == second.dtype and torch.equal(*raw)
+
+
+CONTAINERS = ["torch", "nested", "reversed", "safetensors", "shards 2", "shards 3"]
+
+
+def plan_of(paths: list[Path]) -> AveragePlan:
+    return plan_average([open_checkpoint(path) for path in paths])
+
+
+def test_layouts_and_containers_change_nothing(tmp_path):
+    states = states_of_all_kinds(6)
+    alike = [save_as("torch", state, tmp_path / f"alike-{step}") for step, state in enumerate(states)]
+    mixed = [
+        save_as(container, state, tmp_path / f"mixed-{step}")
+        for step, (container, state) in enumerate(zip(CONTAINERS, states, strict=True))
+    ]
+
+    average(plan_of(alike), tmp_path / "alike.safetensors")
+    average(plan_of(mixed), tmp_path / "mixed.safetensors")
+
+    result = load_file(tmp_path / "mixed.safetensors")
+    for name, tensor in load_file(tmp_path / "alike.safetensors").items():
+        assert same(result[name], tensor), name
+        if tensor.dtype in {torch.float32, torch.float64, torch.float16, torch.bfloat16}:
+            assert same(tensor, mean_rounded_once([state[name].contiguous() for state in states])), name
+    assert set(result) == set(states[0]) - {"h.tied_too"}
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_threads_pieces_and_the_order_of_arguments_change_no_byte(tmp_path, container):
+    for step, state in enumerate(states_of_all_kinds()):
+        save_as(container, state, tmp_path / f"epoch-{step}")
+    paths = sorted(path for path in tmp_path.iterdir())
+    digests = set()
+    for threads, chunk in [(None, None), (1, 8), (1, 50), (2, 97), (3, 1 << 20), (8, 30)]:
+        random.shuffle(paths)
+        output = tmp_path / "out.safetensors"
+        plan = plan_average(find_checkpoints(paths).checkpoints)
+        average(plan, output, engine=Engine(threads=threads, chunk=chunk))
+        digests.add(digest(output))
+        output.unlink()
+
+    assert len(digests) == 1
+
+
+class LateQueue:
+    """A stream of a device that puts everything off as long as it may, and then picks whose turn it is at random.
+
+    Work that was not made to wait for what it needs is so done too early or too late, and the result is wrong.
+    """
+
+    def __init__(self, everyone: "list[LateQueue]", chosen: random.Random) -> None:
+        self.work: deque[Callable[[], object] | LateEvent] = deque()
+        self.everyone, self.chosen = everyone, chosen
+        everyone.append(self)
+
+    def put(self, work: Callable[[], object]) -> None:
+        self.work.append(work)
+
+    def record(self) -> "LateEvent":
+        event = LateEvent(self)
+        self.work.append(event.happen)
+        return event
+
+    def wait(self, event: object) -> None:
+        assert isinstance(event, LateEvent)
+        self.work.append(event)
+
+    def step(self) -> bool:
+        """Do one thing, unless there is nothing to do or something to wait for."""
+        if not self.work or (isinstance(self.work[0], LateEvent) and not self.work[0].happened):
+            return False
+        work = self.work.popleft()
+        if not isinstance(work, LateEvent):
+            work()
+        return True
+
+
+class LateEvent:
+    def __init__(self, queue: LateQueue) -> None:
+        self.queue, self.happened = queue, False
+
+    def happen(self) -> None:
+        self.happened = True
+
+    def synchronize(self) -> None:
+        while not self.happened:
+            ready = [queue for queue in self.queue.everyone if queue.work]
+            assert any(queue.step() for queue in self.queue.chosen.sample(ready, len(ready))), (
+                "they wait for each other"
+            )
+
+
+def late_device(seed: int) -> Callable[[torch.device], Accelerator]:
+    """A stand-in for CUDA; the three queues of each worker know of each other only, as they are used by its thread."""
+    groups: list[list[LateQueue]] = []
+
+    def make_queue() -> LateQueue:
+        if not groups or len(groups[-1]) == 3:
+            groups.append([])
+        return LateQueue(groups[-1], random.Random(f"{seed} {len(groups)}"))
+
+    return lambda _: Accelerator(
+        device=torch.device("cpu"),
+        make_queue=make_queue,
+        host_buffer=lambda size: torch.empty(size, dtype=torch.uint8),
+    )
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_device_gives_the_same_bytes_however_late_it_works(tmp_path, monkeypatch, seed, threads):
+    for step, state in enumerate(states_of_all_kinds(7)):
+        save_as("torch", state, tmp_path / f"epoch-{step}")
+    plan = plan_average(find_checkpoints([tmp_path]).checkpoints)
+    average(plan, tmp_path / "cpu.safetensors")
+    monkeypatch.setattr(stream, "cuda", late_device(seed))
+
+    result = average(
+        plan, tmp_path / "device.safetensors", engine=Engine(device=torch.device("cuda"), threads=threads, chunk=40)
+    )
+
+    assert result.device == "cuda"
+    assert digest(tmp_path / "device.safetensors") == digest(tmp_path / "cpu.safetensors")
+
+
+def test_the_device_names_the_first_piece_that_is_not_finite(tmp_path, monkeypatch):
+    states = [{"w": torch.zeros(400)} for _ in range(3)]
+    states[1]["w"][[130, 390]] = torch.nan
+    for step, state in enumerate(states):
+        torch.save(state, tmp_path / f"{step}.pt")
+    monkeypatch.setattr(stream, "cuda", late_device(0))
+    plan = plan_average(find_checkpoints([tmp_path]).checkpoints)
+
+    with pytest.raises(NonFiniteError, match=r"1\.pt: tensor w holds nan at index \[130\]"):
+        average(plan, tmp_path / "o.safetensors", engine=Engine(device=torch.device("cuda"), chunk=20))
+    assert not (tmp_path / "o.safetensors").exists()
+
+
+def test_auto_tries_both_and_gives_the_rest_to_the_faster(tmp_path, monkeypatch):
+    for step in range(3):
+        torch.save({f"w{i}": torch.randn(50) for i in range(9)}, tmp_path / f"{step}.pt")
+    plan = plan_average(find_checkpoints([tmp_path]).checkpoints)
+    average(plan, tmp_path / "cpu.safetensors")
+    monkeypatch.setattr(stream, "WORTH_TRYING", 0)
+    monkeypatch.setattr(stream, "TRIAL", 1000)
+    monkeypatch.setattr(stream, "cuda", late_device(0))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+
+    result = average(plan, tmp_path / "auto.safetensors")
+
+    assert digest(tmp_path / "auto.safetensors") == digest(tmp_path / "cpu.safetensors")
+    assert result.device.startswith(("cpu (measured: cpu ", "cuda:0 (measured: cpu "))
+
+
+def test_a_small_job_is_not_worth_starting_cuda_for(tmp_path, monkeypatch):
+    torch.save({"w": torch.ones(3)}, tmp_path / "1.pt")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("asked for CUDA"))
+
+    assert average(plan_of([tmp_path / "1.pt"]), tmp_path / "o.safetensors").device == "cpu"
+
+
+@given(
+    numels=st.lists(st.integers(0, 40), min_size=1, max_size=12),
+    transposed=st.lists(st.booleans(), min_size=12, max_size=12),
+    chunk=st.integers(1, 100),
+)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_pieces_are_small_and_make_up_every_tensor_once(tmp_path, numels, transposed, chunk):
+    state = {
+        f"t{i}": torch.arange(4.0 * n).view(n, 4).t() if flip else torch.arange(1.0 * n)
+        for i, (n, flip) in enumerate(zip(numels, transposed, strict=False))
+    }
+    torch.save(state, tmp_path / "1.pt")
+    plan = plan_of([tmp_path / "1.pt"])
+    _, offsets = safetensors_header({tensor.name: tensor.spec for tensor in plan.tensors}, {})
+
+    pieces = list(cut(plan, plan.tensors, offsets, chunk=chunk))
+
+    assert [piece.index for piece in pieces] == list(range(len(pieces)))
+    assert all(0 < piece.numel <= chunk for piece in pieces)
+    assert all(sum(part.numel for part in piece.parts) == piece.numel for piece in pieces)
+    (tmp_path / "o.safetensors").unlink(missing_ok=True)
+    average(plan, tmp_path / "o.safetensors", engine=Engine(chunk=chunk))
+    assert all(torch.equal(tensor, state[name]) for name, tensor in load_file(tmp_path / "o.safetensors").items())
+
+
+def test_many_small_tensors_are_read_by_few_calls(tmp_path, monkeypatch):
+    for step in range(2):
+        save_file({f"layer.{i}": torch.randn(8) for i in range(1000)}, tmp_path / f"{step}.safetensors")
+    plan = plan_average(find_checkpoints([tmp_path]).checkpoints)
+    calls = []
+    real = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda *arguments: calls.append(1) or real(*arguments))
+
+    average(plan, tmp_path / "o.safetensors")
+
+    assert len(calls) == 2
+
+
+def test_the_first_of_several_failures_is_told_whatever_the_threads(tmp_path):
+    states = [{"w": torch.zeros(1000), "z": torch.zeros(1000)} for _ in range(2)]
+    states[0]["z"][7] = torch.inf
+    states[1]["w"][900] = torch.nan
+    for step, state in enumerate(states):
+        torch.save(state, tmp_path / f"{step}.pt")
+    plan = plan_average(find_checkpoints([tmp_path]).checkpoints)
+    messages = set()
+    for threads in (1, 2, 4, 8) * 5:
+        with pytest.raises(NonFiniteError) as caught:
+            average(plan, tmp_path / "o.safetensors", engine=Engine(threads=threads, chunk=10))
+        messages.add(str(caught.value))
+
+    assert len(messages) == 1
+    assert "1.pt: tensor w holds nan at index [900]" in messages.pop()
+
+
+def test_a_file_cut_short_under_way_is_named(tmp_path):
+    for step in range(3):
+        save_file({"w": torch.randn(5000)}, tmp_path / f"{step}.safetensors")
+    plan = plan_average(find_checkpoints([tmp_path]).checkpoints)
+    os.truncate(tmp_path / "1.safetensors", 9000)
+
+    with pytest.raises(CheckpointError, match=r"1\.safetensors: tensor w ends beyond the end of the file"):
+        average(plan, tmp_path / "o.safetensors", engine=Engine(chunk=100))
+    assert not (tmp_path / "o.safetensors").exists()
+
+
+def test_a_worker_that_dies_of_no_ordinary_error_is_noticed():
+    class Dying:
+        def submit(self, piece):
+            raise SystemExit(3)
+
+        def finish(self): ...
+
+    with pytest.raises(SystemExit):
+        work(iter([object()]), [Dying()], advance=lambda _: None, bytes_of=lambda _: 0)  # pyright: ignore
+
+
+def test_torch_has_its_threads_back_afterwards(tmp_path):
+    torch.save({"w": torch.ones(3)}, tmp_path / "1.pt")
+    before = torch.get_num_threads()
+
+    average(plan_of([tmp_path / "1.pt"]), tmp_path / "o.safetensors")
+
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_five_hundred_checkpoints_with_few_descriptors(tmp_path, suffix):
+    for step in range(500):
+        state = {"w": torch.full((3,), float(step)), "n": torch.tensor(step)}
+        path = tmp_path / f"{step}.{suffix}"
+        torch.save(state, path) if suffix == "pt" else save_file(state, path)
+    command = [sys.executable, "-m", "swa_cli", "average", tmp_path, "-o", tmp_path / "o.safetensors"]
+
+    done = subprocess.run(
+        [*command, "--integers", "mean-round"],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256)),
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    result = load_file(tmp_path / "o.safetensors")
+    assert result["w"].tolist() == [249.5] * 3
+    assert result["n"] == 250  # 249.5, to the even one
+
+
+RCHAR = """
+import sys
+from pathlib import Path
+from swa_cli.averaging import average, plan_average
+from swa_cli.checkpoints import find_checkpoints
+def rchar():
+    return int(Path("/proc/self/io").read_text().split()[1])
+def run(folder):
+    average(plan_average(find_checkpoints([Path(folder)]).checkpoints), Path(folder, "out.safetensors"))
+run(sys.argv[1])
+before = rchar()
+run(sys.argv[2])
+print(rchar() - before)
+"""
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy"])
+def test_of_a_checkpoint_only_the_weights_are_read(tmp_path, kind):
+    weights = 0
+    for folder, scale in {"small": 1, "large": 100}.items():
+        (tmp_path / folder).mkdir()
+        for step in range(3):
+            state = {f"layer.{i}.weight": torch.randn(50, 10 * scale).t() for i in range(20)}
+            moments = {i: {"m": torch.randn(2, 500 * scale)} for i in range(20)}
+            weights = sum(tensor.nbytes for tensor in state.values()) * 3
+            contents = {"optimizer": moments, "state_dict": state, "epoch": step}
+            torch.save(contents, tmp_path / folder / f"{step}.pt", _use_new_zipfile_serialization=kind == "zip")
+
+    command = [sys.executable, "-c", RCHAR, tmp_path / "small", tmp_path / "large"]
+    read = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    assert weights <= read <= 1.05 * weights
