@@ -5,9 +5,10 @@ that maps each name to dtype, shape and byte range, then the tensors' bytes with
 """
 
 import json
+import os
 import struct
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, cast
@@ -66,11 +67,7 @@ def open_safetensors(path: Path) -> Checkpoint:
             torch does not have.
     """
     try:
-        with safe_open(path, framework="pt"):  # the library checks offsets, overlaps and sizes
-            pass
-        with path.open("rb") as stream:
-            (length,) = _LENGTH.unpack(stream.read(_LENGTH.size))
-            tensors, metadata = _parse(stream.read(length))
+        header = _read_header(path)
     except (SafetensorError, ValueError, RecursionError) as error:
         msg = f"{path}: not a whole safetensors file ({error}). It is truncated or damaged; copy or save it again."
         raise CheckpointError(msg) from error
@@ -81,18 +78,50 @@ def open_safetensors(path: Path) -> Checkpoint:
         msg = f"{path}: {error}"
         raise CheckpointError(msg) from error
     return Checkpoint(
-        path=path, tensors=tensors, metadata=metadata, counters=counters_of(metadata), extra=_extra(metadata)
+        path=path,
+        tensors=header.tensors,
+        metadata=header.metadata,
+        counters=counters_of(header.metadata),
+        extra=_extra(header.metadata),
     )
 
 
-@lru_cache(maxsize=2)  # the files of a run often have one and the same header, which may be long
-def _parse(text: bytes) -> tuple[Mapping[str, StoredTensor], Mapping[str, str]]:
-    header = cast("dict[str, Any]", json.loads(text))
-    metadata = cast("dict[str, str]", header.pop("__metadata__", None) or {})
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    text: bytes
+    file_size: int
+    tensors: Mapping[str, StoredTensor]
+    metadata: Mapping[str, str]
+
+
+_latest: list[_Header] = []
+"""The header read last: the files of a run often have one and the same, and it may be long."""
+
+
+def _read_header(path: Path) -> _Header:
+    with path.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        (length,) = _LENGTH.unpack(stream.read(_LENGTH.size))
+        text = stream.read(min(length, size))
+    for header in _latest:
+        if header.text == text and header.file_size == size:
+            return header
+    with safe_open(path, framework="pt"):  # the library checks offsets, overlaps and sizes
+        pass
+    entries = cast("dict[str, Any]", json.loads(text))
+    metadata = cast("dict[str, str]", entries.pop("__metadata__", None) or {})
     start = _LENGTH.size + len(text)
-    tensors = {name: _stored(name, entry, start) for name, entry in header.items()}
+    tensors = {name: _stored(name, entry, start) for name, entry in entries.items()}
     tied = {name: tensors[kept] for name, kept in metadata.items() if kept in tensors and name not in tensors}
-    return MappingProxyType(strip_wrappers(tensors | tied)), MappingProxyType(metadata)
+    _latest[:] = [
+        _Header(
+            text=text,
+            file_size=size,
+            tensors=MappingProxyType(strip_wrappers(tensors | tied)),
+            metadata=MappingProxyType(metadata),
+        )
+    ]
+    return _latest[0]
 
 
 def _stored(name: str, entry: Mapping[str, Any], start: int) -> StoredTensor:
