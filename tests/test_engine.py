@@ -194,7 +194,7 @@ class LateEvent:
             )
 
 
-def late_device(seed: int) -> Callable[[torch.device], Accelerator]:
+def late_device(seed: int) -> Callable[[str], Accelerator]:
     """A stand-in for CUDA; the three queues of each worker know of each other only, as they are used by its thread."""
     groups: list[list[LateQueue]] = []
 
@@ -217,11 +217,9 @@ def test_the_device_gives_the_same_bytes_however_late_it_works(tmp_path, monkeyp
         save_as("torch", state, tmp_path / f"epoch-{step}")
     plan = plan_average(find_checkpoints([tmp_path]).checkpoints)
     average(plan, tmp_path / "cpu.safetensors")
-    monkeypatch.setattr(stream, "cuda", late_device(seed))
+    monkeypatch.setattr("swa_cli.averaging.cuda.cuda", late_device(seed))
 
-    result = average(
-        plan, tmp_path / "device.safetensors", engine=Engine(device=torch.device("cuda"), threads=threads, chunk=40)
-    )
+    result = average(plan, tmp_path / "device.safetensors", engine=Engine(device="cuda", threads=threads, chunk=40))
 
     assert result.device == "cuda"
     assert digest(tmp_path / "device.safetensors") == digest(tmp_path / "cpu.safetensors")
@@ -232,11 +230,11 @@ def test_the_device_names_the_first_piece_that_is_not_finite(tmp_path, monkeypat
     states[1]["w"][[130, 390]] = torch.nan
     for step, state in enumerate(states):
         torch.save(state, tmp_path / f"{step}.pt")
-    monkeypatch.setattr(stream, "cuda", late_device(0))
+    monkeypatch.setattr("swa_cli.averaging.cuda.cuda", late_device(0))
     plan = plan_average(find_checkpoints([tmp_path]).checkpoints)
 
     with pytest.raises(NonFiniteError, match=r"1\.pt: tensor w holds nan at index \[130\]"):
-        average(plan, tmp_path / "o.safetensors", engine=Engine(device=torch.device("cuda"), chunk=20))
+        average(plan, tmp_path / "o.safetensors", engine=Engine(device="cuda", chunk=20))
     assert not (tmp_path / "o.safetensors").exists()
 
 
@@ -247,9 +245,8 @@ def test_auto_tries_both_and_gives_the_rest_to_the_faster(tmp_path, monkeypatch)
     average(plan, tmp_path / "cpu.safetensors")
     monkeypatch.setattr(stream, "WORTH_TRYING", 0)
     monkeypatch.setattr(stream, "TRIAL", 1000)
-    monkeypatch.setattr(stream, "cuda", late_device(0))
+    monkeypatch.setattr("swa_cli.averaging.cuda.cuda", late_device(0))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
 
     result = average(plan, tmp_path / "auto.safetensors")
 

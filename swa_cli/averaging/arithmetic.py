@@ -1,13 +1,8 @@
-"""The sum in float64 and its rounding, in torch operations that give the same bits on every device."""
+"""The arithmetic of the CPU back end once more, in torch operations, which give the same bits on every device."""
 
 import torch
 
-from swa_cli.averaging.rounding import round_once
-
-
-def real_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of a tensor's numbers: those of a complex one are its real and imaginary parts, in turn."""
-    return dtype.to_real() if dtype.is_complex else dtype
+from swa_cli.averaging.rounding import LOST
 
 
 def accumulate(total: torch.Tensor, values: torch.Tensor, *, first: bool) -> None:
@@ -26,9 +21,19 @@ def rounded_mean(total: torch.Tensor, n: int, out: torch.Tensor, *, allow_nonfin
     With ``allow_nonfinite`` every NaN becomes the same one, whose bits would otherwise depend on the device.
     """
     total.div_(n)
-    out.copy_(round_once(total, out.dtype))
+    out.copy_(_rounded_to_odd(total) if out.dtype not in {torch.float64, torch.float32} else total)
     wide = out.to(torch.float32) if out.dtype.itemsize == 1 else out
     if allow_nonfinite:
         out.copy_(torch.where(torch.isnan(wide), torch.nan, wide))
         return torch.ones((), dtype=torch.bool, device=out.device)
     return torch.isfinite(torch.stack(torch.aminmax(wide))).all()  # NaN is both the smallest and the largest
+
+
+def _rounded_to_odd(values: torch.Tensor) -> torch.Tensor:
+    """float64 that a narrow dtype can be rounded from, see `swa_cli.averaging.rounding`; as float32."""
+    bits = values.view(torch.int64)
+    odd = bits & LOST
+    odd += LOST
+    odd |= bits
+    odd &= ~LOST
+    return odd.view(torch.float64).to(torch.float32)

@@ -1,13 +1,15 @@
 """The CPU back end: one worker's buffers, small enough to stay in its cache, and its loop over the sources."""
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from swa_cli.averaging.arithmetic import real_dtype, rounded_mean
 from swa_cli.averaging.integers import settle
 from swa_cli.averaging.job import Job, NotFiniteError
 from swa_cli.averaging.pieces import Piece, Runs, fill, put
+from swa_cli.averaging.rounding import round_into
+from swa_cli.checkpoints.dtypes import Dtype, real_dtype, reals
 
 CHUNK = 1 << 17
 """Elements of a piece: half a megabyte of float32, and twice that in float64."""
@@ -22,7 +24,7 @@ class CpuWorker:
         self._job = job
         self._read, self._out = (np.empty(chunk * _WIDEST, np.uint8) for _ in range(2))
         self._total = np.empty(chunk, np.float64)
-        self._wide = torch.empty(chunk, dtype=torch.float32)
+        self._wide = np.empty(chunk, np.float32)
 
     def submit(self, piece: Piece) -> None:
         """See `Worker`."""
@@ -37,25 +39,38 @@ class CpuWorker:
 
     def _mean(self, piece: Piece) -> memoryview:
         job, sources = self._job, self._job.plan.sources
-        n = piece.numel * (2 if piece.dtype.is_complex else 1)
-        total, view = self._total[:n], self._read.data
+        n = reals(piece.numel, piece.dtype)
+        total = self._total[:n]
         runs: Runs = {}
-        for number, source in enumerate(sources):
-            dtype = real_dtype(fill(piece, source, job.files, view, runs))
-            values = self._as_array(dtype, n)
-            if number == 0:
-                np.copyto(total, values)
-            else:
-                np.add(total, values, out=total)
-        out = torch.from_numpy(self._out[: n * real_dtype(piece.dtype).itemsize]).view(real_dtype(piece.dtype))
-        finite = rounded_mean(torch.from_numpy(total), len(sources), out, allow_nonfinite=job.allow_nonfinite)
-        if not finite:
+        with np.errstate(all="ignore"):  # whatever is not finite is found below
+            for number, source in enumerate(sources):
+                values = self._widened(real_dtype(fill(piece, source, job.files, self._read.data, runs)), n)
+                if number == 0:
+                    np.copyto(total, values)
+                else:
+                    np.add(total, values, out=total)
+            np.divide(total, len(sources), out=total)
+        dtype = real_dtype(piece.dtype)
+        out = self._out[: n * dtype.itemsize].view(dtype)
+        round_into(total, out)
+        if job.allow_nonfinite:
+            out[np.isnan(out)] = np.nan  # one NaN for all, whose bits would otherwise depend on the device
+        elif not np.isfinite(out).all():
             raise NotFiniteError(piece)
         return self._out.data
 
-    def _as_array(self, dtype: torch.dtype, n: int) -> npt.NDArray[np.floating]:
-        """What was read, as an array that numpy can add to float64: it casts in passing what it has a dtype for."""
+    def _widened(self, dtype: Dtype, n: int) -> npt.NDArray[np.generic]:
+        """What was read, as numbers that numpy can add to float64; it casts most of them in passing."""
         raw = self._read[: n * dtype.itemsize]
-        if dtype in {torch.float32, torch.float64}:
-            return raw.view(np.float32 if dtype == torch.float32 else np.float64)
-        return self._wide[:n].copy_(torch.from_numpy(raw).view(dtype)).numpy()
+        if dtype.itemsize == 1:
+            return np.take(_all_values(dtype), raw, out=self._wide[:n], mode="clip")
+        if dtype.name == "bfloat16":
+            np.copyto(self._wide[:n], raw.view(dtype))
+            return self._wide[:n]
+        return raw.view(dtype)
+
+
+@lru_cache(maxsize=8)
+def _all_values(dtype: Dtype) -> npt.NDArray[np.float32]:
+    """The numbers that the 256 bytes of a float8 stand for."""
+    return np.arange(256, dtype=np.uint8).view(dtype).astype(np.float32)

@@ -7,8 +7,9 @@ import torch
 from swa_cli.averaging.device import Accelerator, Event
 
 
-def cuda(device: torch.device) -> Accelerator:
-    """The CUDA device ``device``."""
+def cuda(name: str) -> Accelerator:
+    """The CUDA device ``name``: ``cuda:1``, or ``cuda`` for the first."""
+    device = torch.device(name if ":" in name else "cuda:0")
     return Accelerator(
         device=device,
         make_queue=lambda: _Stream(device),

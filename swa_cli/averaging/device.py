@@ -13,10 +13,11 @@ from typing import Protocol
 
 import torch
 
-from swa_cli.averaging.arithmetic import accumulate, real_dtype, rounded_mean
+from swa_cli.averaging.arithmetic import accumulate, rounded_mean
 from swa_cli.averaging.integers import settle
 from swa_cli.averaging.job import Job, NotFiniteError
 from swa_cli.averaging.pieces import Piece, Runs, fill, put
+from swa_cli.checkpoints.dtypes import Dtype, real_dtype, reals
 
 CHUNK = 1 << 20
 """Elements of a piece: 4 MiB of float32."""
@@ -103,7 +104,7 @@ class DeviceWorker:
             views = [kept.numpy().data for kept in self._kept]
             put(piece, settle(piece, self._job, views), self._job.write)
             return
-        n = piece.numel * (2 if piece.dtype.is_complex else 1)
+        n = reals(piece.numel, piece.dtype)
         runs: Runs = {}
         for number, source in enumerate(self._job.plan.sources):
             slot = next(self._ring)
@@ -111,7 +112,7 @@ class DeviceWorker:
                 slot.copied.synchronize()
             dtype = real_dtype(fill(piece, source, self._job.files, slot.host.numpy().data, runs))
             self._send(slot, n * dtype.itemsize)
-            values = slot.device[: n * dtype.itemsize].view(dtype)
+            values = slot.device[: n * dtype.itemsize].view(_in_torch(dtype))
             self._sum.put(partial(accumulate, self._total[:n], values, first=number == 0))
             slot.used = self._sum.record()
         self._receive(piece, n)
@@ -131,9 +132,10 @@ class DeviceWorker:
     def _receive(self, piece: Piece, n: int) -> None:
         output = next(self._outputs)
         self._write(output)
-        size = n * real_dtype(piece.dtype).itemsize
+        dtype = real_dtype(piece.dtype)
+        size = n * dtype.itemsize
         device = output.device[:size]
-        self._sum.put(partial(self._round, output, device.view(real_dtype(piece.dtype)), n))
+        self._sum.put(partial(self._round, output, device.view(_in_torch(dtype)), n))
         self._back.wait(self._sum.record())
         self._back.put(partial(output.host[:size].copy_, device, non_blocking=True))
         self._back.put(partial(output.finite_host.copy_, output.finite, non_blocking=True))
@@ -153,3 +155,7 @@ class DeviceWorker:
         if not bool(output.finite_host[0]):
             raise NotFiniteError(piece)
         put(piece, output.host.numpy().data, self._job.write)
+
+
+def _in_torch(dtype: Dtype) -> torch.dtype:
+    return getattr(torch, dtype.name)

@@ -3,11 +3,8 @@
 import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
-
-import torch
 
 from swa_cli.averaging.job import NotFiniteError, Worker
 from swa_cli.averaging.pieces import Piece
@@ -47,7 +44,7 @@ def work(
         except Exception as error:  # noqa: BLE001  # raised below
             queue.fail(piece.index if piece else 0, error)
 
-    with one_torch_thread(), ThreadPoolExecutor(len(workers), thread_name_prefix="swa-average") as pool:
+    with ThreadPoolExecutor(len(workers), thread_name_prefix="swa-average") as pool:
         try:
             futures = [pool.submit(run, worker) for worker in workers]
             wait(futures)
@@ -58,17 +55,6 @@ def work(
             raise
     if queue.failures:
         raise min(queue.failures, key=lambda failure: failure[0])[1]
-
-
-@contextmanager
-def one_torch_thread() -> Generator[None]:
-    """The workers are the parallelism; torch is not to divide their pieces once more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from swa_cli.averaging.explain import explain_disagreement
 from swa_cli.averaging.job import Job
 from swa_cli.averaging.pieces import Piece, Runs, fill
+from swa_cli.checkpoints.dtypes import Dtype
 from swa_cli.errors import MismatchError
-
-_UNSIGNED = {torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.bool}
 
 
 def settle(piece: Piece, job: Job, views: Sequence[memoryview]) -> memoryview:
@@ -66,7 +64,6 @@ class _Mean:
         return mean + up.astype(self.wide)
 
 
-def _integers(view: memoryview, dtype: torch.dtype) -> npt.NDArray[np.integer]:
+def _integers(view: memoryview, dtype: Dtype) -> npt.NDArray[np.integer]:
     """The numbers in ``view``; bools are 0 and 1."""
-    kind = "u" if dtype in _UNSIGNED else "i"
-    return np.frombuffer(view, np.dtype(f"<{kind}{dtype.itemsize}"))
+    return np.frombuffer(view, np.uint8 if dtype.name == "bool" else dtype)

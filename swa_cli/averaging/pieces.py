@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-import torch
+import numpy as np
 
 from swa_cli.averaging.plan import AveragePlan, Policy, TensorPlan
 from swa_cli.checkpoints import Checkpoint, OpenFiles, StoredTensor, read_tensor
+from swa_cli.checkpoints.dtypes import Dtype, reals
 
 Write = Callable[[int, memoryview], None]
 """Puts bytes at an offset of the output."""
@@ -47,7 +48,7 @@ class Piece:
 
     index: int
     policy: Policy
-    dtype: torch.dtype
+    dtype: Dtype
     parts: tuple[Part, ...]
     numel: int
 
@@ -69,7 +70,7 @@ def cut(plan: AveragePlan, tensors: Sequence[TensorPlan], offsets: Mapping[str, 
 
     for tensor in tensors:
         spec = tensor.spec
-        size = max(1, chunk // (2 if spec.dtype.is_complex else 1))
+        size = max(1, chunk // reals(1, spec.dtype))
         together = bool(parts) and _alike(parts[-1].tensor, tensor, layouts)
         stored = [layout[tensor.name] for layout in layouts if tensor.name in layout]
         flat = all(entry.is_contiguous for entry in stored)
@@ -86,7 +87,7 @@ def cut(plan: AveragePlan, tensors: Sequence[TensorPlan], offsets: Mapping[str, 
         yield piece()
 
 
-def fill(piece: Piece, source: Checkpoint, files: OpenFiles, view: memoryview, runs: Runs) -> torch.dtype:
+def fill(piece: Piece, source: Checkpoint, files: OpenFiles, view: memoryview, runs: Runs) -> Dtype:
     """Read the elements of a piece, one after the other, into ``view``; the dtype in which the source stores them.
 
     Args:
@@ -101,7 +102,7 @@ def fill(piece: Piece, source: Checkpoint, files: OpenFiles, view: memoryview, r
         box = piece.parts[0].box
         for axis, (first, last) in enumerate(box):
             stored = stored.narrow(axis, first, last)
-        into = torch.frombuffer(view, dtype=dtype, count=piece.numel).view(stored.spec.shape)
+        into = np.frombuffer(view, dtype, piece.numel).reshape(stored.spec.shape)
         read_tensor(files, source.file_of(stored), stored, into, piece.parts[0].tensor.name)
     elif len(piece.parts) == 1:
         part, size = piece.parts[0], dtype.itemsize

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-import torch
-
 from swa_cli.checkpoints import Checkpoint, TensorSpec, file_order, find_ties
+from swa_cli.checkpoints.dtypes import Dtype, is_averaged, is_floating
 from swa_cli.checkpoints.safetensors_file import NAMES
 from swa_cli.errors import MismatchError, listing, shortened
 
@@ -77,7 +76,7 @@ class AveragePlan:
 
 
 def plan_average(
-    sources: Sequence[Checkpoint], *, dtype: torch.dtype | None = None, integers: Integers = "agree"
+    sources: Sequence[Checkpoint], *, dtype: Dtype | None = None, integers: Integers = "agree"
 ) -> AveragePlan:
     """Check that the sources fit together and choose a policy for every tensor.
 
@@ -129,18 +128,13 @@ def _is_unicode(name: str) -> bool:
     return True
 
 
-def is_averaged(dtype: torch.dtype) -> bool:
-    """Whether tensors of this dtype are averaged: floating and complex ones are."""
-    return dtype.is_floating_point or dtype.is_complex
-
-
-def _output_spec(spec: TensorSpec, dtype: torch.dtype | None) -> TensorSpec:
-    if dtype is None or not spec.dtype.is_floating_point:
+def _output_spec(spec: TensorSpec, dtype: Dtype | None) -> TensorSpec:
+    if dtype is None or not is_floating(spec.dtype):
         return spec
     return TensorSpec(shape=spec.shape, dtype=dtype)
 
 
-def _policy(name: str, dtype: torch.dtype, integers: Integers) -> Policy:
+def _policy(name: str, dtype: Dtype, integers: Integers) -> Policy:
     if _is_extra_state(name):
         return "newest"
     if is_averaged(dtype):
@@ -176,7 +170,7 @@ def _differences(first: Checkpoint, other: Checkpoint, *, any_float: bool) -> li
 
 
 def _fits(first: TensorSpec, other: TensorSpec, *, any_float: bool) -> bool:
-    if any_float and first.dtype.is_floating_point and other.dtype.is_floating_point:
+    if any_float and is_floating(first.dtype) and is_floating(other.dtype):
         return first.shape == other.shape
     return first == other
 

@@ -1,29 +1,45 @@
 """Rounding float64 once.
 
-``tensor.to(torch.bfloat16)`` takes float64 through float32 and so rounds twice: 1 + 2⁻⁸ + 2⁻⁴⁰ becomes 1, although
+The usual way from float64 to bfloat16 leads through float32 and so rounds twice: 1 + 2⁻⁸ + 2⁻⁴⁰ becomes 1, although
 1 + 2⁻⁷ is nearer. Rounding to odd on the way makes the second step the only one that counts (S. Boldo and
 G. Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd", 2008).
 """
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
-_LOST = (1 << 37) - 1
+from swa_cli.checkpoints.dtypes import Dtype
+
+LOST = (1 << 37) - 1
 """Bits of a float64 below the 16 that are kept: two more than any narrow dtype has, and few enough that what is kept
 is a float32 even where that is subnormal and bfloat16 not yet zero."""
 
 
-def round_once(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """``values`` (float64) in ``dtype``, to nearest, ties to even, as if rounded from the exact number.
+def round_once(values: npt.NDArray[np.float64], dtype: Dtype) -> npt.NDArray[np.generic]:
+    """``values`` in ``dtype``, to nearest, ties to even, as if rounded from the exact number.
 
     Args:
-        values: float64, any shape.
+        values: float64, any shape, contiguous.
         dtype: any floating dtype.
+
+    >>> import ml_dtypes
+    >>> round_once(np.array([1 + 2**-8 + 2**-40]), np.dtype(ml_dtypes.bfloat16))
+    array([1.00781], dtype=bfloat16)
     """
-    if dtype in {torch.float64, torch.float32}:
-        return values.to(dtype)
-    bits = values.view(torch.int64)
-    odd = bits & _LOST
-    odd += _LOST  # carries into the last bit that is kept, if anything at all is lost
-    odd |= bits
-    odd &= ~_LOST
-    return odd.view(torch.float64).to(torch.float32).to(dtype)
+    out = np.empty(values.shape, dtype)
+    round_into(values, out)
+    return out
+
+
+def round_into(values: npt.NDArray[np.float64], out: npt.NDArray[np.generic]) -> None:
+    """As `round_once`, into an array that is there already."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if out.dtype.name in {"float64", "float32"}:
+            np.copyto(out, values, casting="unsafe")
+            return
+        bits = values.view(np.int64)
+        odd = bits & LOST
+        odd += LOST  # carries into the last bit that is kept, if anything at all is lost
+        odd |= bits
+        odd &= ~LOST
+        np.copyto(out, odd.view(np.float64).astype(np.float32), casting="unsafe")

@@ -4,11 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from swa_cli.averaging import cpu
-from swa_cli.averaging import device as ring
-from swa_cli.averaging.cuda import cuda
 from swa_cli.averaging.engine import default_threads, work
 from swa_cli.averaging.explain import explain_nonfinite
 from swa_cli.averaging.job import Job, NotFiniteError, Worker
@@ -28,11 +24,11 @@ TRIAL = 1 << 30
 class Engine:
     """How an average is computed; none of it changes a bit of the result.
 
-    ``device`` None is ``auto``: the CPU, unless there is CUDA and so much to do that it is worth trying. ``threads``
-    and ``chunk`` (elements of a piece) have defaults for each device.
+    ``device`` is ``cpu``, ``cuda:0``, or ``auto``: the CPU, unless there is CUDA and so much to do that it is worth
+    trying. ``threads`` and ``chunk`` (elements of a piece) have defaults for each device.
     """
 
-    device: torch.device | None = None
+    device: str = "auto"
     threads: int | None = None
     chunk: int | None = None
 
@@ -62,49 +58,56 @@ def stream_average(
     with OpenFiles() as files:
         job = Job(plan=plan, files=files, write=write, allow_nonfinite=allow_nonfinite)
 
-        def run(device: torch.device, tensors: Sequence[TensorPlan]) -> float:
+        def run(device: str, tensors: Sequence[TensorPlan]) -> float:
             """Average some of the tensors; seconds taken, without those to start."""
-            workers = _workers(job, device, engine)
-            chunk = engine.chunk or (cpu.CHUNK if device.type == "cpu" else ring.CHUNK)
+            workers, chunk = _workers(job, device, engine)
             start = time.perf_counter()
             pieces = cut(plan, tensors, offsets, chunk=chunk)
             work(pieces, workers, advance=advance, bytes_of=lambda piece: _bytes_of(plan, piece))
             return time.perf_counter() - start
 
         try:
-            if engine.device is None:
+            if engine.device == "auto":
                 return _run_on_the_faster(plan, run)
             run(engine.device, plan.tensors)
-            return str(engine.device)
         except NotFiniteError as error:
             raise NonFiniteError(explain_nonfinite(error.piece, plan)) from None
+        return engine.device
 
 
-def _workers(job: Job, device: torch.device, engine: Engine) -> list[Worker]:
-    if device.type == "cpu":
-        count = engine.threads or default_threads()
-        return [cpu.CpuWorker(job, chunk=engine.chunk or cpu.CHUNK) for _ in range(count)]
-    accelerator = cuda(device)
+def _workers(job: Job, device: str, engine: Engine) -> tuple[Sequence[Worker], int]:
+    """Workers for a device, and how many elements their pieces may have."""
+    if device == "cpu":
+        chunk = engine.chunk or cpu.CHUNK
+        return [cpu.CpuWorker(job, chunk=chunk) for _ in range(engine.threads or default_threads())], chunk
+    from swa_cli.averaging import cuda  # noqa: PLC0415  # the CPU does without torch
+    from swa_cli.averaging import device as ring  # noqa: PLC0415
+
+    accelerator = cuda.cuda(device)
+    chunk = engine.chunk or ring.CHUNK
     count = min(engine.threads or ring.WORKERS, ring.WORKERS)
-    return [ring.DeviceWorker(job, accelerator, chunk=engine.chunk or ring.CHUNK) for _ in range(count)]
+    return [ring.DeviceWorker(job, accelerator, chunk=chunk) for _ in range(count)], chunk
 
 
-def _run_on_the_faster(plan: AveragePlan, run: Callable[[torch.device, Sequence[TensorPlan]], float]) -> str:
+def _run_on_the_faster(plan: AveragePlan, run: Callable[[str, Sequence[TensorPlan]], float]) -> str:
     """Let the CPU and CUDA each average some tensors, and the faster one the rest."""
-    on_cpu = torch.device("cpu")
-    if plan.bytes_to_read < WORTH_TRYING or not torch.cuda.is_available():
-        run(on_cpu, plan.tensors)
+    if plan.bytes_to_read < WORTH_TRYING or not _sees_cuda():
+        run("cpu", plan.tensors)
         return "cpu"
-    on_cuda = torch.device("cuda", torch.cuda.current_device())
-    trials = [_up_to(plan, 0), _up_to(plan, _up_to(plan, 0))]
-    slices = [plan.tensors[: trials[0]], plan.tensors[trials[0] : trials[1]], plan.tensors[trials[1] :]]
-    rates = [
-        plan.bytes_of(tensors) / run(device, tensors)
-        for device, tensors in zip((on_cpu, on_cuda), slices, strict=False)
-    ]
-    device = on_cpu if rates[0] >= rates[1] else on_cuda
-    run(device, slices[2])
-    return f"{device} (measured: cpu {rates[0] / 1e9:.1f} GB/s, {on_cuda} {rates[1] / 1e9:.1f} GB/s)"
+    first = _up_to(plan, 0)
+    second = _up_to(plan, first)
+    trials = {"cpu": plan.tensors[:first], "cuda:0": plan.tensors[first:second]}
+    rates = {device: plan.bytes_of(tensors) / run(device, tensors) for device, tensors in trials.items()}
+    faster = max(rates, key=lambda device: rates[device])
+    run(faster, plan.tensors[second:])
+    measured = ", ".join(f"{device} {rate / 1e9:.1f} GB/s" for device, rate in rates.items())
+    return f"{faster} (measured: {measured})"
+
+
+def _sees_cuda() -> bool:
+    import torch  # noqa: PLC0415  # the CPU does without it
+
+    return torch.cuda.is_available()
 
 
 def _up_to(plan: AveragePlan, start: int) -> int:

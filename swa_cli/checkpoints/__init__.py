@@ -5,8 +5,7 @@ from swa_cli.checkpoints.discovery import SUFFIXES, Run, find_checkpoints, short
 from swa_cli.checkpoints.opening import open_checkpoint
 from swa_cli.checkpoints.provenance import BnStatistics, BnUpdate, Provenance, Source, read_provenance, to_metadata
 from swa_cli.checkpoints.reading import OpenFiles, read_tensor
-from swa_cli.checkpoints.rewriting import replace_tensors
-from swa_cli.checkpoints.safetensors_file import file_order, safetensors_header, write_safetensors
+from swa_cli.checkpoints.safetensors_file import file_order, safetensors_header
 from swa_cli.checkpoints.stored import StoredTensor, TensorSpec
 from swa_cli.checkpoints.ties import find_ties
 from swa_cli.checkpoints.unwrap import strip_wrappers
@@ -28,10 +27,8 @@ __all__ = [
     "open_checkpoint",
     "read_provenance",
     "read_tensor",
-    "replace_tensors",
     "safetensors_header",
     "short_names",
     "strip_wrappers",
     "to_metadata",
-    "write_safetensors",
 ]

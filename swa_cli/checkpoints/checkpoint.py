@@ -4,11 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
 from swa_cli.checkpoints.reading import OpenFiles, read_tensor
 from swa_cli.checkpoints.stored import StoredTensor, TensorSpec
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,16 +52,23 @@ class Checkpoint:
         """The file that holds one of the tensors."""
         return self.files[stored.file] if self.files else self.path
 
-    def get_tensor(self, name: str) -> torch.Tensor:
-        """The whole tensor, contiguous, on the CPU, in its stored dtype.
+    def get_tensor(self, name: str) -> "torch.Tensor":
+        """The whole tensor for torch, contiguous, on the CPU, in its stored dtype.
 
         Raises:
             CheckpointError: the file ends before the tensor does, or cannot be read.
         """
-        return self._get(name, self.tensors[name])
+        import torch  # noqa: PLC0415  # averaging on the CPU does without
 
-    def get_elements(self, name: str, start: int, stop: int) -> torch.Tensor:
-        """Elements ``start`` to ``stop`` of the flattened tensor (row-major), one-dimensional, on the CPU.
+        stored = self.tensors[name]
+        values = torch.empty(stored.spec.shape, dtype=getattr(torch, stored.spec.dtype.name))
+        if stored.spec.numel:
+            raw = values.reshape(-1).view(torch.uint8).numpy()
+            self._read(name, stored, raw.view(stored.spec.dtype).reshape(stored.spec.shape))
+        return values
+
+    def get_elements(self, name: str, start: int, stop: int) -> npt.NDArray[np.generic]:
+        """Elements ``start`` to ``stop`` of the flattened tensor (row-major), one-dimensional.
 
         Raises:
             CheckpointError: as `get_tensor`.
@@ -70,20 +82,19 @@ class Checkpoint:
                 stride=(1,),
                 file=stored.file,
             )
-            return self._get(name, part)
+            return self._read(name, part, np.empty(stop - start, stored.spec.dtype))
         # Of a tensor that is not contiguous, the rows that hold these elements, and no more.
         inner = prod(stored.spec.shape[1:])
         first, last = start // inner, -(-stop // inner)
-        rows = self._get(name, stored.narrow(0, first, last))
-        return rows.reshape(-1)[start - first * inner : stop - first * inner]
+        rows = stored.narrow(0, first, last)
+        values = self._read(name, rows, np.empty(rows.spec.shape, rows.spec.dtype))
+        return values.reshape(-1)[start - first * inner : stop - first * inner]
 
-    def _get(self, name: str, stored: StoredTensor) -> torch.Tensor:
-        values = torch.empty(stored.spec.shape, dtype=stored.spec.dtype)
+    def _read(self, name: str, stored: StoredTensor, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """Fill ``values``, contiguous and of the shape of ``stored``."""
         with OpenFiles(limit=1) as files:
-            path = self.file_of(stored)
-            if stored.is_contiguous and values.numel():
-                raw = values.reshape(-1).view(torch.uint8).numpy()
-                files.read(path, stored.offset, [raw.data], name)
+            if stored.is_contiguous and values.size:
+                files.read(self.file_of(stored), stored.offset, [values.reshape(-1).view(np.uint8).data], name)
             else:
-                read_tensor(files, path, stored, values, name)
+                read_tensor(files, self.file_of(stored), stored, values, name)
         return values

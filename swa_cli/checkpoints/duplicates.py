@@ -3,8 +3,6 @@
 import hashlib
 from collections.abc import Sequence
 
-import torch
-
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.steps import natural_key, step_in_name
 
@@ -47,7 +45,7 @@ def _fingerprint(checkpoint: Checkpoint) -> object:
     for name in names[::-stride]:  # from the end: heads differ where a body is frozen
         numel = checkpoint.spec(name).numel
         start = max(0, (numel - _SAMPLE) // 2)
-        digest.update(_as_bytes(checkpoint.get_elements(name, start, min(numel, start + _SAMPLE))))
+        digest.update(checkpoint.get_elements(name, start, min(numel, start + _SAMPLE)).tobytes())
     return tuple(checkpoint.counters.items()), names, digest.digest()
 
 
@@ -58,10 +56,6 @@ def _equal(first: Checkpoint, second: Checkpoint) -> bool:
         numel = first.spec(name).numel
         for start in range(0, numel, _CHUNK):
             stop = min(numel, start + _CHUNK)
-            if _as_bytes(first.get_elements(name, start, stop)) != _as_bytes(second.get_elements(name, start, stop)):
+            if first.get_elements(name, start, stop).tobytes() != second.get_elements(name, start, stop).tobytes():
                 return False
     return True
-
-
-def _as_bytes(values: torch.Tensor) -> bytes:
-    return values.contiguous().view(torch.uint8).numpy().tobytes()

@@ -8,7 +8,8 @@ from threading import Lock
 from types import TracebackType
 from typing import Self
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
 from swa_cli.checkpoints.stored import StoredTensor
 from swa_cli.errors import CheckpointError
@@ -81,8 +82,8 @@ class OpenFiles:
             return self._open.get(path)
 
 
-def read_tensor(files: OpenFiles, path: Path, stored: StoredTensor, into: torch.Tensor, what: str) -> None:
-    """Read a tensor of any stride into ``into``, a CPU tensor of its shape and dtype, which may be strided itself.
+def read_tensor(files: OpenFiles, path: Path, stored: StoredTensor, into: npt.NDArray[np.generic], what: str) -> None:
+    """Read a tensor of any stride into ``into``, an array of its shape and dtype, which may be strided itself.
 
     What lies between the elements is not read, but for gaps too small to be worth a call.
 
@@ -96,7 +97,8 @@ def read_tensor(files: OpenFiles, path: Path, stored: StoredTensor, into: torch.
     if longest == 1 or (span <= 2 * size + _SLACK and span <= _WIDEST_SPAN):
         data = bytearray(span)
         files.read(path, stored.offset, [memoryview(data)], what)
-        into.copy_(torch.frombuffer(data, dtype=stored.spec.dtype).as_strided(stored.spec.shape, stored.stride))
+        strides = tuple(step * stored.spec.dtype.itemsize for step in stored.stride)
+        into[...] = np.ndarray(stored.spec.shape, stored.spec.dtype, data, strides=strides)
         return
     widest = max(range(len(stored.stride)), key=lambda axis: stored.stride[axis] * (stored.spec.shape[axis] > 1))
     length = stored.spec.shape[widest]
@@ -104,7 +106,8 @@ def read_tensor(files: OpenFiles, path: Path, stored: StoredTensor, into: torch.
     step = -(-length // min(parts, length))
     for first in range(0, length, step):
         last = min(length, first + step)
-        read_tensor(files, path, stored.narrow(widest, first, last), into.narrow(widest, first, last - first), what)
+        part = into[(slice(None),) * widest + (slice(first, last),)]
+        read_tensor(files, path, stored.narrow(widest, first, last), part, what)
 
 
 def _fill(descriptor: int, views: Sequence[memoryview], offset: int) -> int:

@@ -1,13 +1,13 @@
 """A copy of a checkpoint with some tensors replaced."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.provenance import Provenance, to_metadata
-from swa_cli.checkpoints.safetensors_file import file_order, write_safetensors
+from swa_cli.checkpoints.safetensors_file import file_order, safetensors_header
 from swa_cli.checkpoints.ties import find_ties
 from swa_cli.errors import NonFiniteError
 from swa_cli.files import publish
@@ -29,7 +29,8 @@ def replace_tensors(
     """
     tied = find_ties([checkpoint])
     stored = {
-        tied.get(name, name): tensor.detach().cpu().to(checkpoint.spec(name).dtype) for name, tensor in tensors.items()
+        tied.get(name, name): tensor.detach().cpu().to(getattr(torch, checkpoint.spec(name).dtype.name))
+        for name, tensor in tensors.items()
     }
     for name, tensor in stored.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -39,11 +40,10 @@ def replace_tensors(
             )
             raise NonFiniteError(msg)
     specs = {name: entry.spec for name, entry in checkpoint.tensors.items() if name not in tied}
-
-    def chunks() -> Iterator[torch.Tensor]:
-        for name in file_order(specs):
-            yield stored[name] if name in stored else checkpoint.get_tensor(name)
-
     metadata = {**checkpoint.metadata, **to_metadata(provenance, tied=tied, extra=checkpoint.extra)}
     with publish(output, overwrite=True) as stream:
-        write_safetensors(stream, specs, chunks(), metadata)
+        stream.write(safetensors_header(specs, metadata)[0])
+        for name in file_order(specs):
+            tensor = stored[name] if name in stored else checkpoint.get_tensor(name)
+            if tensor.numel():
+                stream.write(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)

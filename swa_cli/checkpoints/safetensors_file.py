@@ -1,4 +1,4 @@
-"""The safetensors container: its dtype names, its header, and a writer.
+"""The safetensors container: its header, read and written.
 
 The format (https://huggingface.co/docs/safetensors): eight bytes of little-endian header length, a JSON header
 that maps each name to dtype, shape and byte range, then the tensors' bytes without gaps.
@@ -7,43 +7,33 @@ that maps each name to dtype, shape and byte range, then the tensors' bytes with
 import json
 import os
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
+from swa_cli.checkpoints.dtypes import BY_NAME
 from swa_cli.checkpoints.steps import counters_of
 from swa_cli.checkpoints.stored import StoredTensor, TensorSpec, row_major, spec_of
 from swa_cli.checkpoints.unwrap import strip_wrappers
 from swa_cli.errors import CheckpointError
 
-DTYPES: dict[str, torch.dtype] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
-    "F8_E5M2": torch.float8_e5m2,
-    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
-    "F8_E8M0": torch.float8_e8m0fnu,
-    "C64": torch.complex64,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U64": torch.uint64,
-    "U32": torch.uint32,
-    "U16": torch.uint16,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
+NAMES = {
+    BY_NAME[dtype]: name
+    for dtype, name in {
+        "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "complex64": "C64",
+        "float8_e4m3fn": "F8_E4M3", "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e8m0fnu": "F8_E8M0",
+        "float8_e5m2": "F8_E5M2", "float8_e5m2fnuz": "F8_E5M2FNUZ",
+        "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "bool": "BOOL",
+        "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8",
+    }.items()
 }
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
+"""The format's names of the dtypes that it can store."""
+_DTYPES = {name: dtype for dtype, name in NAMES.items()}
 
 EXTRA_STATE = "extra_state"
 """Key of the metadata under which entries of a state_dict that are not tensors are kept, as JSON."""
@@ -106,7 +96,7 @@ def _read_header(path: Path) -> _Header:
     for header in _latest:
         if header.text == text and header.file_size == size:
             return header
-    with safe_open(path, framework="pt"):  # the library checks offsets, overlaps and sizes
+    with safe_open(path, framework="np"):  # the library checks offsets, overlaps and sizes
         pass
     entries = cast("dict[str, Any]", json.loads(text))
     metadata = cast("dict[str, str]", entries.pop("__metadata__", None) or {})
@@ -125,7 +115,7 @@ def _read_header(path: Path) -> _Header:
 
 
 def _stored(name: str, entry: Mapping[str, Any], start: int) -> StoredTensor:
-    dtype = DTYPES.get(entry["dtype"])
+    dtype = _DTYPES.get(entry["dtype"])
     if dtype is None:
         msg = f"tensor {name} has dtype {entry['dtype']}, which cannot be averaged."
         raise CheckpointError(msg)
@@ -161,18 +151,3 @@ def safetensors_header(specs: Mapping[str, TensorSpec], metadata: Mapping[str, s
     text += b" " * (-len(text) % _LENGTH.size)
     start = _LENGTH.size + len(text)
     return _LENGTH.pack(len(text)) + text, {name: start + offset for name, offset in offsets.items()}
-
-
-def write_safetensors(
-    stream: BinaryIO, specs: Mapping[str, TensorSpec], tensors: Iterable[torch.Tensor], metadata: Mapping[str, str]
-) -> None:
-    """Write a whole file, one tensor at a time.
-
-    Args:
-        tensors: those of ``specs``, on the CPU, in `file_order`.
-    """
-    head, _ = safetensors_header(specs, metadata)
-    stream.write(head)
-    for tensor in tensors:
-        if tensor.numel():
-            stream.write(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)

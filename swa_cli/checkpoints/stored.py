@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
 
-import torch
+from swa_cli.checkpoints.dtypes import Dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,7 +12,7 @@ class TensorSpec:
     """Shape and dtype of one tensor."""
 
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    dtype: Dtype
 
     @cached_property
     def numel(self) -> int:
@@ -25,7 +25,7 @@ class TensorSpec:
         return self.numel * self.dtype.itemsize
 
     def __str__(self) -> str:
-        return f"{str(self.dtype).removeprefix('torch.')} {list(self.shape)}"
+        return f"{self.dtype.name} {list(self.shape)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class StoredTensor:
 
 
 @lru_cache(maxsize=4096)
-def spec_of(shape: tuple[int, ...], dtype: torch.dtype) -> TensorSpec:
+def spec_of(shape: tuple[int, ...], dtype: Dtype) -> TensorSpec:
     """One `TensorSpec` for all tensors of a shape and dtype; models have tens of thousands of tensors, of few kinds."""
     return TensorSpec(shape=shape, dtype=dtype)
 

@@ -49,8 +49,8 @@ def average(  # noqa: PLR0913
     """
     with exit_on_error(debug=debug):
         from swa_cli.config import load_config  # noqa: PLC0415  # torch is imported after --help
-        from swa_cli.pipeline import average_step, plan_step  # noqa: PLC0415
-        from swa_cli.report.steps import average_report, plan_report  # noqa: PLC0415
+        from swa_cli.pipeline.average import average_step, plan_step  # noqa: PLC0415
+        from swa_cli.report.average import average_report, plan_report  # noqa: PLC0415
 
         flags = {
             "sources": sources,

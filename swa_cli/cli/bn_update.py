@@ -38,8 +38,8 @@ def bn_update(  # noqa: PLR0913
     """
     with exit_on_error(debug=debug):
         from swa_cli.config import load_config  # noqa: PLC0415  # torch is imported after --help
-        from swa_cli.pipeline import bn_update_step  # noqa: PLC0415
-        from swa_cli.report.steps import recalibration_report  # noqa: PLC0415
+        from swa_cli.pipeline.bn_update import bn_update_step  # noqa: PLC0415
+        from swa_cli.report.bn_update import recalibration_report  # noqa: PLC0415
 
         flags = {
             "input": swa,

@@ -45,7 +45,7 @@ def evaluate(  # noqa: PLR0913
     """
     with exit_on_error(debug=debug):
         from swa_cli.config import load_config  # noqa: PLC0415  # torch is imported after --help
-        from swa_cli.pipeline import eval_step  # noqa: PLC0415
+        from swa_cli.pipeline.evaluate import eval_step  # noqa: PLC0415
 
         flags = {
             "checkpoints": checkpoints,

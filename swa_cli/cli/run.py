@@ -10,7 +10,7 @@ from swa_cli.cli.options import Debug, Device, Force
 from swa_cli.cli.terminal import exit_on_error, notify, only_results_on_stdout, say, track
 
 if TYPE_CHECKING:
-    from swa_cli.pipeline import PipelineResult
+    from swa_cli.pipeline.run import PipelineResult
 
 
 def run(
@@ -23,7 +23,7 @@ def run(
     """Average, recompute BatchNorm statistics and evaluate, in one go, from one configuration."""
     with exit_on_error(debug=debug):
         from swa_cli.config import load_config  # noqa: PLC0415  # torch is imported after --help
-        from swa_cli.pipeline import run_pipeline  # noqa: PLC0415
+        from swa_cli.pipeline.run import run_pipeline  # noqa: PLC0415
 
         sections = {
             "average": {"device": device, "force": force},
@@ -38,7 +38,8 @@ def run(
 
 def show_steps(result: "PipelineResult", json: Path | None) -> None:
     """Print what each of the three steps gave; with ``-`` for ``json``, the evaluation as JSON alone."""
-    from swa_cli.report.steps import average_report, recalibration_report  # noqa: PLC0415
+    from swa_cli.report.average import average_report  # noqa: PLC0415
+    from swa_cli.report.bn_update import recalibration_report  # noqa: PLC0415
 
     save_json(result.evaluation, json)
     if str(json) != "-":

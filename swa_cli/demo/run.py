@@ -6,7 +6,8 @@ from pathlib import Path
 from swa_cli.config import AverageConfig, BnUpdateConfig, Config, EvalConfig, TargetConfig
 from swa_cli.demo.train import train_digits
 from swa_cli.errors import OutputError, UsageError
-from swa_cli.pipeline import Notify, PipelineResult, run_pipeline
+from swa_cli.pipeline.common import Notify
+from swa_cli.pipeline.run import PipelineResult, run_pipeline
 from swa_cli.progress import Track, silent
 
 

@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import torch
-
 from swa_cli.averaging import AveragePlan, AverageResult, Engine, average, check_average_output, plan_average
 from swa_cli.checkpoints import Run, find_checkpoints
+from swa_cli.checkpoints.dtypes import BY_NAME
 from swa_cli.config import AverageConfig
-from swa_cli.devices import resolve_device
 from swa_cli.pipeline.common import Notify, needed
 from swa_cli.progress import Track, silent
 
@@ -23,7 +21,7 @@ def plan_step(config: AverageConfig, *, notify: Notify) -> tuple[Run, AveragePla
         check_average_output(_output(config), overwrite=config.force or config.dry_run)
     sources = needed(config.sources, "checkpoints", flag="SOURCES", key="average.sources")
     run = find_checkpoints(sources, key=config.key, last=config.last)
-    dtype = getattr(torch, config.dtype) if config.dtype else None
+    dtype = BY_NAME[config.dtype] if config.dtype else None
     plan = plan_average(run.checkpoints, dtype=dtype, integers=config.integers)
     for notice in (*run.notices, *plan.notices):
         notify(notice)
@@ -44,7 +42,12 @@ def average_step(config: AverageConfig, *, notify: Notify, track: Track = silent
 
 
 def _engine(config: AverageConfig) -> Engine:
-    return Engine(device=None if config.device == "auto" else resolve_device(config.device), threads=config.threads)
+    device = config.device
+    if device not in {"auto", "cpu"}:
+        from swa_cli.devices import resolve_device  # noqa: PLC0415  # the CPU does without torch
+
+        device = str(resolve_device(device))
+    return Engine(device=device, threads=config.threads)
 
 
 def _output(config: AverageConfig) -> Path:

@@ -15,14 +15,15 @@ from swa_cli.checkpoints import (
     Source,
     open_checkpoint,
     read_provenance,
-    replace_tensors,
 )
+from swa_cli.checkpoints.rewriting import replace_tensors
 from swa_cli.config import Config
 from swa_cli.data import batches_of, splitter_of
 from swa_cli.devices import resolve_device
 from swa_cli.errors import UsageError
 from swa_cli.models import load_checkpoint, own_names
-from swa_cli.pipeline.common import Notify, data_of, model_of, needed
+from swa_cli.pipeline.common import Notify, needed
+from swa_cli.pipeline.user import data_of, model_of
 from swa_cli.progress import Track, silent
 from swa_cli.tasks import make_splitter
 

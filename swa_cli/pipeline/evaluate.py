@@ -23,7 +23,8 @@ from swa_cli.errors import UsageError
 from swa_cli.evaluation import EvaluationResult, Member, evaluate
 from swa_cli.files import check_output
 from swa_cli.models import state_dict_for
-from swa_cli.pipeline.common import Notify, data_of, model_of, needed
+from swa_cli.pipeline.common import Notify, needed
+from swa_cli.pipeline.user import data_of, model_of
 from swa_cli.progress import Track, silent
 from swa_cli.tasks import make_splitter
 
