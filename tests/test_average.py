@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from swa_cli.averaging import average, plan_average
 from swa_cli.averaging.stream import stream_average
 from swa_cli.checkpoints import find_checkpoints, open_checkpoint
-from swa_cli.errors import MismatchError, NonFiniteError, OutputError
+from swa_cli.errors import CheckpointError, MismatchError, NonFiniteError
 
 
 def random_states(n: int, dtype: torch.dtype, scale: float = 1.0) -> list[dict[str, torch.Tensor]]:
@@ -205,7 +205,7 @@ def test_a_dtype_that_safetensors_lacks_is_refused_by_name(tmp_path):
 
 
 def test_entries_that_are_no_tensors_are_left_out_and_said(tmp_path):
-    torch.save({"w": torch.ones(1), "body._extra_state": {"scale": 1.0}}, tmp_path / "1.pt")
+    torch.save({"w": torch.ones(1), "body._extra_state": {"scale": (1.0,)}}, tmp_path / "1.pt")
 
     plan = plan_average([open_checkpoint(tmp_path / "1.pt")])
 
@@ -223,7 +223,7 @@ def test_a_name_that_the_format_reserves_is_refused(tmp_path):
 def test_a_huge_expanded_tensor_is_refused_at_once(tmp_path):
     torch.save({"w": torch.zeros(1).expand(10**18)}, tmp_path / "1.pt")
 
-    with pytest.raises(OutputError, match="it takes 4,000,000,000,000,000,000 bytes"):
+    with pytest.raises(CheckpointError, match="repeats the 4 bytes that are stored to 4,000,000,000,000,000,000"):
         averaged([tmp_path / "1.pt"], tmp_path / "out.safetensors")
 
 
