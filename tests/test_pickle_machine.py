@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections import OrderedDict
 from pathlib import Path
 
@@ -161,3 +162,68 @@ def test_containers_within_containers_do_not_explode(tmp_path):
         deep = {"left": deep, "right": deep}
 
     assert open_checkpoint(saved({"state_dict": STATE, "deep": deep}, tmp_path / "x.pt")).keys() == tuple(STATE)
+
+
+N = 30_000
+
+
+def counted(text: bytes) -> bytes:
+    return b"X" + len(text).to_bytes(4, "little") + text
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"ccollections\nOrderedDict\nq\x00](" + b"(K\x01K\x02l" * N + b"eq\x01" + b"h\x00h\x01\x85R0" * N + b"}.",
+        b"cos\nsystem\nq\x00(" + b"N" * N + b"tq\x01" + b"h\x00h\x01R0" * N + b"}.",
+        b"cos\nsystem\nq\x00(" + b"N" * N + b"tq\x01" + b"h\x00h\x01\x810" * N + b"}.",
+        counted(b"a" * 10 * N) + b"q\x00" + b"h\x00h\x00\x93" * N + b"}.",
+        b"}(" + b"".join(b"\x8a\x0a" + (n * ((1 << 61) - 1)).to_bytes(10, "little") + b"N" for n in range(N)) + b"u.",
+        b"(" + b"N" * N + b"tq\x00}(" + b"h\x00N" * N + b"u.",
+        b"}q\x00("
+        + b"".join(counted(b"%d" % n) + b"N" for n in range(N))
+        + b"u}("
+        + b"".join(counted(b"%d" % n) + b"h\x00" for n in range(N))
+        + b"u.",
+        b"(" * N + b"}.",
+        b"N" + b"\x85" * N + b"0}.",
+        b"]" * N + b"a" * (N - 1) + b".",
+        b"\x8b" + N.to_bytes(4, "little") + b"\x7f" * N + b"0}.",
+        b"I" + b"9" * N + b"\n.",
+        b"p" + b"9" * 200 + b"\n}.",
+        b"]q\x00" + b"h\x00" * N + b"(" + b"h\x00" * N + b"e0}.",
+    ],
+    ids=[
+        *("pairs", "arguments", "newobj", "name", "equal hashes", "tuple", "entries", "marks", "deep tuple"),
+        *("deep list", "integer", "digits", "memo", "self"),
+    ],
+)
+def test_a_forged_pickle_takes_no_longer_than_its_bytes_allow(tmp_path, pickled):
+    """Each would take minutes, or all memory, if anything in it were copied, hashed or compared as often as named."""
+    path = forged(tmp_path, b"\x80\x04" + pickled)
+    started = time.monotonic()
+
+    with pytest.raises(CheckpointError):
+        open_checkpoint(path)
+    assert time.monotonic() - started < 5
+
+
+def test_modules_within_modules_are_looked_at_for_a_bounded_time(tmp_path):
+    module: nn.Module = nn.Identity()
+    for _ in range(14):
+        module = nn.ModuleList([module, module])
+    contents = {str(n): nn.ModuleList([module, module]) for n in range(400)}
+    path = saved({**contents, "state_dict": STATE}, tmp_path / "x.pt")
+    started = time.monotonic()
+
+    with pytest.raises(CheckpointError, match="or too many to read"):
+        open_checkpoint(path)
+    assert time.monotonic() - started < 10
+
+
+def test_a_name_of_wrappers_only_is_stripped_at_once(tmp_path):
+    path = saved({"module." * 100_000 + "w": torch.ones(1)}, tmp_path / "x.pt")
+    started = time.monotonic()
+
+    assert open_checkpoint(path).keys() == ("w",)
+    assert time.monotonic() - started < 5

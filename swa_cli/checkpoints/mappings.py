@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from swa_cli.checkpoints.inert import Inert
 from swa_cli.checkpoints.torch_pickle import PickledTensor
-from swa_cli.checkpoints.whole_module import is_module, module_state_dict
+from swa_cli.checkpoints.whole_module import MOST_WORK, is_module, module_state_dict
 
 
 class Mappings:
@@ -15,6 +15,7 @@ class Mappings:
     """
 
     def __init__(self) -> None:
+        self._work = MOST_WORK
         self._modules: dict[int, Mapping[Any, Any]] = {}
         self._hold_tensors: dict[int, bool] = {}
 
@@ -31,7 +32,7 @@ class Mappings:
         if not is_module(value):
             return value.items
         if id(value) not in self._modules:
-            self._modules[id(value)] = module_state_dict(value)
+            self._modules[id(value)], self._work = module_state_dict(value, self._work)
         return self._modules[id(value)]
 
     def of_tensors(self, value: object) -> Mapping[Any, Any] | None:

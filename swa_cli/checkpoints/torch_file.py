@@ -79,7 +79,8 @@ def _without_collections() -> Generator[None]:
 def _open(path: Path, descriptor: int, key: str | None) -> Checkpoint:
     read = read_zip if os.pread(descriptor, len(ZIP_MAGIC), 0) == ZIP_MAGIC else read_legacy
     contents, place = read(descriptor)
-    where, state = find_state_dict(contents, key)
+    mappings = Mappings()
+    where, state = find_state_dict(contents, key, mappings)
     tensors = {name: value for name, value in state.items() if type(value) is PickledTensor and isinstance(name, str)}
     stored = {name: _stored(name, tensor, place) for name, tensor in tensors.items()}
     plain = plain_values(state)
@@ -88,10 +89,10 @@ def _open(path: Path, descriptor: int, key: str | None) -> Checkpoint:
     return Checkpoint(
         path=path,
         tensors=strip_wrappers(stored),
-        counters=counters_of(Mappings().of(contents) or {}),
+        counters=counters_of(mappings.of(contents) or {}),
         extra={short: plain[name] for short, name in extra.items()},
         left_out=tuple(str(name) for name in state if name not in kept),
-        alternatives=other_state_dicts(contents, where.split(".", maxsplit=1)[0]) if where else (),
+        alternatives=other_state_dicts(contents, where.split(".", maxsplit=1)[0], mappings) if where else (),
     )
 
 

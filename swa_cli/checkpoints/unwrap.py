@@ -14,18 +14,18 @@ _SHOWN = 100
 V = TypeVar("V")
 
 
-def find_state_dict(contents: object, key: str | None) -> tuple[str, Mapping[Any, Any]]:
+def find_state_dict(contents: object, key: str | None, mappings: Mappings) -> tuple[str, Mapping[Any, Any]]:
     """The mapping of names to tensors in ``contents``, and the dotted key under which it lies ("" for the top).
 
     Args:
         contents: what the pickle describes.
         key: dotted path to take instead of the usual keys.
+        mappings: what has been read as a mapping before.
 
     Raises:
         CheckpointError: there is none, there are several, or ``key`` does not lead to one. The message has no
             file name; the caller adds it.
     """
-    mappings = Mappings()
     if key is not None:
         return key, _walk(contents, key, mappings)
     mapping = mappings.of(contents)
@@ -48,19 +48,13 @@ def find_state_dict(contents: object, key: str | None) -> tuple[str, Mapping[Any
     raise CheckpointError(msg)
 
 
-def other_state_dicts(contents: object, chosen: str) -> tuple[str, ...]:
+def other_state_dicts(contents: object, chosen: str, mappings: Mappings) -> tuple[str, ...]:
     """Dotted keys of the other mappings of tensors at the top: an EMA copy, a second network."""
-    mappings = Mappings()
     return tuple(
         str(name)
         for name, value in (mappings.of(contents) or {}).items()
         if str(name) != chosen and mappings.of_tensors(value) is not None
     )
-
-
-def holds_tensors(value: object) -> bool:
-    """Whether ``value`` maps names to tensors, some of them at least; a whole module does."""
-    return Mappings().of_tensors(value) is not None
 
 
 def strip_wrappers(state: Mapping[str, V]) -> dict[str, V]:

@@ -8,8 +8,10 @@ from swa_cli.errors import CheckpointError
 
 _PARTS = ("_parameters", "_buffers", "_modules")
 _DEEPEST = 200
-_MOST_WORK = 1 << 26
-"""Entries looked at and characters of names: where modules share modules, a small file could ask for any number."""
+_PER_MODULE = 100
+MOST_WORK = 1 << 26
+"""Modules and entries looked at, characters of names: where modules share modules, a small file could ask for any
+number of them."""
 
 
 def is_module(value: object) -> bool:
@@ -17,16 +19,19 @@ def is_module(value: object) -> bool:
     return _attributes(value) is not None
 
 
-def module_state_dict(module: Inert) -> dict[str, Any]:
+def module_state_dict(module: Inert, work: int = MOST_WORK) -> tuple[dict[str, Any], int]:
     """What ``module.state_dict()`` would give, in its order; a shared module or tensor has all of its names.
 
     A submodule that was pickled in a way of its own stands among the tensors as the record that it is.
 
+    Args:
+        module: its record.
+        work: how much may be done; what is left of it is given back beside the state_dict.
+
     Raises:
-        CheckpointError: modules hold themselves, or their names would fill the memory.
+        CheckpointError: a module holds itself, or there is more to do than that.
     """
     state: dict[str, Any] = {}
-    work = 0
     waiting: list[tuple[object, str, int]] = [(module, "", 0)]
     while waiting:
         here, prefix, depth = waiting.pop()
@@ -39,14 +44,14 @@ def module_state_dict(module: Inert) -> dict[str, Any]:
             name: buffer for name, buffer in _named(attributes["_buffers"]).items() if name not in passing
         }
         children = _named(attributes["_modules"])
-        work += sum(len(attributes[part]) for part in _PARTS) + len(passing)
-        work += sum(len(prefix) + len(name) for name in (*tensors, *children))
-        if work > _MOST_WORK or depth > _DEEPEST:
+        work -= _PER_MODULE + sum(len(attributes[part]) for part in _PARTS) + len(passing)
+        work -= sum(len(prefix) + len(name) for name in (*tensors, *children))
+        if work < 0 or depth > _DEEPEST:
             msg = "holds a module within itself, or too many to read. Save model.state_dict() instead of the model."
             raise CheckpointError(msg)
         state |= {prefix + name: tensor for name, tensor in tensors.items()}
         waiting += [(child, f"{prefix}{name}.", depth + 1) for name, child in reversed(children.items())]
-    return state
+    return state, work
 
 
 def _attributes(value: object) -> dict[str, Any] | None:
