@@ -13,6 +13,10 @@ settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--fuzz", type=int, default=2000, help="how many damaged files test_fuzz.py opens")
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     """pytest-randomly seeds random and numpy, not torch."""

@@ -20,8 +20,13 @@ def mean_rounded_once(tensors: list[torch.Tensor]) -> torch.Tensor:
 
 
 def nearest_of_all(values: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
-    every = torch.arange(0, 2**15, dtype=torch.int32).to(torch.int16).view(dtype)  # all non-negative bit patterns
-    grid = every[torch.isfinite(every)].to(torch.float64).numpy()
+    """Of all finite values of a narrow dtype the nearest one, ties to the even bit pattern."""
+    kind = {1: np.uint8, 2: np.uint16}[dtype.itemsize]
+    sign = 1 << (8 * dtype.itemsize - 1)
+    codes = np.arange(sign, dtype=kind)  # all patterns that are not negative, in ascending order
+    every = torch.from_numpy(codes.copy()).view(dtype).to(torch.float64).numpy()
+    grid = every[np.isfinite(every)]
+    unsigned_zero = "fnuz" in str(dtype)  # these have no negative zero: its pattern is NaN
     flat = np.abs(values).ravel()
     result = []
     for value, negative in zip(flat, np.signbit(values).ravel(), strict=True):
@@ -31,8 +36,8 @@ def nearest_of_all(values: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
         nearest = (
             below if to_below < to_above else above if to_above < to_below else (below if below % 2 == 0 else above)
         )
-        result.append((nearest | 0x8000) - 0x10000 if negative else nearest)
-    return torch.tensor(result, dtype=torch.int16).view(dtype).reshape(values.shape)
+        result.append(nearest | sign if negative and not (unsigned_zero and nearest == 0) else nearest)
+    return torch.from_numpy(np.array(result, dtype=kind)).view(dtype).reshape(values.shape)
 
 
 def log_probs(logits: list[list[float]]) -> list[list[float]]:

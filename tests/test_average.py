@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from swa_cli.averaging import average, plan_average
 from swa_cli.checkpoints import find_checkpoints, open_checkpoint
-from swa_cli.errors import MismatchError, NonFiniteError, OutputError
+from swa_cli.errors import CheckpointError, MismatchError, NonFiniteError
 
 
 def random_states(n: int, dtype: torch.dtype, scale: float = 1.0) -> list[dict[str, torch.Tensor]]:
@@ -127,7 +127,7 @@ def test_dtype_converts_floating_tensors_and_lets_sources_differ(tmp_path):
     torch.save({"w": torch.tensor([1.0, 2.0]), "n": torch.tensor(3)}, tmp_path / "1.pt")
     torch.save({"w": torch.tensor([2.0, 4.0], dtype=torch.float16), "n": torch.tensor(3)}, tmp_path / "2.pt")
 
-    result = averaged([tmp_path], tmp_path / "out.safetensors", dtype=torch.bfloat16)
+    result = averaged([tmp_path], tmp_path / "out.safetensors", dtype="bfloat16")
 
     assert same_bits(result["w"], torch.tensor([1.5, 3.0], dtype=torch.bfloat16))
     assert result["n"].dtype == torch.int64
@@ -135,7 +135,7 @@ def test_dtype_converts_floating_tensors_and_lets_sources_differ(tmp_path):
 
 def test_a_mean_too_large_for_the_dtype_is_an_error(tmp_path):
     torch.save({"w": torch.tensor([1e6])}, tmp_path / "1.pt")
-    plan = plan_average([open_checkpoint(tmp_path / "1.pt")], dtype=torch.float16)
+    plan = plan_average([open_checkpoint(tmp_path / "1.pt")], dtype="float16")
 
     with pytest.raises(NonFiniteError, match="too large for float16"):
         average(plan, tmp_path / "out.safetensors")
@@ -190,7 +190,7 @@ def test_a_name_that_the_format_reserves_is_refused(tmp_path):
 def test_a_huge_expanded_tensor_is_refused_at_once(tmp_path):
     torch.save({"w": torch.zeros(1).expand(10**18)}, tmp_path / "1.pt")
 
-    with pytest.raises(OutputError, match="it takes 4,000,000,000,000,000,000 bytes"):
+    with pytest.raises(CheckpointError, match="repeats the 4 bytes that are stored to 4,000,000,000,000,000,000"):
         averaged([tmp_path / "1.pt"], tmp_path / "out.safetensors")
 
 

@@ -71,9 +71,9 @@ def _elements(source: Checkpoint, part: Part) -> Iterator[tuple[int, npt.NDArray
 
 def _overflows(part: Part, plan: AveragePlan) -> bool:
     for blocks in zip(*(_elements(source, part) for source in plan.sources), strict=True):
-        total = sum(_as_doubles(values) for _, values in blocks)
-        mean = round_once(total / len(plan.sources), real_dtype(part.tensor.spec.dtype))
-        if not np.isfinite(mean.astype(np.float64)).all():
+        mean = np.sum([_as_doubles(values) for _, values in blocks], axis=0) / len(plan.sources)
+        rounded = round_once(mean, real_dtype(part.tensor.spec.dtype))
+        if not np.isfinite(rounded.astype(np.float64)).all():
             return True
     return False
 

@@ -1,6 +1,7 @@
 """What becomes of integers, bools and whatever else is kept rather than averaged."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -66,4 +67,4 @@ class _Mean:
 
 def _integers(view: memoryview, dtype: Dtype) -> npt.NDArray[np.integer]:
     """The numbers in ``view``; bools are 0 and 1."""
-    return np.frombuffer(view, np.uint8 if dtype.name == "bool" else dtype)
+    return cast("npt.NDArray[np.integer]", np.frombuffer(view, np.uint8 if dtype.name == "bool" else dtype))

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Literal
 
 from swa_cli.checkpoints import Checkpoint, TensorSpec, file_order, find_ties
-from swa_cli.checkpoints.dtypes import Dtype, is_averaged, is_floating
+from swa_cli.checkpoints.dtypes import BY_NAME, Dtype, is_averaged, is_floating
 from swa_cli.checkpoints.safetensors_file import NAMES
 from swa_cli.errors import MismatchError, listing, shortened
 
@@ -76,14 +76,14 @@ class AveragePlan:
 
 
 def plan_average(
-    sources: Sequence[Checkpoint], *, dtype: Dtype | None = None, integers: Integers = "agree"
+    sources: Sequence[Checkpoint], *, dtype: str | None = None, integers: Integers = "agree"
 ) -> AveragePlan:
     """Check that the sources fit together and choose a policy for every tensor.
 
     Args:
         sources: at least one, in the order of training.
-        dtype: floating dtype of the output; by default each tensor keeps the dtype it is stored in. Complex
-            tensors keep theirs.
+        dtype: name of the floating dtype of the output, ``"bfloat16"``; by default each tensor keeps the dtype it
+            is stored in. Complex tensors keep theirs.
         integers: what becomes of integers and bools; with ``agree``, ``num_batches_tracked`` is the newest.
 
     Raises:
@@ -99,7 +99,7 @@ def plan_average(
         raise MismatchError(msg)
     tied = find_ties(sources)
     specs = {
-        name: _output_spec(newest.spec(name), dtype)
+        name: _output_spec(newest.spec(name), BY_NAME[dtype] if dtype else None)
         for name in newest.tensors
         if name not in tied and (name in first.tensors or _is_extra_state(name))
     }

@@ -5,10 +5,13 @@ from pathlib import Path
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.safetensors_file import looks_like_safetensors, open_safetensors
 from swa_cli.checkpoints.sharded import INDEX_SUFFIX, open_sharded
-from swa_cli.checkpoints.torch_file import LEGACY_MAGIC, ZIP_MAGIC, open_torch
+from swa_cli.checkpoints.torch_file import open_torch
+from swa_cli.checkpoints.torch_legacy import looks_legacy
+from swa_cli.checkpoints.zip_directory import ZIP_MAGIC
 from swa_cli.errors import CheckpointError
 
-_HEAD = 64
+_HEAD = 512
+_TAR_MAGIC_AT = 257
 
 
 def open_checkpoint(path: Path, *, key: str | None = None) -> Checkpoint:
@@ -31,7 +34,7 @@ def open_checkpoint(path: Path, *, key: str | None = None) -> Checkpoint:
     except OSError as error:
         msg = f"{path}: cannot be read: {error.strerror or error}."
         raise CheckpointError(msg) from error
-    if head.startswith(ZIP_MAGIC):
+    if head.startswith(ZIP_MAGIC) or looks_legacy(head):
         return open_torch(path, key=key)
     if looks_like_safetensors(head):
         if key is not None:
@@ -44,10 +47,10 @@ def open_checkpoint(path: Path, *, key: str | None = None) -> Checkpoint:
 def _what_it_is(head: bytes) -> str:
     if not head:
         return "the file is empty. Its writing was probably cut short; remove it or save it again."
-    if head.startswith(LEGACY_MAGIC):
+    if head.startswith(b"ustar", _TAR_MAGIC_AT):
         return (
-            "saved in torch's old format (before 1.6), which cannot be streamed. Convert it once: "
-            "torch.save(torch.load(path, map_location='cpu', weights_only=True), path)."
+            "a tar archive. If torch wrote it (before 0.1.10), load it with torch.load(path, weights_only=False), "
+            "which runs what it holds, and save it again; otherwise unpack it and name the checkpoint inside."
         )
     if head.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer, not the file itself. Fetch it with git lfs pull."

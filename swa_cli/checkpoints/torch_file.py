@@ -1,54 +1,54 @@
-"""The zip container of ``torch.save``: its directory tells where each storage lies, its pickle what they are.
+"""Files of ``torch.save``, opened without loading a tensor and without running their pickle.
 
-The pickle is read and never run (`swa_cli.checkpoints.torch_pickle`); tensors stay on disk until they are asked for,
-and whatever else the file holds (optimizer state) is never read.
+Only what describes the file is read: tensors stay on disk until they are asked for, and whatever else the file holds
+(optimizer state) is never read.
 """
 
-import struct
-import zipfile
-from collections.abc import Mapping
+import gc
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
+from swa_cli.checkpoints.mappings import Mappings
+from swa_cli.checkpoints.plain import plain_values
 from swa_cli.checkpoints.steps import counters_of
-from swa_cli.checkpoints.stored import StoredTensor, TensorSpec
-from swa_cli.checkpoints.torch_pickle import PickledTensor, read_pickle
-from swa_cli.checkpoints.unwrap import find_state_dict, other_state_dicts, strip_wrappers
-from swa_cli.errors import CheckpointError, listing
+from swa_cli.checkpoints.stored import StoredTensor, spec_of
+from swa_cli.checkpoints.torch_legacy import read_legacy
+from swa_cli.checkpoints.torch_pickle import PickledStorage, PickledTensor
+from swa_cli.checkpoints.torch_zip import read_zip
+from swa_cli.checkpoints.unwrap import find_state_dict, other_state_dicts, strip_beside, strip_wrappers
+from swa_cli.checkpoints.zip_directory import ZIP_MAGIC
+from swa_cli.errors import CheckpointError
 
-ZIP_MAGIC = b"PK\x03\x04"
-LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20"
-
-# A record's local header (APPNOTE.TXT 4.3.7): its length is 30 bytes, a name and an extra field.
-_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_MOST_DIMENSIONS = 64
+_LARGEST = 1 << 62
+_MOST_REPEATED = 1 << 28
+"""Bytes that a tensor may have whose elements lie upon each other; a small file could ask for any number."""
 
 
 def open_torch(path: Path, *, key: str | None = None) -> Checkpoint:
-    """Read the directory and the pickle of a torch zip file, and find its state_dict.
+    """Read the pickle of a torch file, zip or older, and find its state_dict.
+
+    Nothing that the pickle names is imported or called: it may hold anything at all. Of a whole pickled module, and
+    of one beside other things, the state_dict is read.
 
     Args:
         key: dotted key of the state_dict inside the file; by default the usual ones are looked for.
 
     Raises:
-        CheckpointError: the file is truncated or damaged, its pickle needs code that is not known to be harmless
-            (all such globals are listed), or it holds no state_dict or several.
+        CheckpointError: the file is truncated or damaged, or it holds no state_dict or several.
     """
     try:
-        with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
-            records = _records(archive)
-            contents = _contents(records, stream)
-            where, state = find_state_dict(contents, key)
-            named = {name: value for name, value in state.items() if isinstance(name, str)}
-            tensors = {name: value for name, value in named.items() if isinstance(value, PickledTensor)}
-            stored = {name: _stored(name, tensor, records, stream) for name, tensor in tensors.items()}
-            return Checkpoint(
-                path=path,
-                tensors=strip_wrappers(stored),
-                counters=counters_of(cast("Mapping[Any, Any]", contents)),
-                left_out=tuple(str(name) for name in state if name not in tensors),
-                alternatives=other_state_dicts(contents, where.split(".", maxsplit=1)[0]) if where else (),
-            )
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            with _without_collections():
+                return _open(path, descriptor, key)
+        finally:
+            os.close(descriptor)
     except CheckpointError as error:
         msg = f"{path}: {error}"
         raise CheckpointError(msg) from error
@@ -58,75 +58,77 @@ def open_torch(path: Path, *, key: str | None = None) -> Checkpoint:
         raise CheckpointError(msg) from error
 
 
-def _records(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """The records of the archive, without the folder that torch puts them all in."""
-    return {info.filename.partition("/")[2]: info for info in archive.infolist()}
+@contextmanager
+def _without_collections() -> Generator[None]:
+    """Keep the garbage collector from looking, again and again, through records that all stay: half of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
-def _contents(records: Mapping[str, zipfile.ZipInfo], stream: BinaryIO) -> object:
-    for marker, kind in (("constants.pkl", "a TorchScript archive"), ("archive_format", "a torch.export archive")):
-        if marker in records:
-            msg = f"{kind}, not a checkpoint. Save the weights with torch.save(model.state_dict(), path)."
-            raise CheckpointError(msg)
-    if "data.pkl" not in records:
-        msg = "a zip file, but not one that torch.save wrote: it has no data.pkl. Leave it out."
-        raise CheckpointError(msg)
-    if "byteorder" in records and _read(records["byteorder"], stream) != b"little":
-        msg = "saved on a big-endian machine. Load it with torch.load there or here, and save it again."
-        raise CheckpointError(msg)
-    contents, blocked = read_pickle(_read(records["data.pkl"], stream))
-    if blocked:
-        msg = (
-            f"refused, because its pickle asks for code that could do anything:\n{listing(blocked)}\n"
-            "Nothing was run. Save the state_dict alone, torch.save(model.state_dict(), path), or as safetensors."
-        )
-        raise CheckpointError(msg)
-    return contents
+def _open(path: Path, descriptor: int, key: str | None) -> Checkpoint:
+    read = read_zip if os.pread(descriptor, len(ZIP_MAGIC), 0) == ZIP_MAGIC else read_legacy
+    contents, place = read(descriptor)
+    mappings = Mappings()
+    where, state = find_state_dict(contents, key, mappings)
+    tensors = {name: value for name, value in state.items() if type(value) is PickledTensor and isinstance(name, str)}
+    stored = {name: _stored(name, tensor, place) for name, tensor in tensors.items()}
+    plain = plain_values(state)
+    extra = strip_beside(plain, tensors)
+    kept = {*tensors, *extra.values()}
+    return Checkpoint(
+        path=path,
+        tensors=strip_wrappers(stored),
+        counters=counters_of(mappings.of(contents) or {}),
+        extra={short: plain[name] for short, name in extra.items()},
+        left_out=tuple(str(name) for name in state if name not in kept),
+        alternatives=other_state_dicts(contents, where.split(".", maxsplit=1)[0], mappings) if where else (),
+    )
 
 
-def _read(record: zipfile.ZipInfo, stream: BinaryIO) -> bytes:
-    """The record's bytes, without its CRC: ``torch.serialization.set_crc32_options(False)`` leaves that wrong."""
-    stream.seek(_data_offset(record, stream))
-    return stream.read(record.file_size)
-
-
-def _stored(name: str, tensor: PickledTensor, records: Mapping[str, zipfile.ZipInfo], stream: BinaryIO) -> StoredTensor:
-    """Where ``tensor`` lies in the file, once it is known to lie within its record."""
-    if tensor.unsupported or tensor.storage is None:
+def _stored(name: str, tensor: PickledTensor, place: Callable[[PickledStorage], tuple[int, int]]) -> StoredTensor:
+    """Where ``tensor`` lies in the file, once it is known to lie within its storage."""
+    shape, stride, first, storage = tensor.shape, tensor.stride, tensor.storage_offset, tensor.storage
+    if tensor.unsupported or storage is None:
         msg = f"tensor {name} is {tensor.unsupported}; only dense tensors can be averaged."
         raise CheckpointError(msg)
-    spec = TensorSpec(shape=tensor.shape, dtype=tensor.dtype)
-    if (
-        len(tensor.stride) != len(tensor.shape)
-        or min((*tensor.shape, *tensor.stride, tensor.storage_offset), default=0) < 0
-    ):
-        msg = f"tensor {name} has shape {list(tensor.shape)} and stride {list(tensor.stride)}: the file is damaged."
+    if not _makes_sense(shape, stride, first, storage.start):
+        msg = f"tensor {name} has an impossible shape, stride or offset: the file is damaged."
         raise CheckpointError(msg)
-    record = records.get(f"data/{tensor.storage.key}")
-    if record is None:
-        msg = f"tensor {name}: its record data/{tensor.storage.key} is missing; the file is damaged."
-        raise CheckpointError(msg)
-    start = tensor.storage_offset * spec.dtype.itemsize
-    stored = StoredTensor(spec=spec, offset=_data_offset(record, stream) + start, stride=tensor.stride)
-    if start + stored.span > record.file_size:
+    try:
+        offset, size = place(storage)
+    except CheckpointError as error:
+        msg = f"tensor {name}: {error}"
+        raise CheckpointError(msg) from error
+    spec = spec_of(shape, tensor.dtype)
+    start = storage.start + first * spec.dtype.itemsize
+    stored = StoredTensor(spec=spec, offset=offset + start, stride=stride)
+    if start + stored.span > size:
         msg = (
-            f"tensor {name} reaches beyond its record: expected {start + stored.span} bytes, found {record.file_size}; "
+            f"tensor {name} reaches beyond its record: expected {start + stored.span} bytes, found {size}; "
             "the file is damaged."
+        )
+        raise CheckpointError(msg)
+    if spec.nbytes > max(size, _MOST_REPEATED):
+        msg = (
+            f"tensor {name} repeats the {size:,} bytes that are stored to {spec.nbytes:,}. "
+            "Save it as tensor.contiguous()."
         )
         raise CheckpointError(msg)
     return stored
 
 
-def _data_offset(record: zipfile.ZipInfo, stream: BinaryIO) -> int:
-    """Where the record's bytes start in the file; they must lie there as they are."""
-    if record.compress_type != zipfile.ZIP_STORED:
-        msg = (
-            f"record {record.filename} is compressed, by another program than torch. Load and save it again with torch."
-        )
-        raise CheckpointError(msg)
-    stream.seek(record.header_offset)
-    magic, name_length, extra_length = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
-    if magic != ZIP_MAGIC:
-        msg = f"record {record.filename} does not start where the directory says; the file is damaged."
-        raise CheckpointError(msg)
-    return record.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+def _makes_sense(shape: Any, stride: Any, *offsets: Any) -> bool:
+    """Whether these are sizes that a tensor can have, each of them a number of its own kind."""
+    if type(shape) is not tuple or type(stride) is not tuple:
+        return False
+    sizes, steps = cast("tuple[Any, ...]", shape), cast("tuple[Any, ...]", stride)
+    if len(sizes) != len(steps) or len(sizes) > _MOST_DIMENSIONS:
+        return False
+    if not all(type(number) is int and 0 <= number < _LARGEST for number in (*sizes, *steps, *offsets)):
+        return False
+    return prod(size or 1 for size in sizes) < _LARGEST

@@ -1,290 +1,202 @@
-"""Reading the pickle of a torch checkpoint without running anything in it.
+"""What the pickle of a torch checkpoint means: tensors become records of where they lie, and nothing is run.
 
-Of all the things that a pickle can name, only plain containers are real here. The functions that rebuild tensors give
-records of where the tensor lies; passengers known to be harmless (argparse Namespaces, paths, numpy numbers and
-arrays) become inert stand-ins that keep nothing; everything else does too, and its name is reported.
+Plain containers and the functions that rebuild tensors have a meaning here; every other global stays the inert record
+that `swa_cli.checkpoints.pickle_machine` makes of it.
 """
 
-import io
-import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, cast
+from typing import Any, cast
 
-import torch
+import numpy as np
+
+from swa_cli.checkpoints.dtypes import BY_NAME, Dtype
+from swa_cli.checkpoints.inert import Inert, as_key
+from swa_cli.checkpoints.pickle_machine import run
 
 # The pickles' own names of the kinds of storage, and what their elements are.
 _STORAGES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "ComplexDoubleStorage": torch.complex128,
-    "ComplexFloatStorage": torch.complex64,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-    "UntypedStorage": torch.uint8,
+    f"{name}Storage": BY_NAME[dtype]
+    for name, dtype in {
+        "Double": "float64",
+        "Float": "float32",
+        "Half": "float16",
+        "BFloat16": "bfloat16",
+        "ComplexDouble": "complex128",
+        "ComplexFloat": "complex64",
+        "Bool": "bool",
+        "Long": "int64",
+        "Int": "int32",
+        "Short": "int16",
+        "Char": "int8",
+        "Byte": "uint8",
+        "Untyped": "uint8",
+    }.items()
 }
-_NUMPY = ("scalar", "_reconstruct")
-_PATHS = ("PosixPath", "WindowsPath", "Path", "PurePath", "PurePosixPath", "PureWindowsPath")
-_HARMLESS_MODULES = ("numpy.dtypes", "torch.sparse", "torch.cuda.sparse")
-_HARMLESS = {
-    "argparse.Namespace",
-    "_codecs.encode",
-    *(
-        f"builtins.{name}"
-        for name in (
-            *("set", "frozenset", "complex", "bytearray", "slice", "range"),
-            *("dict", "list", "tuple", "int", "float", "str", "bool", "bytes"),
-        )
-    ),
-    *(f"numpy.{name}" for name in ("dtype", "ndarray")),
-    *(f"{module}.{name}" for module in ("numpy.core.multiarray", "numpy._core.multiarray") for name in _NUMPY),
-    *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in _PATHS),  # Python 3.13 has the latter
-    *(f"torch.{name}" for name in ("device", "Tensor", "storage.TypedStorage", "serialization._get_layout")),
-    *(f"torch.{module}" for module in ("nn.parameter.Parameter", "nn.parameter.Buffer", "_tensor.Tensor")),
-    *(f"torch.{name}Storage" for name in ("QInt8", "QUInt8", "QInt32", "QUInt4x2", "QUInt2x4")),
-    *(f"{module}.{name.removesuffix('Storage')}Tensor" for module in ("torch", "torch.cuda") for name in _STORAGES),
-    "torch.torch_version.TorchVersion",
-}
+_MOST_ARGUMENTS = 8
 _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # in the protocol that torch.save writes
-_KEYS = (str, int, float, bytes, type(None))
-_LONGEST_NAME = 200
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(slots=True)
 class PickledStorage:
-    """A storage as the pickle names it: the record ``data/<key>`` of the archive."""
+    """A storage as the pickle names it; ``start`` is the byte of it at which a view (of old files) begins."""
 
     key: str
-    dtype: torch.dtype
+    dtype: Dtype
+    start: Any = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(slots=True)
 class PickledTensor:
-    """A tensor as the pickle describes it, sizes in elements; unchecked against the archive.
+    """A tensor as the pickle describes it, sizes in elements; unchecked, against the file and in itself.
 
     ``unsupported`` says why it cannot be read, if so ("sparse"); the other fields then mean nothing.
     """
 
     storage: PickledStorage | None = None
-    dtype: torch.dtype = torch.uint8
-    storage_offset: int = 0
-    shape: tuple[int, ...] = ()
-    stride: tuple[int, ...] = ()
+    dtype: Dtype = BY_NAME["uint8"]
+    storage_offset: Any = 0
+    shape: Any = ()
+    stride: Any = ()
     unsupported: str | None = None
 
 
-class _Inert:
-    """Stands for anything that is not to be built: takes whatever a pickle does to an object, keeps nothing."""
+@dataclass(frozen=True, kw_only=True)
+class Pickled:
+    """What a pickle holds, the storages it names (by key, each as it is named first), and the byte where it ends."""
 
-    def __init__(self, *_: object, **__: object) -> None: ...
-
-    def __repr__(self) -> str:
-        return "(not read)"
-
-    def __setitem__(self, key: object, value: object) -> None: ...
-
-    def __call__(self, *_: object, **__: object) -> "_Inert":
-        return self
-
-    def append(self, value: object) -> None: ...
-
-    def extend(self, values: object) -> None: ...
+    contents: Any
+    storages: Mapping[str, PickledStorage]
+    end: int
 
 
-def read_pickle(data: bytes) -> tuple[object, list[str]]:
-    """The object that ``data`` describes, and the names of all globals that are not known to be harmless.
+def read_pickle(data: bytes, start: int = 0) -> Pickled:
+    """Read the pickle that begins at ``start``.
 
     Raises:
-        Exception: of any kind, when ``data`` is damaged.
+        EOFError: ``data`` ends before the pickle does.
+        Exception: of any other kind, when ``data`` is damaged.
     """
-    reader = _Reader(data)
-    try:
-        contents = reader.load()
-    except Exception:
-        if not reader.blocked:  # otherwise a stand-in was used as what it stands for
-            raise
-        contents = None
-    return contents, sorted(reader.blocked)
+    storages: dict[str, PickledStorage] = {}
+
+    def find_persistent(pid: Any) -> object:
+        if type(pid) is not tuple or not 2 <= len(cast("tuple[Any, ...]", pid)) <= _MOST_ARGUMENTS:  # noqa: PLR2004
+            return Inert("torch", "an unknown persistent id")
+        kind, what, *rest = cast("tuple[Any, ...]", pid)
+        if kind == "module":  # a class and its source
+            return what
+        if kind != "storage" or not isinstance(what, np.dtype) or not rest or type(rest[0]) is not str:
+            return Inert("torch", "a storage of an unknown kind")
+        key, view = rest[0], rest[3] if len(rest) > 3 else None  # noqa: PLR2004  # the key, where it was, its size
+        storage = PickledStorage(key, cast("Dtype", what), 0 if view is None else view[1] * what.itemsize)
+        storages.setdefault(key, storage)
+        return storage
+
+    contents, end = run(data, start, _find_global, find_persistent)
+    return Pickled(contents=contents, storages=storages, end=end)
 
 
-if TYPE_CHECKING:
-
-    class _Unpickler:
-        """What `_Reader` uses of ``pickle._Unpickler``."""
-
-        stack: list[Any]
-        append: Callable[[object], None]
-        dispatch: ClassVar[dict[int, Callable[..., None]]]
-
-        def __init__(self, file: BinaryIO, *, encoding: str) -> None: ...
-        def load(self) -> object: ...
-        def read(self, size: int) -> bytes: ...
-        def pop_mark(self) -> list[Any]: ...
-else:
-    # The one written in Python: in the other the steps below cannot be replaced, and a damaged file can make its memo
-    # grow to any size.
-    _Unpickler = pickle._Unpickler  # noqa: SLF001
+def _find_global(module: str, name: str) -> object:
+    module = _RENAMED.get(module, module)
+    found = _KNOWN.get((module, name))
+    return Inert(module, name) if found is None else found
 
 
-class _Reader(_Unpickler):
-    def __init__(self, data: bytes) -> None:
-        super().__init__(io.BytesIO(data), encoding="utf-8")
-        self.blocked: set[str] = set()
-        self.size = len(data)
-
-    def find_class(self, module: str, name: str) -> Any:
-        full = f"{_RENAMED.get(module, module)}.{name}"
-        if full in _REAL:
-            return _REAL[full]
-        if module in {"torch", "torch.storage", "torch.cuda"} and name in _STORAGES:
-            return _STORAGES[name]
-        if module == "torch":
-            found = getattr(torch, name, None)
-            if isinstance(found, (torch.dtype, torch.layout, torch.qscheme, torch.memory_format)):
-                return found
-        if full not in _HARMLESS and module not in _HARMLESS_MODULES:
-            self.blocked.add(full[:_LONGEST_NAME])
-        return _Inert
-
-    def persistent_load(self, pid: Any) -> PickledStorage:
-        kind, dtype, key = pid[:3]
-        if kind != "storage" or not isinstance(key, str):
-            msg = "unknown persistent id"
-            raise pickle.UnpicklingError(msg)
-        return PickledStorage(key=key, dtype=dtype if isinstance(dtype, torch.dtype) else torch.uint8)
-
-    def _set(self, target: Any, key: object, value: object) -> None:
-        """Put an entry in a dict; a key whose hash could take for ever (tuples of tuples) becomes a stand-in."""
-        parts = cast("tuple[object, ...]", key) if isinstance(key, tuple) else (key,)
-        target[key if all(isinstance(part, _KEYS) for part in parts) else _Inert()] = value
-
-    def load_setitem(self) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self._set(self.stack[-1], key, value)
-
-    def load_setitems(self) -> None:
-        items = self.pop_mark()
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            self._set(self.stack[-1], key, value)
-
-    def load_dict(self) -> None:
-        items = self.pop_mark()
-        self.append({})
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            self._set(self.stack[-1], key, value)
-
-    def load_set(self) -> None:
-        self.append(_Inert())
-
-    def load_additems(self) -> None:
-        self.pop_mark()
-
-    def load_frozenset(self) -> None:
-        self.pop_mark()
-        self.append(_Inert())
-
-    def load_build(self) -> None:
-        self.stack.pop()  # no object here has a state
-
-    def load_bytearray(self) -> None:
-        length = int.from_bytes(self.read(8), "little")
-        if length > self.size:
-            msg = "a bytearray longer than the file"
-            raise pickle.UnpicklingError(msg)
-        self.read(length)
-        self.append(_Inert())
-
-    dispatch: ClassVar[dict[int, Callable[..., None]]] = {
-        **_Unpickler.dispatch,
-        pickle.SETITEM[0]: load_setitem,
-        pickle.SETITEMS[0]: load_setitems,
-        pickle.DICT[0]: load_dict,
-        pickle.EMPTY_SET[0]: load_set,
-        pickle.ADDITEMS[0]: load_additems,
-        pickle.FROZENSET[0]: load_frozenset,
-        pickle.BUILD[0]: load_build,
-        pickle.BYTEARRAY8[0]: load_bytearray,
-    }
+def _dict(entries: object = None) -> dict[Any, Any]:
+    """An OrderedDict, Counter or defaultdict; its entries follow in the pickle, or stand in ``entries``."""
+    if type(entries) is dict:
+        return cast("dict[Any, Any]", entries)
+    filled: dict[Any, Any] = {}
+    if type(entries) is list:  # the pairs of an OrderedDict that Python 2 wrote
+        pairs = cast("list[Any]", entries)
+        for key, value in pairs:
+            filled[as_key(key)] = value
+        pairs.clear()  # nobody else holds the list; a forged pickle would have it copied any number of times
+    return filled
 
 
-def _empty_dict(*_: object) -> dict[Any, Any]:
-    """An OrderedDict, Counter or defaultdict; its entries follow in the pickle."""
-    return {}
+def _size(lengths: object = ()) -> object:
+    return lengths
 
 
-def _tensor(storage: PickledStorage, storage_offset: int, size: Any, stride: Any, *_: object) -> PickledTensor:
-    return PickledTensor(
-        storage=storage,
-        dtype=storage.dtype,
-        storage_offset=int(storage_offset),
-        shape=tuple(int(length) for length in size),
-        stride=tuple(int(step) for step in stride),
-    )
+def _tensor(storage: object, storage_offset: object, size: object, stride: object) -> PickledTensor:
+    if type(storage) is not PickledStorage:
+        return PickledTensor(unsupported="in a storage of an unknown kind")
+    return PickledTensor(storage, storage.dtype, storage_offset, size, stride)
 
 
 def _tensor_v2(
-    storage: PickledStorage,
-    storage_offset: int,
-    size: Any,
-    stride: Any,
-    *hints: object,
+    storage: object,
+    storage_offset: object,
+    size: object,
+    stride: object,
+    _requires_grad: object = None,
+    _hooks: object = None,
+    metadata: object = None,
 ) -> PickledTensor:
-    requires_grad_hooks_metadata = 3
-    if (
-        len(hints) == requires_grad_hooks_metadata and hints[-1]
-    ):  # a lazy conjugate or negative, whose bytes are not its values
+    if metadata:  # its bytes are not its values
         return PickledTensor(unsupported="a lazy conjugate or negative")
     return _tensor(storage, storage_offset, size, stride)
 
 
 def _tensor_v3(
-    storage: PickledStorage,
-    storage_offset: int,
-    size: Any,
-    stride: Any,
-    requires_grad: object,
-    hooks: object,
-    dtype: torch.dtype,
-    *metadata: object,
+    storage: object,
+    storage_offset: object,
+    size: object,
+    stride: object,
+    _requires_grad: object,
+    _hooks: object,
+    dtype: object,
+    metadata: object = None,
 ) -> PickledTensor:
-    typed = PickledStorage(key=storage.key, dtype=dtype)
-    return _tensor_v2(typed, storage_offset, size, stride, requires_grad, hooks, *metadata)
+    tensor = _tensor_v2(storage, storage_offset, size, stride, metadata=metadata)
+    if not isinstance(dtype, np.dtype):
+        name = dtype.name if type(dtype) is Inert else "unknown"
+        return PickledTensor(unsupported=f"of dtype {name}")
+    tensor.dtype = dtype
+    return tensor
 
 
-def _from_type(rebuild: Callable[..., Any], kind: object, args: tuple[Any, ...], state: object) -> Any:
-    del kind, state
-    return rebuild(*args)
-
-
-def _parameter(data: Any, *_: object) -> Any:
+def _parameter(data: object, _requires_grad: object = None, _hooks: object = None, _state: object = None) -> object:
     return data
 
 
+def _from_type(rebuild: object, _kind: object, args: Any, _state: object = None) -> object:
+    few = type(args) is tuple and len(cast("tuple[Any, ...]", args)) <= _MOST_ARGUMENTS
+    if not few or rebuild not in _REBUILD.values():
+        return PickledTensor(unsupported="of a tensor subclass")
+    return cast("Callable[..., object]", rebuild)(*args)
+
+
 def _unsupported(why: str) -> Callable[..., PickledTensor]:
-    return lambda *_, **__: PickledTensor(unsupported=why)
+    def rebuild(*_: object) -> PickledTensor:
+        return PickledTensor(unsupported=why)
+
+    return rebuild
 
 
-_REAL: dict[str, Any] = {
-    **{f"collections.{name}": _empty_dict for name in ("OrderedDict", "defaultdict", "Counter")},
-    "torch.Size": tuple,
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor_v2,
-    "torch._utils._rebuild_tensor_v3": _tensor_v3,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
-    "torch._tensor._rebuild_from_type_v2": _from_type,
-    "torch._utils._rebuild_sparse_tensor": _unsupported("sparse"),
-    "torch._utils._rebuild_sparse_csr_tensor": _unsupported("sparse"),
-    "torch._utils._rebuild_nested_tensor": _unsupported("nested"),
-    "torch._utils._rebuild_qtensor": _unsupported("quantized"),
-    "torch._utils._rebuild_meta_tensor_no_storage": _unsupported("on the meta device, without data"),
-    "torch._utils._rebuild_wrapper_subclass": _unsupported("of a tensor subclass"),
-    "torch._utils._rebuild_device_tensor_from_numpy": _unsupported("of a device that stores numpy arrays"),
-    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _parameter,
+_REBUILD: dict[str, Callable[..., object]] = {
+    "_rebuild_tensor": _tensor,
+    "_rebuild_tensor_v2": _tensor_v2,
+    "_rebuild_tensor_v3": _tensor_v3,
+    "_rebuild_parameter": _parameter,
+    "_rebuild_parameter_with_state": _parameter,
+    "_rebuild_device_tensor_from_cpu_tensor": _parameter,
+    "_rebuild_sparse_tensor": _unsupported("sparse"),
+    "_rebuild_sparse_csr_tensor": _unsupported("sparse"),
+    "_rebuild_nested_tensor": _unsupported("nested"),
+    "_rebuild_qtensor": _unsupported("quantized"),
+    "_rebuild_meta_tensor_no_storage": _unsupported("on the meta device, without data"),
+    "_rebuild_wrapper_subclass": _unsupported("of a tensor subclass"),
+    "_rebuild_device_tensor_from_numpy": _unsupported("of a device that stores numpy arrays"),
+    "_rebuild_xla_tensor": _unsupported("of a device that stores numpy arrays"),
+}
+_KNOWN: dict[tuple[str, str], object] = {
+    **{("collections", name): _dict for name in ("OrderedDict", "defaultdict", "Counter")},
+    ("torch", "Size"): _size,
+    **{("torch._utils", name): function for name, function in _REBUILD.items()},
+    ("torch._tensor", "_rebuild_from_type_v2"): _from_type,
+    ("torch._tensor", "_rebuild_from_type"): _from_type,
+    **{(module, name): kind for module in ("torch", "torch.storage", "torch.cuda") for name, kind in _STORAGES.items()},
+    **{("torch", name): dtype for name, dtype in BY_NAME.items()},
 }

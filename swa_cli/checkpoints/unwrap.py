@@ -1,63 +1,60 @@
 """Finding the state_dict inside what a trainer saved, and undoing the names that wrappers give."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar, cast
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any, TypeVar
 
-from swa_cli.checkpoints.torch_pickle import PickledTensor
+from swa_cli.checkpoints.inert import Inert
+from swa_cli.checkpoints.mappings import Mappings
 from swa_cli.errors import LISTED, CheckpointError, kind_of
 
 USUAL_KEYS = ("state_dict", "model", "model_state_dict", "model_state", "module", "net")
+_SHOWN = 100
 
 V = TypeVar("V")
 
 
-def find_state_dict(contents: object, key: str | None) -> tuple[str, Mapping[Any, Any]]:
+def find_state_dict(contents: object, key: str | None, mappings: Mappings) -> tuple[str, Mapping[Any, Any]]:
     """The mapping of names to tensors in ``contents``, and the dotted key under which it lies ("" for the top).
 
     Args:
         contents: what the pickle describes.
         key: dotted path to take instead of the usual keys.
+        mappings: what has been read as a mapping before.
 
     Raises:
         CheckpointError: there is none, there are several, or ``key`` does not lead to one. The message has no
             file name; the caller adds it.
     """
     if key is not None:
-        return key, _walk(contents, key)
-    if not isinstance(contents, Mapping):
-        msg = f"holds a {kind_of(contents)}, expected a state_dict or a mapping that contains one."
+        return key, _walk(contents, key, mappings)
+    mapping = mappings.of(contents)
+    if mapping is None:
+        msg = f"holds {_what(contents)}, expected a state_dict or a mapping that contains one."
         raise CheckpointError(msg)
-    mapping = cast("Mapping[Any, Any]", contents)
-    usual = [name for name in USUAL_KEYS if holds_tensors(mapping.get(name))]
+    usual = [name for name in USUAL_KEYS if mappings.of_tensors(mapping.get(name)) is not None]
     if len(usual) == 1:
-        return usual[0], mapping[usual[0]]
+        return usual[0], mappings.of_tensors(mapping[usual[0]]) or {}
     if len(usual) > 1:
         msg = f"holds several state_dicts: {', '.join(usual)}. Name one with --key."
         raise CheckpointError(msg)
-    if holds_tensors(mapping):
+    if mappings.of_tensors(contents) is not None:
         return "", mapping
-    found = list(_tensor_mappings(mapping))
+    found = list(_tensor_mappings(mapping, mappings))
     if found:
-        msg = f"has no state_dict under a usual key. Name one of these with --key: {', '.join(found)}."
+        msg = f"has no state_dict under a usual key. Name one of these with --key: {_listed(found)}."
     else:
         msg = f"holds no tensors under a usual key; its keys are {_names(mapping)}. Name the right one with --key."
     raise CheckpointError(msg)
 
 
-def other_state_dicts(contents: object, chosen: str) -> tuple[str, ...]:
+def other_state_dicts(contents: object, chosen: str, mappings: Mappings) -> tuple[str, ...]:
     """Dotted keys of the other mappings of tensors at the top: an EMA copy, a second network."""
-    if not isinstance(contents, Mapping):
-        return ()
-    mapping = cast("Mapping[Any, Any]", contents)
-    return tuple(str(name) for name, value in mapping.items() if str(name) != chosen and holds_tensors(value))
-
-
-def holds_tensors(value: object) -> bool:
-    """Whether ``value`` maps names to tensors, some of them at least."""
-    if not isinstance(value, Mapping):
-        return False
-    entries = cast("Mapping[Any, Any]", value).items()
-    return any(isinstance(name, str) and isinstance(entry, PickledTensor) for name, entry in entries)
+    return tuple(
+        str(name)
+        for name, value in (mappings.of(contents) or {}).items()
+        if str(name) != chosen and mappings.of_tensors(value) is not None
+    )
 
 
 def strip_wrappers(state: Mapping[str, V]) -> dict[str, V]:
@@ -69,14 +66,12 @@ def strip_wrappers(state: Mapping[str, V]) -> dict[str, V]:
     Raises:
         CheckpointError: two names become one. The message has no file name; the caller adds it.
     """
-    names = {name: ".".join(part for part in name.split(".") if part != "_orig_mod") for name in state}
-    while True:
-        wrapped = [name for name, short in names.items() if short != "n_averaged"]
-        if not wrapped or not all(names[name].startswith("module.") for name in wrapped):
-            break
-        names = {name: names[name].removeprefix("module.") for name in wrapped}
+    depth = _wrapped(state)
     short: dict[str, str] = {}
-    for name, stripped in names.items():
+    for name in state:
+        modules, stripped = _unwrapped(name, depth)
+        if stripped == "n_averaged" and modules < depth:
+            continue
         if stripped in short:
             msg = f"tensors {short[stripped]} and {name} have the same name once wrapper prefixes are stripped."
             raise CheckpointError(msg)
@@ -84,29 +79,82 @@ def strip_wrappers(state: Mapping[str, V]) -> dict[str, V]:
     return {stripped: state[name] for stripped, name in short.items()}
 
 
-def _walk(contents: object, key: str) -> Mapping[Any, Any]:
+def strip_beside(names: Iterable[str], state: Mapping[str, object]) -> dict[str, str]:
+    """Names of what lies beside the tensors of ``state``, by what is left of them once stripped as those are.
+
+    One that would then be another's name, or a tensor's, is not among them.
+    """
+    depth = _wrapped(state)
+    taken = {_unwrapped(name, depth)[1] for name in state}
+    short: dict[str, str] = {}
+    for name in names:
+        stripped = _unwrapped(name, depth)[1]
+        if stripped not in taken:
+            short[stripped] = name
+            taken.add(stripped)
+    return short
+
+
+def _wrapped(names: Iterable[str]) -> int:
+    """How often ``module.`` stands before all names, a counter's apart."""
+    split = [_unwrapped(name, None) for name in names]
+    modules = [count for count, rest in split if rest != "n_averaged"]
+    return min(modules, default=max((count for count, _ in split), default=0))
+
+
+def _unwrapped(name: str, depth: int | None) -> tuple[int, str]:
+    """How often (``depth`` times at most) ``module.`` stands before ``name``, and what follows."""
+    if not name.startswith(("module.", "_orig_mod.")) and "._orig_mod" not in name and name != "_orig_mod":
+        return 0, name
+    parts = [part for part in name.split(".") if part != "_orig_mod"]
+    count = 0
+    while count < len(parts) - 1 and parts[count] == "module" and count != depth:
+        count += 1
+    return count, ".".join(parts[count:])
+
+
+def _walk(contents: object, key: str, mappings: Mappings) -> Mapping[Any, Any]:
     value, walked = contents, "the top"
     for part in key.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            found = _names(cast("Mapping[Any, Any]", value)) if isinstance(value, Mapping) else kind_of(value)
+        mapping = mappings.of(value)
+        if mapping is None or part not in mapping:
+            found = _what(value) if mapping is None else _names(mapping)
             msg = f"has no key {key!r}: at {walked}, expected {part!r}, found {found}."
             raise CheckpointError(msg)
-        value, walked = cast("Mapping[Any, Any]", value)[part], part
-    if not holds_tensors(value):
-        msg = f"has no tensors at key {key!r}: found {kind_of(value)}."
+        value, walked = mapping[part], part
+    found = mappings.of_tensors(value)
+    if found is None:
+        msg = f"has no tensors at key {key!r}: found {_what(value)}."
         raise CheckpointError(msg)
-    return cast("Mapping[Any, Any]", value)
+    return found
 
 
-def _tensor_mappings(mapping: Mapping[Any, Any], prefix: str = "", depth: int = 3) -> Iterator[str]:
-    for name, value in mapping.items():
-        if holds_tensors(value):
-            yield f"{prefix}{name}"
-        elif isinstance(value, Mapping) and depth > 1:
-            yield from _tensor_mappings(cast("Mapping[Any, Any]", value), f"{prefix}{name}.", depth - 1)
+def _tensor_mappings(mapping: Mapping[Any, Any], mappings: Mappings) -> Iterator[str]:
+    """Dotted keys of the mappings of tensors, three levels down."""
+    level, seen = [("", mapping)], {id(mapping)}
+    for _ in range(3):
+        below: list[tuple[str, Mapping[Any, Any]]] = []
+        for prefix, outer in level:
+            for name, value in outer.items():
+                inner = mappings.of(value)
+                if mappings.of_tensors(value) is not None:
+                    yield f"{prefix}{name}"
+                elif inner is not None and id(inner) not in seen:
+                    seen.add(id(inner))
+                    below.append((f"{prefix}{name}.", inner))
+        level = below
+
+
+def _what(value: object) -> str:
+    """What ``value`` is, for a message."""
+    return f"a {value.module}.{value.name}"[:_SHOWN] if isinstance(value, Inert) else f"a {kind_of(value)}"
 
 
 def _names(mapping: Mapping[Any, Any]) -> str:
-    shown = ", ".join(repr(name) for name in list(mapping)[:LISTED])
-    more = len(mapping) - LISTED
-    return (f"{shown} and {more} more" if more > 0 else shown) or "nothing"
+    return _listed([repr(name)[:_SHOWN] for name in islice(mapping, LISTED)], len(mapping)) or "nothing"
+
+
+def _listed(shown: list[str], count: int | None = None) -> str:
+    more = (len(shown) if count is None else count) - LISTED
+    text = ", ".join(shown[:LISTED])
+    return f"{text} and {more} more" if more > 0 else text

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from swa_cli.averaging import AveragePlan, AverageResult, Engine, average, check_average_output, plan_average
 from swa_cli.checkpoints import Run, find_checkpoints
-from swa_cli.checkpoints.dtypes import BY_NAME
 from swa_cli.config import AverageConfig
 from swa_cli.pipeline.common import Notify, needed
 from swa_cli.progress import Track, silent
@@ -21,8 +20,7 @@ def plan_step(config: AverageConfig, *, notify: Notify) -> tuple[Run, AveragePla
         check_average_output(_output(config), overwrite=config.force or config.dry_run)
     sources = needed(config.sources, "checkpoints", flag="SOURCES", key="average.sources")
     run = find_checkpoints(sources, key=config.key, last=config.last)
-    dtype = BY_NAME[config.dtype] if config.dtype else None
-    plan = plan_average(run.checkpoints, dtype=dtype, integers=config.integers)
+    plan = plan_average(run.checkpoints, dtype=config.dtype, integers=config.integers)
     for notice in (*run.notices, *plan.notices):
         notify(notice)
     return run, plan
