@@ -1,18 +1,28 @@
 """Pickles that ask for anything at all, and are only read."""
 
 import os
+import pickle
 import sys
 import time
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from containers import STATE, assert_equal_states, forged, repacked, saved
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from swa_cli.checkpoints import open_checkpoint
+from swa_cli.checkpoints.torch_pickle import read_pickle
 from swa_cli.errors import CheckpointError
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-(1 << 600), 1 << 600) | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(-9, 9), inner) | st.lists(inner).map(tuple),
+)
 
 
 class Evil:
@@ -106,6 +116,13 @@ def test_what_trainers_save_beside_the_weights_is_no_hindrance(tmp_path):
     assert_equal_states(checkpoint, model.state_dict())
 
 
+def test_numpy_values_keep_what_they_are_made_of():
+    best = read_pickle(pickle.dumps({"best": np.float64(0.5)}, protocol=5)).contents["best"]
+
+    dtype, content = best.args
+    assert (best.name, dtype.name, dtype.args[0], content) == ("scalar", "dtype", "f8", np.float64(0.5).tobytes())
+
+
 def test_a_subclass_of_dict_is_a_mapping(tmp_path):
     path = saved(Config(epoch=2, model=Config(STATE), other=Config(w=torch.ones(1))), tmp_path / "x.pt")
 
@@ -162,6 +179,17 @@ def test_containers_within_containers_do_not_explode(tmp_path):
         deep = {"left": deep, "right": deep}
 
     assert open_checkpoint(saved({"state_dict": STATE, "deep": deep}, tmp_path / "x.pt")).keys() == tuple(STATE)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@given(value=PLAIN)
+def test_plain_values_of_every_protocol_are_what_pickle_gives(protocol, value):
+    pickled = b"before" + pickle.dumps(value, protocol) + b"after"
+
+    read = read_pickle(pickled, len(b"before"))
+
+    assert repr(read.contents) == repr(pickle.loads(pickle.dumps(value, protocol)))
+    assert pickled[read.end :] == b"after"
 
 
 N = 30_000

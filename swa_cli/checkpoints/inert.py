@@ -46,11 +46,14 @@ def _is_plain(key: object) -> bool:
 
 def call(function: object, args: Any) -> object:
     """What calling ``function`` gives: a record, unless it is one of our own functions."""
-    if type(function) is FunctionType:
-        return function(*few(args))
-    if type(function) is not Inert or type(args) is not tuple:
-        refuse("a call of what is no function")
-    return Inert(function.module, function.name, cast("tuple[Any, ...]", args))
+    if type(args) is not tuple:
+        refuse("arguments that no function takes")
+    arguments = cast("tuple[Any, ...]", args)
+    if type(function) is FunctionType and len(arguments) <= _MOST_ARGUMENTS:
+        return function(*arguments)
+    if type(function) is not Inert:
+        refuse("a call of what is no function, or not with so many arguments")
+    return Inert(function.module, function.name, arguments)
 
 
 def few(args: Any) -> tuple[Any, ...]:

@@ -69,7 +69,10 @@ def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent o
                 case 0x28:  # MARK
                     marks.append(len(stack))
                 case 0x74:  # TUPLE
-                    push(tuple(_since_mark(stack, marks)))
+                    first = marks.pop()
+                    items = tuple(stack[first:])
+                    del stack[first:]
+                    push(items)
                 case 0x71:  # BINPUT
                     memo[data[i]] = stack[-1]
                     i += 1

@@ -77,15 +77,16 @@ def _open(path: Path, descriptor: int, key: str | None) -> Checkpoint:
     where, state = find_state_dict(contents, key, mappings)
     tensors = {name: value for name, value in state.items() if type(value) is PickledTensor and isinstance(name, str)}
     stored = {name: _stored(name, tensor, place) for name, tensor in tensors.items()}
-    plain = plain_values(state)
+    others = {name: value for name, value in state.items() if name not in tensors}
+    plain = plain_values(others)
     extra = strip_beside(plain, tensors)
-    kept = {*tensors, *extra.values()}
+    kept = {*extra.values()}
     return Checkpoint(
         path=path,
         tensors=strip_wrappers(stored),
         counters=counters_of(mappings.of(contents) or {}),
         extra={short: plain[name] for short, name in extra.items()},
-        left_out=tuple(str(name) for name in state if name not in kept),
+        left_out=tuple(str(name) for name in others if name not in kept),
         alternatives=other_state_dicts(contents, where.split(".", maxsplit=1)[0], mappings) if where else (),
     )
 
@@ -129,6 +130,7 @@ def _makes_sense(shape: Any, stride: Any, *offsets: Any) -> bool:
     sizes, steps = cast("tuple[Any, ...]", shape), cast("tuple[Any, ...]", stride)
     if len(sizes) != len(steps) or len(sizes) > _MOST_DIMENSIONS:
         return False
-    if not all(type(number) is int and 0 <= number < _LARGEST for number in (*sizes, *steps, *offsets)):
+    numbers = (*sizes, *steps, *offsets)
+    if {*map(type, numbers)} != {int} or min(numbers) < 0 or max(numbers) >= _LARGEST:
         return False
-    return prod(size or 1 for size in sizes) < _LARGEST
+    return prod(size or 1 for size in sizes) < _LARGEST if 0 in sizes else prod(sizes) < _LARGEST

@@ -119,12 +119,6 @@ def _size(lengths: object = ()) -> object:
     return lengths
 
 
-def _tensor(storage: object, storage_offset: object, size: object, stride: object) -> PickledTensor:
-    if type(storage) is not PickledStorage:
-        return PickledTensor(unsupported="in a storage of an unknown kind")
-    return PickledTensor(storage, storage.dtype, storage_offset, size, stride)
-
-
 def _tensor_v2(
     storage: object,
     storage_offset: object,
@@ -136,7 +130,9 @@ def _tensor_v2(
 ) -> PickledTensor:
     if metadata:  # its bytes are not its values
         return PickledTensor(unsupported="a lazy conjugate or negative")
-    return _tensor(storage, storage_offset, size, stride)
+    if type(storage) is not PickledStorage:
+        return PickledTensor(unsupported="in a storage of an unknown kind")
+    return PickledTensor(storage, storage.dtype, storage_offset, size, stride)
 
 
 def _tensor_v3(
@@ -176,7 +172,7 @@ def _unsupported(why: str) -> Callable[..., PickledTensor]:
 
 
 _REBUILD: dict[str, Callable[..., object]] = {
-    "_rebuild_tensor": _tensor,
+    "_rebuild_tensor": _tensor_v2,  # without the last three arguments
     "_rebuild_tensor_v2": _tensor_v2,
     "_rebuild_tensor_v3": _tensor_v3,
     "_rebuild_parameter": _parameter,

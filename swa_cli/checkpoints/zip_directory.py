@@ -58,21 +58,21 @@ class ZipDirectory:
         """
         at = self._entries[name.encode()]
         _, method, packed, size, name_length, extra_length, _, header = _ENTRY.unpack_from(self._directory, at)
-        full_name = self._directory[at + _ENTRY.size : at + _ENTRY.size + name_length]
+        after = at + _ENTRY.size + name_length
         if _IN_ZIP64 in (size, header):
-            size, _, header = self._zip64(at + _ENTRY.size + name_length, extra_length, (size, packed, header))
-        shown = full_name.decode(errors="backslashreplace")
+            size, _, header = self._zip64(after, extra_length, (size, packed, header))
         if method:
-            msg = f"record {shown} is compressed, by another program than torch. Load and save it again with torch."
+            full_name = self._directory[after - name_length : after].decode(errors="backslashreplace")
+            msg = f"record {full_name} is compressed, by another program than torch. Load and save it again with torch."
             raise CheckpointError(msg)
         local = os.pread(self._descriptor, _LOCAL_HEADER.size, header) if header < self._file_size else b""
         if len(local) < _LOCAL_HEADER.size or not local.startswith(ZIP_MAGIC):
-            msg = f"record {shown} does not start where the directory says; the file is damaged."
+            msg = f"record {name} does not start where the directory says; the file is damaged."
             raise CheckpointError(msg)
         _, name_length, extra_length = _LOCAL_HEADER.unpack(local)
         offset = header + _LOCAL_HEADER.size + name_length + extra_length
         if offset + size > self._file_size:
-            msg = f"record {shown} reaches beyond the end of the file; the file is truncated or damaged."
+            msg = f"record {name} reaches beyond the end of the file; the file is truncated or damaged."
             raise CheckpointError(msg)
         return offset, size
 
