@@ -8,7 +8,8 @@
 Each makes its checkpoints in a temporary folder below the current one, and removes them. Programs are whole processes,
 run in turns (A B C, A B C, ...) after one uncounted round, in which what they write is checked; every output is deleted
 before the next program runs. Ratios are medians over the rounds of the ratio within a round: absolute times drift on a
-shared machine, ratios hold. The swa_cli measured is the one beside this folder. Linux only.
+shared machine, ratios hold. The swa_cli measured is the one beside this folder. swa-average ends when its output is on
+the disk (fsync), the others when the kernel has taken theirs. Linux only.
 
 Memory: "resident" is ``ru_maxrss`` of wait4, the exact peak of the largest single process, and includes pages of files
 that are mapped; "anonymous" is the largest RssAnon seen, sampled every 5 ms.
@@ -318,8 +319,8 @@ def _speed_table(
             ]
         )
     columns = ["program", "wall, median", "min-max", f"× {OURS}", "GB/s of input", "peak resident", "peak anonymous"]
-    from_disk = max(one.from_disk for measured in runs.values() for one in measured)
-    title = f"{checkpoints}; warm cache (at most {show_bytes(from_disk)} came from the disk in any run)"
+    from_disk, name = max((one.from_disk, name) for name, measured in runs.items() for one in measured)
+    title = f"{checkpoints}; warm cache (at most {show_bytes(from_disk)} came from the disk in a run, of {name})"
     report.table(title, columns, rows)
     if ITSELF in runs:
         io = runs[ITSELF][-1].report
