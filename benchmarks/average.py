@@ -11,6 +11,7 @@ before the next program runs. Ratios are medians over the rounds of the ratio wi
 shared machine, ratios hold. The swa_cli measured is the one beside this folder. swa-average ends when its output is on
 the disk (fsync), the others when the kernel has taken theirs. Linux only.
 
+"CPU" is user and system time: where a run took much longer than its CPU, it waited, for the disk or for other people.
 Memory: "resident" is ``ru_maxrss`` of wait4, the exact peak of the largest single process, and includes pages of files
 that are mapped; "anonymous" is the largest RssAnon seen, sampled every 5 ms.
 """
@@ -145,6 +146,7 @@ class Measured:
     """One run; bytes, seconds."""
 
     wall: float
+    cpu: float
     resident: int
     anonymous: int
     from_disk: int
@@ -180,6 +182,7 @@ def run(program: Program) -> Measured:
         report = json.loads(out.read()) if program.reports else {}
     return Measured(
         wall=report.get("seconds", wall),
+        cpu=usage.ru_utime + usage.ru_stime,
         resident=usage.ru_maxrss * 1024,
         anonymous=max(peak),
         from_disk=usage.ru_inblock * 512,
@@ -240,7 +243,10 @@ def alternate(programs: Sequence[tuple[Program, Path]], repeats: int) -> dict[st
             measured = run(program)
             drop(program.output)
             runs[program.name].append(measured)
-            print(f"round {number + 1} of {repeats}: {program.name}: {measured.wall:.2f} s", file=sys.stderr)
+            print(
+                f"round {number + 1} of {repeats}: {program.name}: {measured.wall:.2f} s, {measured.cpu:.2f} s of CPU",
+                file=sys.stderr,
+            )
     return runs
 
 
@@ -313,12 +319,22 @@ def _speed_table(
                 *walls(measured),
                 f"{ratio(measured, runs[OURS]):.2f}" if OURS in runs else "",
                 f"{rate:.2f}" if read else "",
+                "" if name == ITSELF else f"{statistics.median(one.cpu for one in measured):.2f} s",
                 # Of so small a program, ru_maxrss is that of this one, which started it.
                 "" if name == "cat" else show_bytes(max(one.resident for one in measured)),
                 "" if name == "cat" else show_bytes(max(one.anonymous for one in measured)),
             ]
         )
-    columns = ["program", "wall, median", "min-max", f"× {OURS}", "GB/s of input", "peak resident", "peak anonymous"]
+    columns = [
+        "program",
+        "wall, median",
+        "min-max",
+        f"× {OURS}",
+        "GB/s of input",
+        "CPU",
+        "peak resident",
+        "peak anonymous",
+    ]
     from_disk, name = max((one.from_disk, name) for name, measured in runs.items() for one in measured)
     title = f"{checkpoints}; warm cache (at most {show_bytes(from_disk)} came from the disk in a run, of {name})"
     report.table(title, columns, rows)

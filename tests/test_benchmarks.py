@@ -26,7 +26,7 @@ def test_speed_prints_a_table_writes_every_run_and_leaves_nothing_behind(tmp_pat
     assert title.startswith("2 checkpoints of 100 kB, float32, safetensors, 7 tensors each; warm cache")
     assert [row.split("|")[1].strip() for row in rows] == ["swa-average", "plain", "cat"]
     assert {len(line) for line in (header, rule, *rows)} == {len(header)}
-    assert {line.count("|") for line in (header, rule, *rows)} == {8}
+    assert {line.count("|") for line in (header, rule, *rows)} == {9}
     assert rows[0].split("|")[4].strip() == "1.00"
 
     report = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
