@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,8 +24,7 @@ _GAP = 1024
 """Bytes between two tensors that are read along with them rather than skipped."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
+class Part(NamedTuple):  # there are as many as tensors: a plain tuple is made in a quarter of a dataclass's time
     """Elements ``start`` to ``stop`` of a flattened tensor, or those of a ``box`` of it, and where they go.
 
     ``output`` is the offset in the output of the first element of the part, or with a box of the tensor.
@@ -69,14 +69,17 @@ def cut(plan: AveragePlan, tensors: Sequence[TensorPlan], offsets: Mapping[str, 
         return Piece(index=index, policy=first.policy, dtype=first.spec.dtype, parts=tuple(parts), numel=filled)
 
     for tensor in tensors:
-        spec = tensor.spec
-        size = max(1, chunk // reals(1, spec.dtype))
-        together = bool(parts) and _alike(parts[-1].tensor, tensor, layouts)
+        numel, dtype = tensor.spec.numel, tensor.spec.dtype
+        size = max(1, chunk // reals(1, dtype))
         stored = [layout[tensor.name] for layout in layouts if tensor.name in layout]
         flat = all(entry.is_contiguous for entry in stored)
-        if parts and not (together and flat and filled + spec.numel <= size):
+        if parts and not (flat and filled + numel <= size and _alike(parts[-1].tensor, tensor, layouts)):
             yield piece()
             index, parts, filled = index + 1, [], 0
+        if flat and 0 < numel < size:
+            parts.append(Part(tensor, 0, numel, offsets[tensor.name]))
+            filled += numel
+            continue
         for part in _parts(tensor, offsets[tensor.name], size) if flat else _boxes(tensor, offsets, stored, size):
             parts.append(part)
             filled += part.numel

@@ -28,21 +28,27 @@ BY_NAME = {**_FLOATING, **_COMPLEX, **_WHOLE}
 """All dtypes of dense tensors that torch and safetensors share, by their names."""
 
 
+_FLOATING_DTYPES = frozenset(_FLOATING.values())  # numpy spells a name out anew each time it is asked for
+_COMPLEX_DTYPES = frozenset(_COMPLEX.values())
+
+
 def is_floating(dtype: Dtype) -> bool:
     """Whether this is a kind of real floating number."""
-    return dtype.name in _FLOATING
+    return dtype in _FLOATING_DTYPES
 
 
 def is_averaged(dtype: Dtype) -> bool:
     """Whether tensors of this dtype are averaged: floating and complex ones are."""
-    return dtype.name in _FLOATING or dtype.name in _COMPLEX
+    return dtype in _FLOATING_DTYPES or dtype in _COMPLEX_DTYPES
 
 
 def real_dtype(dtype: Dtype) -> Dtype:
     """The dtype of a tensor's numbers: those of a complex one are its real and imaginary parts, in turn."""
-    return BY_NAME[{"complex64": "float32", "complex128": "float64"}.get(dtype.name, dtype.name)]
+    if dtype not in _COMPLEX_DTYPES:
+        return dtype
+    return BY_NAME["float32" if dtype == BY_NAME["complex64"] else "float64"]
 
 
 def reals(numel: int, dtype: Dtype) -> int:
     """How many real numbers so many elements are."""
-    return numel * (2 if dtype.name in _COMPLEX else 1)
+    return numel * (2 if dtype in _COMPLEX_DTYPES else 1)

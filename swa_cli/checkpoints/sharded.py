@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -60,7 +59,7 @@ def open_sharded(index: Path, open_shard: Callable[[Path], Checkpoint]) -> Check
             if name in tensors:
                 msg = f"{index}: tensor {name} is in two shards, {files[tensors[name].file]} and {files[number]}."
                 raise CheckpointError(msg)
-            tensors[name] = replace(stored, file=number) if number else stored
+            tensors[name] = stored._replace(file=number) if number else stored
     absent = [
         f"{name} in {shard}"
         for name, shard in where.items()

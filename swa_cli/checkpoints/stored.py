@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
+from typing import NamedTuple
 
 from swa_cli.checkpoints.dtypes import Dtype
 
@@ -28,8 +29,7 @@ class TensorSpec:
         return f"{self.dtype.name} {list(self.shape)}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class StoredTensor:
+class StoredTensor(NamedTuple):  # made by the ten thousand, in a quarter of the time that a dataclass takes
     """A dense tensor inside a file.
 
     ``offset`` is the byte at which its first element lies, counted from the start of the file; ``stride`` is in
