@@ -192,6 +192,13 @@ def test_plain_values_of_every_protocol_are_what_pickle_gives(protocol, value):
     assert pickled[read.end :] == b"after"
 
 
+def test_an_ordered_dict_of_python_2_is_read():
+    """Its entries are an argument, a list of pairs, and its strings are of bytes."""
+    pickled = b"\x80\x02ccollections\nOrderedDict\n](](U\x01aK\x01e](U\x01\xffK\x02ee\x85R."
+
+    assert read_pickle(pickled).contents == {"a": 1, b"\xff": 2}
+
+
 N = 30_000
 
 

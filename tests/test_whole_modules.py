@@ -113,6 +113,12 @@ def test_a_traced_module_is_read(tmp_path):
     assert_equal_states(open_checkpoint(saved(traced, tmp_path / "x.pt")), traced.state_dict())
 
 
+def test_a_compiled_module_is_read(tmp_path):
+    module = nn.Linear(2, 3)
+
+    assert_equal_states(open_checkpoint(saved(torch.compile(module), tmp_path / "x.pt")), module.state_dict())
+
+
 def test_a_module_that_holds_itself_is_refused(tmp_path):
     module = nn.Module()
     module._modules["again"] = module

@@ -55,9 +55,14 @@ def module_state_dict(module: Inert, work: int = MOST_WORK) -> tuple[dict[str, A
 
 
 def _attributes(value: object) -> dict[str, Any] | None:
-    """The ``__dict__`` of a module; that of a ``torch.fx.GraphModule`` is the first argument of what rebuilds it."""
+    """The ``__dict__`` of a module; that of a ``torch.fx.GraphModule`` is the first argument of what rebuilds it.
+
+    A compiled module is a call of its class with the module that was compiled.
+    """
     if type(value) is not Inert:
         return None
+    if value.name == "OptimizedModule" and value.args:
+        return {"_parameters": {}, "_buffers": {}, "_modules": {"_orig_mod": value.args[0]}}
     state = cast("tuple[Any, ...]", value.state)[:1] if type(value.state) is tuple else (value.state,)
     for candidate in (*state, *value.args[:1]):
         attributes = cast("dict[str, Any]", candidate if type(candidate) is dict else {})
