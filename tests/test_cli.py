@@ -11,7 +11,7 @@ import pytest
 import references
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 CODE = """
@@ -680,6 +680,29 @@ def test_help_imports_neither_torch_nor_torchvision(command):
 
     assert (result.returncode, result.stderr) == (0, "")
     assert "Usage" in result.stdout
+
+
+@pytest.mark.parametrize("container", ["torch", "safetensors"])
+def test_averaging_on_the_cpu_imports_no_torch(run_folder, tmp_path, container):
+    sources = "ckpts"
+    if container == "safetensors":
+        (tmp_path / "safe").mkdir()
+        sources = "safe"
+        for epoch in (1, 2):
+            save_file({"w": torch.randn(3).bfloat16()}, tmp_path / "safe" / f"{epoch}.safetensors")
+    code = (
+        "import sys\n"
+        "from swa_cli.cli.main import swa\n"
+        f"sys.argv = ['swa', 'average', '{sources}', '-o', 'out.safetensors']\n"
+        "try:\n    swa()\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "heavy = {'torch', 'torchvision', 'scipy', 'sklearn', 'swa_cli.evaluation', 'swa_cli.batchnorm'} & {*sys.modules}\n"
+        "assert not heavy, heavy\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert load_file(tmp_path / "out.safetensors")
 
 
 @pytest.mark.parametrize("program", ["swa-average", "swa-bn-update", "swa-eval", "swa"])

@@ -11,8 +11,8 @@ from swa_cli.averaging.pieces import Piece, Runs, fill, put
 from swa_cli.averaging.rounding import round_into
 from swa_cli.checkpoints.dtypes import Dtype, real_dtype, reals
 
-CHUNK = 1 << 17
-"""Elements of a piece: half a megabyte of float32, and twice that in float64."""
+CHUNK = 1 << 18
+"""Elements of a piece: a megabyte of float32, and twice that in float64."""
 
 _WIDEST = 8  # bytes of a real number
 
