@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from swa_cli.cli.options import ConfigFile, Debug, Device, Force, Key, Last
+from swa_cli.cli.options import ConfigFile, Debug, Force, Key, Last
 from swa_cli.cli.terminal import exit_on_error, notify, say, stdout, track
 
 
@@ -30,7 +30,14 @@ def average(  # noqa: PLR0913
         Literal["agree", "last", "first", "mean-round"] | None,
         typer.Option("--integers", help="Integers and bools: must agree (the default), or what is taken instead."),
     ] = None,
-    device: Device = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            help="cpu, cuda, cuda:1, or auto (the default): the CPU, unless there is very much to read and a trial "
+            "shows CUDA to be faster.",
+        ),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Worker threads; by default one for each core, up to 8.")
     ] = None,
@@ -44,8 +51,8 @@ def average(  # noqa: PLR0913
 ) -> None:
     """Average the checkpoints of a run, with equal weights, into one safetensors file.
 
-    Reads .safetensors and torch .pt, .pth, .ckpt and .pth.tar files, one piece of one tensor at a time. Every
-    floating tensor is summed in float64 and rounded once; integers must agree.
+    Reads .safetensors, sharded ones (*.index.json), and torch .pt, .pth, .ckpt, .pth.tar and .bin files, piece by
+    piece. Every floating tensor is summed in float64 and rounded once; integers must agree.
     """
     with exit_on_error(debug=debug):
         from swa_cli.config import load_config  # noqa: PLC0415  # torch is imported after --help
