@@ -9,11 +9,12 @@ from swa_cli.averaging.integers import settle
 from swa_cli.averaging.job import Job, NotFiniteError
 from swa_cli.averaging.pieces import Piece, Runs, fill, put
 from swa_cli.averaging.rounding import round_into
-from swa_cli.checkpoints.dtypes import Dtype, real_dtype, reals
+from swa_cli.checkpoints.dtypes import BY_NAME, Dtype, real_dtype, reals
 
 CHUNK = 1 << 18
 """Elements of a piece: a megabyte of float32, and twice that in float64."""
 
+_BFLOAT16 = BY_NAME["bfloat16"]
 _WIDEST = 8  # bytes of a real number
 
 
@@ -25,6 +26,7 @@ class CpuWorker:
         self._read, self._out = (np.empty(chunk * _WIDEST, np.uint8) for _ in range(2))
         self._total = np.empty(chunk, np.float64)
         self._wide = np.empty(chunk, np.float32)
+        self._finite = np.empty(chunk, np.bool_)
 
     def submit(self, piece: Piece) -> None:
         """See `Worker`."""
@@ -52,10 +54,10 @@ class CpuWorker:
             np.divide(total, len(sources), out=total)
         dtype = real_dtype(piece.dtype)
         out = self._out[: n * dtype.itemsize].view(dtype)
-        round_into(total, out)
+        round_into(total, out, odd=self._read[: n * _WIDEST].view(np.int64), wide=self._wide[:n])
         if job.allow_nonfinite:
             out[np.isnan(out)] = np.nan  # one NaN for all, whose bits would otherwise depend on the device
-        elif not np.isfinite(out).all():
+        elif not np.isfinite(out, out=self._finite[:n]).all():
             raise NotFiniteError(piece)
         return self._out.data
 
@@ -64,7 +66,7 @@ class CpuWorker:
         raw = self._read[: n * dtype.itemsize]
         if dtype.itemsize == 1:
             return np.take(_all_values(dtype), raw, out=self._wide[:n], mode="clip")
-        if dtype.name == "bfloat16":
+        if dtype == _BFLOAT16:
             np.copyto(self._wide[:n], raw.view(dtype))
             return self._wide[:n]
         return raw.view(dtype)

@@ -8,8 +8,9 @@ G. Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms us
 import numpy as np
 import numpy.typing as npt
 
-from swa_cli.checkpoints.dtypes import Dtype
+from swa_cli.checkpoints.dtypes import BY_NAME, Dtype
 
+_WIDE = frozenset({BY_NAME["float64"], BY_NAME["float32"]})
 LOST = (1 << 37) - 1
 """Bits of a float64 below the 16 that are kept: two more than any narrow dtype has, and few enough that what is kept
 is a float32 even where that is subnormal and bfloat16 not yet zero."""
@@ -27,19 +28,26 @@ def round_once(values: npt.NDArray[np.float64], dtype: Dtype) -> npt.NDArray[np.
     array([1.00781], dtype=bfloat16)
     """
     out = np.empty(values.shape, dtype)
-    round_into(values, out)
+    round_into(values, out, odd=np.empty(values.shape, np.int64), wide=np.empty(values.shape, np.float32))
     return out
 
 
-def round_into(values: npt.NDArray[np.float64], out: npt.NDArray[np.generic]) -> None:
-    """As `round_once`, into an array that is there already."""
+def round_into(
+    values: npt.NDArray[np.float64],
+    out: npt.NDArray[np.generic],
+    *,
+    odd: npt.NDArray[np.int64],
+    wide: npt.NDArray[np.float32],
+) -> None:
+    """As `round_once`, into an array that is there already, by way of two more; all are of one shape."""
     with np.errstate(over="ignore", invalid="ignore"):
-        if out.dtype.name in {"float64", "float32"}:
+        if out.dtype in _WIDE:
             np.copyto(out, values, casting="unsafe")
             return
         bits = values.view(np.int64)
-        odd = bits & LOST
+        np.bitwise_and(bits, LOST, out=odd)
         odd += LOST  # carries into the last bit that is kept, if anything at all is lost
         odd |= bits
         odd &= ~LOST
-        np.copyto(out, odd.view(np.float64).astype(np.float32), casting="unsafe")
+        np.copyto(wide, odd.view(np.float64), casting="unsafe")
+        np.copyto(out, wide, casting="unsafe")
