@@ -16,6 +16,7 @@ from swa_cli.checkpoints import (
     short_names,
     to_metadata,
 )
+from swa_cli.collector import without_collections
 from swa_cli.errors import UsageError
 from swa_cli.files import check_output, check_space, publish, writer_at
 from swa_cli.progress import Track, silent
@@ -93,6 +94,7 @@ def average(
     check_space(output, plan.bytes_to_write)
     start = time.perf_counter()
     with (
+        without_collections(),
         track("averaging", total=plan.bytes_to_read, unit="bytes") as advance,
         publish(output, overwrite=overwrite) as stream,
     ):

@@ -1,5 +1,6 @@
 """Deciding, before a byte is written, what becomes of every tensor."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,11 +9,13 @@ from typing import Literal
 from swa_cli.checkpoints import Checkpoint, TensorSpec, file_order, find_ties
 from swa_cli.checkpoints.dtypes import BY_NAME, Dtype, is_averaged, is_floating
 from swa_cli.checkpoints.safetensors_file import NAMES
+from swa_cli.collector import without_collections
 from swa_cli.errors import MismatchError, listing, shortened
 
 Policy = Literal["mean", "agree", "newest", "oldest", "rounded"]
 Integers = Literal["agree", "last", "first", "mean-round"]
 
+_FROM_ALL = ("mean", "agree", "rounded")
 _BN_BUFFERS = ("running_mean", "running_var")
 _EXTRA_STATE = "_extra_state"
 _POLICIES: dict[Integers, Policy] = {
@@ -51,9 +54,9 @@ class AveragePlan:
 
     def read_by(self, tensor: TensorPlan) -> tuple[Checkpoint, ...]:
         """The sources that a tensor is read from, in the order of summation."""
-        if tensor.policy == "newest":
-            return self.sources[-1:]
-        return self.sources[:1] if tensor.policy == "oldest" else self.sources
+        if tensor.policy in _FROM_ALL:
+            return self.sources
+        return self.sources[-1:] if tensor.policy == "newest" else self.sources[:1]
 
     @cached_property
     def bytes_to_read(self) -> int:
@@ -62,7 +65,15 @@ class AveragePlan:
 
     def bytes_of(self, tensors: Sequence[TensorPlan]) -> int:
         """Bytes read from all sources for some of the tensors."""
-        return sum(source.tensors[tensor.name].spec.nbytes for tensor in tensors for source in self.read_by(tensor))
+        layouts = Counter(id(source.tensors) for source in self.sources)
+        by_id = {id(source.tensors): source.tensors for source in self.sources}
+        counted = [(by_id[layout], count) for layout, count in layouts.items()]
+        return sum(
+            sum(count * layout[tensor.name].spec.nbytes for layout, count in counted)
+            if tensor.policy in _FROM_ALL
+            else tensor.spec.nbytes
+            for tensor in tensors
+        )
 
     @property
     def bytes_to_write(self) -> int:
@@ -89,6 +100,11 @@ def plan_average(
     Raises:
         MismatchError: keys, shapes or dtypes differ from those of the first source, or a dtype cannot be stored.
     """
+    with without_collections():
+        return _plan(sources, dtype, integers)
+
+
+def _plan(sources: Sequence[Checkpoint], dtype: str | None, integers: Integers) -> AveragePlan:
     first, newest = sources[0], sources[-1]
     problems = [problem for other in sources[1:] for problem in _differences(first, other, any_float=dtype is not None)]
     if problems:

@@ -13,6 +13,7 @@ from swa_cli.checkpoints.opening import open_checkpoint
 from swa_cli.checkpoints.provenance import read_provenance
 from swa_cli.checkpoints.sharded import INDEX_SUFFIX, shards_of
 from swa_cli.checkpoints.steps import in_order_of_steps, natural_key, step_in_name
+from swa_cli.collector import without_collections
 from swa_cli.errors import SourceError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".pth.tar", ".bin")
@@ -52,7 +53,8 @@ def find_checkpoints(
     """
     notices: list[str] = []
     paths = [path for path in _named_paths(sources) if apart_from is None or not _same(path, apart_from)]
-    checkpoints = [open_checkpoint(path, key=key) for path in _without_repeats(paths, notices)]
+    with without_collections():
+        checkpoints = [open_checkpoint(path, key=key) for path in _without_repeats(paths, notices)]
     checkpoints = _without_own_outputs(checkpoints, sources, notices)
     checkpoints, copies = without_copies(checkpoints)
     notices += copies

@@ -4,10 +4,8 @@ Only what describes the file is read: tensors stay on disk until they are asked 
 (optimizer state) is never read.
 """
 
-import gc
 import os
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +20,7 @@ from swa_cli.checkpoints.torch_pickle import PickledStorage, PickledTensor
 from swa_cli.checkpoints.torch_zip import read_zip
 from swa_cli.checkpoints.unwrap import find_state_dict, other_state_dicts, strip_beside, strip_wrappers
 from swa_cli.checkpoints.zip_directory import ZIP_MAGIC
+from swa_cli.collector import without_collections
 from swa_cli.errors import CheckpointError
 
 _MOST_DIMENSIONS = 64
@@ -45,7 +44,7 @@ def open_torch(path: Path, *, key: str | None = None) -> Checkpoint:
     try:
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            with _without_collections():
+            with without_collections():
                 return _open(path, descriptor, key)
         finally:
             os.close(descriptor)
@@ -56,18 +55,6 @@ def open_torch(path: Path, *, key: str | None = None) -> Checkpoint:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         msg = f"{path}: not a whole torch checkpoint ({reason}). It is truncated or damaged; copy or save it again."
         raise CheckpointError(msg) from error
-
-
-@contextmanager
-def _without_collections() -> Generator[None]:
-    """Keep the garbage collector from looking, again and again, through records that all stay: half of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _open(path: Path, descriptor: int, key: str | None) -> Checkpoint:
