@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from references import mean_rounded_once
 from safetensors.torch import load_file, save_file
 
-from swa_cli.averaging import Engine, average, plan_average, stream
+from swa_cli.averaging import Engine, average, device, plan_average, stream
 from swa_cli.averaging.device import Accelerator
 from swa_cli.averaging.engine import work
+from swa_cli.averaging.job import Job
 from swa_cli.averaging.pieces import cut
 from swa_cli.averaging.plan import AveragePlan
-from swa_cli.checkpoints import find_checkpoints, open_checkpoint, safetensors_header
+from swa_cli.checkpoints import OpenFiles, find_checkpoints, open_checkpoint, safetensors_header
 from swa_cli.errors import CheckpointError, NonFiniteError
 
 
@@ -401,3 +402,15 @@ def test_of_a_checkpoint_only_the_weights_are_read(tmp_path, kind):
     read = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
     assert weights <= read <= 1.05 * weights
+
+
+def test_the_device_holds_less_than_256_mib_whatever_the_model(tmp_path):
+    torch.save({"w": torch.ones(3)}, tmp_path / "1.pt")
+    job = Job(plan=plan_of([tmp_path / "1.pt"]), files=OpenFiles(), write=lambda *_: None, allow_nonfinite=False)
+    worker = device.DeviceWorker(job, late_device(0)("cuda"))
+
+    held = sum(slot.device.nbytes for slot in [*worker._all_slots, *worker._all_outputs]) + worker._total.nbytes
+    for_rounding = 5 * worker._total.nbytes  # float64 bits, float32, what it was rounded to, and flags
+
+    assert held >= 7 * worker._total.nbytes
+    assert device.WORKERS * (held + for_rounding) <= 256 << 20

@@ -92,7 +92,8 @@ class DeviceWorker:
     def __init__(self, job: Job, accelerator: Accelerator, *, chunk: int = CHUNK) -> None:
         self._job = job
         self._to, self._sum, self._back = (accelerator.make_queue() for _ in range(3))
-        self._ring = cycle([_Slot(accelerator, chunk * _WIDEST) for _ in range(_SLOTS)])
+        self._all_slots = [_Slot(accelerator, chunk * _WIDEST) for _ in range(_SLOTS)]
+        self._ring = cycle(self._all_slots)
         self._all_outputs = [_Output(accelerator, chunk * _WIDEST) for _ in range(2)]
         self._outputs = cycle(self._all_outputs)
         self._total = torch.empty(chunk, dtype=torch.float64, device=accelerator.device)
