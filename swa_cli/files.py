@@ -36,7 +36,7 @@ def check_output(target: Path, *, overwrite: bool) -> None:
     if target.exists() and not overwrite:
         msg = f"{target} exists already. Name another output, or replace it with --force."
         raise OutputError(msg)
-    if not os.access(folder, os.W_OK | os.X_OK):
+    if not os.access(_written(target).parent, os.W_OK | os.X_OK):
         msg = f"cannot write {target}: no permission to write in {folder}."
         raise OutputError(msg)
 
@@ -47,7 +47,7 @@ def check_space(target: Path, size: int) -> None:
     Raises:
         OutputError: they do not.
     """
-    free = shutil.disk_usage(target.parent).free
+    free = shutil.disk_usage(_written(target).parent).free
     if size > free:
         msg = (
             f"cannot write {target}: it takes {size:,} bytes, and {free:,} are free there. Free some space or name "
@@ -68,9 +68,7 @@ def publish(target: Path, *, overwrite: bool) -> Generator[BinaryIO]:
         OutputError: as `check_output`; also when a write fails (a full disk, a quota).
     """
     check_output(target, overwrite=overwrite)
-    target = Path(
-        os.path.realpath(target)
-    )  # through a symbolic link to the file it names, as an in-place edit would go
+    target = _written(target)
     temporary = target.with_name(f".{target.name[:_NAME]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         # O_EXCL with mode 0o666: the umask and default ACLs decide, as for any file a program makes.
@@ -86,7 +84,8 @@ def publish(target: Path, *, overwrite: bool) -> Generator[BinaryIO]:
             with suppress(OSError):
                 temporary.unlink()
             raise
-        _sync_folder(target.parent)
+        with suppress(OSError):  # the file is there; some file systems cannot sync a folder
+            _sync_folder(target.parent)
     except OSError as error:
         raise OutputError(_explain(error, target)) from error
 
@@ -102,9 +101,15 @@ def writer_at(descriptor: int) -> Callable[[int, memoryview], None]:
         while done < len(view):
             done += os.pwrite(descriptor, view[done:], offset + done)
         if len(view) >= _WORTH_SENDING:
-            os.posix_fadvise(descriptor, offset, len(view), os.POSIX_FADV_DONTNEED)
+            with suppress(OSError):
+                os.posix_fadvise(descriptor, offset, len(view), os.POSIX_FADV_DONTNEED)
 
     return write
+
+
+def _written(target: Path) -> Path:
+    """The file that is written: through a symbolic link the one it names, as an in-place edit would go."""
+    return Path(os.path.realpath(target))
 
 
 def _sync_folder(folder: Path) -> None:

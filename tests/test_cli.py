@@ -642,7 +642,7 @@ def test_ctrl_c_ends_with_130_and_no_output(run_swa, run_folder, tmp_path, monke
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("swa_cli.averaging.engine.wait", interrupt)
+    monkeypatch.setattr("swa_cli.averaging.workers.wait", interrupt)
     result = run_swa("average", "ckpts", "-o", "swa.safetensors")
 
     assert result.exit_code == 130

@@ -257,3 +257,19 @@ def test_a_directory_without_checkpoints_says_what_was_looked_for(tmp_path):
 def test_a_missing_directory_is_named(tmp_path):
     with pytest.raises(SourceError, match=r"no such file or directory: .*gone"):
         find_checkpoints([tmp_path / "gone"])
+
+
+def test_the_same_weights_in_two_containers_count_once(tmp_path):
+    for step in (100, 200):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        state = {"b": torch.full((3,), float(step)), "a": torch.full((2,), float(step))}
+        torch.save(state, folder / "pytorch_model.bin")
+        if step == 100:
+            save_file(state, folder / "model.safetensors")
+    torch.save({"state_dict": state, "epoch": 2}, tmp_path / "checkpoint-200" / "extra.ckpt")
+
+    run = find_checkpoints([tmp_path])
+
+    assert [checkpoint.step for checkpoint in run.checkpoints] == [100, 200]
+    assert sum("holds the same weights as" in notice for notice in run.notices) == 2

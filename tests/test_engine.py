@@ -1,16 +1,20 @@
 """One result, whatever the threads, the pieces, the device and the layout of the files."""
 
+import contextlib
 import hashlib
 import json
 import os
 import random
 import resource
+import shutil
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -18,14 +22,14 @@ from hypothesis import strategies as st
 from references import mean_rounded_once
 from safetensors.torch import load_file, save_file
 
-from swa_cli.averaging import Engine, average, device, plan_average, stream
+from swa_cli.averaging import Engine, average, device, faster, plan_average
 from swa_cli.averaging.device import Accelerator
-from swa_cli.averaging.engine import work
 from swa_cli.averaging.job import Job
-from swa_cli.averaging.pieces import cut
+from swa_cli.averaging.pieces import Piece, cut
 from swa_cli.averaging.plan import AveragePlan
+from swa_cli.averaging.workers import work
 from swa_cli.checkpoints import OpenFiles, find_checkpoints, open_checkpoint, safetensors_header
-from swa_cli.errors import CheckpointError, NonFiniteError
+from swa_cli.errors import CheckpointError, DeviceError, NonFiniteError, OutputError
 
 
 def states_of_all_kinds(n: int = 5) -> list[dict[str, torch.Tensor]]:
@@ -239,20 +243,69 @@ def test_the_device_names_the_first_piece_that_is_not_finite(tmp_path, monkeypat
     assert not (tmp_path / "o.safetensors").exists()
 
 
-def test_auto_tries_both_and_gives_the_rest_to_the_faster(tmp_path, monkeypatch):
+def run_for_auto(tmp_path, monkeypatch, seconds):
+    """Average on what auto chooses, where each device takes so many seconds for a trial; also who did how much."""
+    for step in range(3):
+        torch.save({f"w{i}": torch.randn(50) for i in range(9)}, tmp_path / f"{step}.pt")
+    plan = plan_average(find_checkpoints([tmp_path]).checkpoints)
+    monkeypatch.setattr(faster, "WORTH_TRYING", 0)
+    monkeypatch.setattr(faster, "TRIAL", 1000)
+    monkeypatch.setattr(faster, "WARM_UP", 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    done = []
+
+    def run(device, tensors):
+        done.append((device, len(tensors)))
+        if isinstance(seconds[device], Exception):
+            raise seconds[device]
+        return seconds[device]
+
+    return faster.run_on_the_faster(plan, run), done
+
+
+@pytest.mark.parametrize(("on_cpu", "on_cuda", "rest"), [(1.0, 2.0, "cpu"), (2.0, 1.0, "cuda:0")])
+def test_auto_gives_the_rest_to_the_faster(tmp_path, monkeypatch, on_cpu, on_cuda, rest):
+    said, done = run_for_auto(tmp_path, monkeypatch, {"cpu": on_cpu, "cuda:0": on_cuda})
+
+    assert done == [("cpu", 2), ("cuda:0", 1), ("cuda:0", 2), (rest, 4)]
+    assert said == f"{rest} (measured: cpu {1.2e-6 / on_cpu:.1f} GB/s, cuda:0 {1.2e-6 / on_cuda:.1f} GB/s)"
+
+
+def test_auto_does_without_a_device_that_fails(tmp_path, monkeypatch):
+    full = torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+    said, done = run_for_auto(tmp_path, monkeypatch, {"cpu": 1.0, "cuda:0": full})
+
+    assert done == [("cpu", 2), ("cuda:0", 1), ("cpu", 7)]
+    assert said == "cpu (cuda:0 failed: CUDA out of memory.)"
+
+
+def test_auto_shares_the_work_without_changing_a_byte(tmp_path, monkeypatch):
     for step in range(3):
         torch.save({f"w{i}": torch.randn(50) for i in range(9)}, tmp_path / f"{step}.pt")
     plan = plan_average(find_checkpoints([tmp_path]).checkpoints)
     average(plan, tmp_path / "cpu.safetensors")
-    monkeypatch.setattr(stream, "WORTH_TRYING", 0)
-    monkeypatch.setattr(stream, "TRIAL", 1000)
+    monkeypatch.setattr(faster, "WORTH_TRYING", 0)
+    monkeypatch.setattr(faster, "TRIAL", 1000)
+    monkeypatch.setattr(faster, "WARM_UP", 1)
     monkeypatch.setattr("swa_cli.averaging.cuda.cuda", late_device(0))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
 
     result = average(plan, tmp_path / "auto.safetensors")
 
     assert digest(tmp_path / "auto.safetensors") == digest(tmp_path / "cpu.safetensors")
-    assert result.device.startswith(("cpu (measured: cpu ", "cuda:0 (measured: cpu "))
+    assert "measured: cpu " in result.device
+
+
+def test_a_device_without_memory_is_an_error_of_its_own(tmp_path, monkeypatch):
+    def full(name):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+    torch.save({"w": torch.ones(3)}, tmp_path / "1.pt")
+    monkeypatch.setattr("swa_cli.averaging.cuda.cuda", full)
+
+    with pytest.raises(DeviceError, match=r"device cuda:0 failed: CUDA out of memory\. Use --device cpu"):
+        average(plan_of([tmp_path / "1.pt"]), tmp_path / "o.safetensors", engine=Engine(device="cuda:0"))
+    assert not (tmp_path / "o.safetensors").exists()
 
 
 def test_a_small_job_is_not_worth_starting_cuda_for(tmp_path, monkeypatch):
@@ -323,29 +376,55 @@ def test_a_file_cut_short_under_way_is_named(tmp_path):
     plan = plan_average(find_checkpoints([tmp_path]).checkpoints)
     os.truncate(tmp_path / "1.safetensors", 9000)
 
-    with pytest.raises(CheckpointError, match=r"1\.safetensors: tensor w ends beyond the end of the file"):
+    with pytest.raises(CheckpointError, match=r"1\.safetensors was changed while it was read"):
         average(plan, tmp_path / "o.safetensors", engine=Engine(chunk=100))
     assert not (tmp_path / "o.safetensors").exists()
 
 
-def test_a_worker_that_dies_of_no_ordinary_error_is_noticed():
-    class Dying:
-        def submit(self, piece):
+class Recording:
+    """A worker that only takes note, or dies at one of the pieces."""
+
+    def __init__(self, dies_at: int | None = None) -> None:
+        self.seen: list[int] = []
+        self.dies_at = dies_at
+
+    def submit(self, piece) -> None:
+        self.seen.append(piece.index)
+        if piece.index == self.dies_at:
             raise SystemExit(3)
 
-        def finish(self): ...
+    def finish(self) -> None: ...
+
+
+def numbered(n: int) -> list[Piece]:
+    return [Piece(index=i, policy="mean", dtype=np.dtype("f4"), parts=(), numel=0) for i in range(n)]
+
+
+def test_a_worker_that_dies_of_no_ordinary_error_ends_all():
+    worker = Recording(dies_at=2)
 
     with pytest.raises(SystemExit):
-        work(iter([object()]), [Dying()], advance=lambda _: None, bytes_of=lambda _: 0)  # pyright: ignore
+        work(numbered(100), [worker], advance=lambda _: None, bytes_of=lambda _: 0)
+    assert worker.seen == [0, 1, 2]
 
 
-def test_torch_has_its_threads_back_afterwards(tmp_path):
-    torch.save({"w": torch.ones(3)}, tmp_path / "1.pt")
-    before = torch.get_num_threads()
+def test_a_signal_ends_the_work_after_the_pieces_under_way(monkeypatch):
+    def interrupt(futures):
+        while not worker.seen:
+            pass
+        raise KeyboardInterrupt
 
-    average(plan_of([tmp_path / "1.pt"]), tmp_path / "o.safetensors")
+    class Slow(Recording):
+        def submit(self, piece) -> None:
+            super().submit(piece)
+            time.sleep(0.01)
 
-    assert torch.get_num_threads() == before
+    worker = Slow()
+    monkeypatch.setattr("swa_cli.averaging.workers.wait", interrupt)
+
+    with pytest.raises(KeyboardInterrupt):
+        work(numbered(1000), [worker], advance=lambda _: None, bytes_of=lambda _: 0)
+    assert len(worker.seen) < 1000
 
 
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
@@ -414,3 +493,103 @@ def test_the_device_holds_less_than_256_mib_whatever_the_model(tmp_path):
 
     assert held >= 7 * worker._total.nbytes
     assert device.WORKERS * (held + for_rounding) <= 256 << 20
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "float16"])
+@pytest.mark.parametrize("value", [1000.0, 480.0, 70000.0, float("inf"), float("nan")])
+def test_what_is_too_large_is_the_same_error_or_the_same_bytes_on_a_device(tmp_path, monkeypatch, dtype, value):
+    torch.save({"w": torch.tensor([1.0, value])}, tmp_path / "1.pt")
+    monkeypatch.setattr("swa_cli.averaging.cuda.cuda", late_device(0))
+    plan = plan_average([open_checkpoint(tmp_path / "1.pt")], dtype=dtype)
+
+    def outcome(device: str, **options) -> str:
+        output = tmp_path / f"{device}.safetensors"
+        try:
+            average(plan, output, engine=Engine(device=device), overwrite=True, **options)
+        except NonFiniteError as error:
+            return str(error)
+        return digest(output)
+
+    assert outcome("cuda") == outcome("cpu")
+    assert outcome("cuda", allow_nonfinite=True) == outcome("cpu", allow_nonfinite=True)
+
+
+def test_a_file_that_is_replaced_meanwhile_is_noticed(tmp_path):
+    for step in range(2):
+        save_file({"a": torch.ones(50), "b": torch.ones(50)}, tmp_path / f"{step}.safetensors")
+    plan = plan_average([open_checkpoint(tmp_path / f"{step}.safetensors") for step in range(2)])
+    save_file({"a": torch.ones(50), "b": torch.ones(50), "aa": torch.ones(9)}, tmp_path / "new")
+    (tmp_path / "new").replace(tmp_path / "1.safetensors")
+
+    with pytest.raises(CheckpointError, match=r"1\.safetensors was changed while it was read"):
+        average(plan, tmp_path / "o.safetensors")
+    assert not (tmp_path / "o.safetensors").exists()
+
+
+def test_a_file_that_is_written_to_meanwhile_is_noticed(tmp_path):
+    for step in range(2):
+        save_file({"a": torch.ones(50)}, tmp_path / f"{step}.safetensors")
+    plan = plan_average([open_checkpoint(tmp_path / f"{step}.safetensors") for step in range(2)])
+
+    def write(amount: int) -> None:
+        os.utime(tmp_path / "0.safetensors", (1, 1))
+
+    @contextlib.contextmanager
+    def track(description, *, total, unit):
+        yield write
+
+    with pytest.raises(CheckpointError, match=r"0\.safetensors was changed while it was read"):
+        average(plan, tmp_path / "o.safetensors", track=track)
+    assert not (tmp_path / "o.safetensors").exists()
+
+
+def test_small_tensors_of_two_dtypes_become_one(tmp_path):
+    for step in range(2):
+        state = {f"w{i}": torch.full((3,), float(i + step), dtype=torch.float16 if i % 2 else None) for i in range(6)}
+        torch.save(state, tmp_path / f"{step}.pt")
+
+    plan = plan_average(find_checkpoints([tmp_path]).checkpoints, dtype="float32")
+    average(plan, tmp_path / "o.safetensors")
+
+    result = load_file(tmp_path / "o.safetensors")
+    assert {name: tensor.tolist() for name, tensor in result.items()} == {f"w{i}": [i + 0.5] * 3 for i in range(6)}
+
+
+def test_more_tensors_lie_in_one_piece_than_one_call_can_read(tmp_path):
+    states = [{f"t{i}": torch.randn(3) for i in range(3000)} for _ in range(2)]
+    for step, state in enumerate(states):
+        torch.save(dict(reversed(state.items())), tmp_path / f"{step}.pt")
+
+    average(plan_average(find_checkpoints([tmp_path]).checkpoints), tmp_path / "o.safetensors")
+
+    result = load_file(tmp_path / "o.safetensors")
+    assert all(same(result[name], mean_rounded_once([state[name] for state in states])) for name in states[0])
+
+
+def test_columns_are_read_by_few_calls(tmp_path, monkeypatch):
+    base = torch.randn(20_000, 30)
+    torch.save({"columns": base[:, 4:10]}, tmp_path / "1.pt")
+    calls = []
+    real = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda *arguments: calls.append(1) or real(*arguments))
+
+    average(plan_of([tmp_path / "1.pt"]), tmp_path / "o.safetensors")
+
+    assert len(calls) < 10
+    assert torch.equal(load_file(tmp_path / "o.safetensors")["columns"], base[:, 4:10])
+
+
+def test_pieces_of_one_element_hold_a_complex_number(tmp_path):
+    torch.save({"c": torch.randn(5, dtype=torch.complex64)}, tmp_path / "1.pt")
+
+    average(plan_of([tmp_path / "1.pt"]), tmp_path / "o.safetensors", engine=Engine(chunk=1))
+
+    assert torch.equal(load_file(tmp_path / "o.safetensors")["c"], torch.load(tmp_path / "1.pt")["c"])
+
+
+def test_an_output_that_does_not_fit_is_refused_at_once(tmp_path, monkeypatch):
+    torch.save({"w": torch.ones(1000)}, tmp_path / "1.pt")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 3999))  # pyright: ignore
+
+    with pytest.raises(OutputError, match=r"it takes 4,000 bytes, and 3,999 are free there"):
+        average(plan_of([tmp_path / "1.pt"]), tmp_path / "o.safetensors")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from swa_cli.errors import OutputError
-from swa_cli.files import check_output, check_space, publish
+from swa_cli.files import check_output, check_space, publish, writer_at
 
 
 def listing(folder: Path) -> list[str]:
@@ -176,3 +176,23 @@ def test_a_signal_leaves_nothing_behind(tmp_path, number):
 
     assert process.returncode == {signal.SIGINT: 130}.get(number, 128 + number)
     assert listing(tmp_path) == []
+
+
+def test_a_write_that_the_system_cuts_short_is_gone_on_with(tmp_path, monkeypatch):
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, offset: real(descriptor, data[:3], offset))
+    with (tmp_path / "f").open("wb") as stream:
+        writer_at(stream.fileno())(5, memoryview(b"0123456789"))
+
+    assert (tmp_path / "f").read_bytes() == b"\0" * 5 + b"0123456789"
+
+
+def test_advice_that_a_file_system_does_not_take_is_no_error(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(os, "posix_fadvise", refuse)
+    with (tmp_path / "f").open("wb") as stream:
+        writer_at(stream.fileno())(0, memoryview(bytes(1 << 20)))
+
+    assert (tmp_path / "f").stat().st_size == 1 << 20

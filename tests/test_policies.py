@@ -13,7 +13,7 @@ from torch import nn
 
 from swa_cli.averaging import average, plan_average
 from swa_cli.checkpoints import find_checkpoints, open_checkpoint
-from swa_cli.errors import MismatchError
+from swa_cli.errors import MismatchError, OutputError
 from swa_cli.models import load_checkpoint
 
 
@@ -206,7 +206,62 @@ def test_extra_state_that_is_a_tensor_is_the_newest_whatever_its_size(tmp_path):
     assert result["fp8._extra_state"].tolist() == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+def test_extra_state_keeps_its_own_dtype(tmp_path, dtype):
+    for step in range(2):
+        state = {"w": torch.ones(2), "fp8._extra_state": torch.tensor([2.5, 3.5 + step])}
+        torch.save(state, tmp_path / f"{step}.pt")
+
+    result = averaged(tmp_path, tmp_path / "o.safetensors", dtype=dtype)
+
+    assert result["w"].dtype == getattr(torch, dtype)
+    assert torch.equal(result["fp8._extra_state"], torch.tensor([2.5, 4.5]))
+
+
 def test_a_name_that_metadata_merely_mention_is_no_tie(tmp_path):
     save_file({"w": torch.ones(1)}, tmp_path / "1.safetensors", metadata={"author": "someone", "best": "yes"})
 
     assert open_checkpoint(tmp_path / "1.safetensors").keys() == ("w",)
+
+
+def test_metadata_that_happen_to_equal_a_tensors_name_are_no_tie(tmp_path):
+    state = {"0": torch.ones(1), "1": torch.ones(2), "pt": torch.ones(3)}
+    save_file(state, tmp_path / "1.safetensors", metadata={"epoch": "1", "format": "pt", "step": "0"})
+
+    assert set(open_checkpoint(tmp_path / "1.safetensors").keys()) == set(state)
+
+
+def test_tied_names_that_the_metadata_reserve_are_written_themselves(tmp_path):
+    shared = torch.ones(2)
+    torch.save({"a": shared, "format": shared, "swa_cli": shared, "step": shared}, tmp_path / "1.pt")
+
+    assert set(averaged(tmp_path / "1.pt", tmp_path / "o.safetensors")) == {"a", "format", "swa_cli", "step"}
+
+
+def test_a_tie_between_two_policies_is_undone(tmp_path):
+    for step in (1, 3):
+        both, counter = torch.full((4,), float(step)), torch.tensor(step)
+        state = {"a._extra_state": both, "a.weight": both, "bn.num_batches_tracked": counter, "seen": counter}
+        torch.save(state, tmp_path / f"{step}.pt")
+
+    with pytest.raises(MismatchError, match="tensor seen"):
+        averaged(tmp_path, tmp_path / "o.safetensors")
+    result = averaged(tmp_path, tmp_path / "o.safetensors", integers="last")
+    assert result["a.weight"].tolist() == [2] * 4
+    assert result["a._extra_state"].tolist() == [3] * 4
+
+
+def test_a_tied_name_that_is_no_unicode_is_refused(tmp_path):
+    shared = torch.ones(2)
+    torch.save({"a": shared, "b\ud800": shared}, tmp_path / "1.pt")
+
+    with pytest.raises(MismatchError, match="cannot store tensors of these names"):
+        plan_average([open_checkpoint(tmp_path / "1.pt")])
+
+
+def test_extra_state_too_long_for_the_format_is_refused(tmp_path):
+    torch.save({"w": torch.ones(1), "_extra_state": "x" * 100_000_001}, tmp_path / "1.pt")
+
+    with pytest.raises(OutputError, match=r"the header would take 100,\d{3},\d{3} bytes"):
+        averaged(tmp_path / "1.pt", tmp_path / "o.safetensors")
+    assert not (tmp_path / "o.safetensors").exists()

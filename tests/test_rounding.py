@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from references import nearest_of_all
 
-from swa_cli.averaging import round_once
 from swa_cli.averaging.arithmetic import rounded_mean
+from swa_cli.checkpoints.rounding import round_once
 
 NARROW = {
     torch.bfloat16: np.dtype(ml_dtypes.bfloat16),
@@ -58,7 +58,8 @@ def test_equals_the_nearest_of_all_values_there_are(dtype, data):
     rounded = round_once(exact, grid)
 
     assert bits(rounded) == bits(nearest_of_all(exact, dtype).view(torch.uint8).numpy().view(grid))
-    assert bits(on_a_device(exact, dtype).view(torch.uint8).numpy().view(grid)) == bits(rounded)
+    if dtype.itemsize > 1:  # a device leaves those to the CPU
+        assert bits(on_a_device(exact, dtype).view(torch.uint8).numpy().view(grid)) == bits(rounded)
 
 
 def test_keeps_infinities_nan_and_the_sign_of_zero():

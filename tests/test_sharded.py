@@ -88,6 +88,8 @@ def test_a_missing_shard_is_named(tmp_path):
         ("[1]", r"index\.json: not the index of a sharded checkpoint: it has no weight_map"),
         ('{"weight_map": {}}', "it has no weight_map"),
         ('{"weight_map": {"w": "../secret.safetensors"}}', r"tensor w: expected the name of a file beside the index"),
+        ('{"weight_map": {"w": ""}}', r"tensor w: expected the name of a file beside the index, found ''"),
+        ('{"weight_map": {"w": "other.index.json"}}', r"tensor w: expected the name of a file beside the index"),
         ('{"weight_map": {"w": 3}}', r"tensor w: expected the name of a file beside the index, found 3"),
     ],
 )
@@ -122,4 +124,34 @@ def test_a_damaged_shard_is_named(tmp_path):
     shard.write_bytes(shard.read_bytes()[:-4])
 
     with pytest.raises(CheckpointError, match=r"model-00002-of-00002\.safetensors: not a whole safetensors file"):
+        open_checkpoint(index)
+
+
+def test_what_shards_hold_beside_tensors_is_kept(tmp_path):
+    index = save_trainer_checkpoint(tmp_path / "c", state_of(1), "bin")
+    shard = tmp_path / "c" / "pytorch_model-00001-of-00002.bin"
+    torch.save({**torch.load(shard), "m._extra_state": {"seen": 1}}, shard)
+    contents = json.loads(index.read_text())
+    contents["weight_map"]["m._extra_state"] = shard.name
+    index.write_text(json.dumps(contents))
+
+    assert open_checkpoint(index).extra == {"m._extra_state": {"seen": 1}}
+
+
+def test_a_file_that_holds_everything_stands_for_its_shards(tmp_path):
+    save_trainer_checkpoint(tmp_path / "checkpoint-5", state_of(5))
+    save_file(state_of(50), tmp_path / "checkpoint-5" / "model.safetensors")
+
+    (checkpoint,) = find_checkpoints([tmp_path / "checkpoint-5"]).checkpoints
+
+    assert checkpoint.path.name == "model.safetensors"
+
+
+def test_wrapped_names_in_some_shards_only_are_refused(tmp_path):
+    save_file({"module.a": torch.ones(1)}, tmp_path / "1.safetensors")
+    save_file({"b": torch.ones(1)}, tmp_path / "2.safetensors")
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"module.a": "1.safetensors", "b": "2.safetensors"}}))
+
+    with pytest.raises(CheckpointError, match=r"not in the shards that it names:\n  module\.a in 1\.safetensors"):
         open_checkpoint(index)

@@ -2,7 +2,6 @@
 
 from swa_cli.averaging.average import AverageResult, average, check_average_output
 from swa_cli.averaging.plan import AveragePlan, TensorPlan, plan_average
-from swa_cli.averaging.rounding import round_once
 from swa_cli.averaging.stream import Engine
 
 __all__ = [
@@ -13,5 +12,4 @@ __all__ = [
     "average",
     "check_average_output",
     "plan_average",
-    "round_once",
 ]

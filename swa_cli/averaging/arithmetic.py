@@ -1,8 +1,11 @@
-"""The arithmetic of the CPU back end once more, in torch operations, which give the same bits on every device."""
+"""The arithmetic of the CPU back end once more, in torch operations that give the same bits on every device.
+
+Means that are stored as float8 are left to the CPU: torch releases differ in what becomes of too large a number.
+"""
 
 import torch
 
-from swa_cli.averaging.rounding import LOST
+from swa_cli.checkpoints.rounding import LOST
 
 
 def accumulate(total: torch.Tensor, values: torch.Tensor, *, first: bool) -> None:
@@ -16,21 +19,22 @@ def accumulate(total: torch.Tensor, values: torch.Tensor, *, first: bool) -> Non
 
 
 def rounded_mean(total: torch.Tensor, n: int, out: torch.Tensor, *, allow_nonfinite: bool) -> torch.Tensor:
-    """Divide ``total`` by ``n`` once and round it once, into ``out``; a bool tensor that tells whether all is finite.
+    """Divide ``total`` by ``n`` once and round it once, into ``out``; a uint8 that is 1 if all of it is finite.
 
     With ``allow_nonfinite`` every NaN becomes the same one, whose bits would otherwise depend on the device.
     """
-    total.div_(n)
-    out.copy_(_rounded_to_odd(total) if out.dtype not in {torch.float64, torch.float32} else total)
-    wide = out.to(torch.float32) if out.dtype.itemsize == 1 else out
+    # By a tensor: CUDA takes a number's reciprocal and multiplies, which rounds twice.
+    total.div_(torch.full((), n, dtype=torch.float64, device=total.device))
+    out.copy_(_rounded_to_odd(total) if out.dtype.itemsize < torch.float32.itemsize else total)
     if allow_nonfinite:
-        out.copy_(torch.where(torch.isnan(wide), torch.nan, wide))
-        return torch.ones((), dtype=torch.bool, device=out.device)
-    return torch.isfinite(torch.stack(torch.aminmax(wide))).all()  # NaN is both the smallest and the largest
+        out.copy_(torch.where(torch.isnan(out), torch.nan, out))
+        return torch.ones((), dtype=torch.uint8, device=out.device)
+    # NaN is both the smallest and the largest.
+    return torch.isfinite(torch.stack(torch.aminmax(out))).all().to(torch.uint8)
 
 
 def _rounded_to_odd(values: torch.Tensor) -> torch.Tensor:
-    """float64 that a narrow dtype can be rounded from, see `swa_cli.averaging.rounding`; as float32."""
+    """float64 that a narrow dtype can be rounded from, see `swa_cli.checkpoints.rounding`; as float32."""
     bits = values.view(torch.int64)
     odd = bits & LOST
     odd += LOST

@@ -1,6 +1,6 @@
 """Plan to file."""
 
-import resource
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +37,8 @@ class AverageResult:
     """From the first byte read until the file was on the disk under its name."""
     device: str
     """Which device did it, and why, if it was chosen by measurement."""
-    peak_memory: int
-    """Most bytes that the process has had resident so far, torch itself included."""
+    peak_memory: int | None
+    """Most bytes that the process has had resident so far; None where Linux does not tell."""
 
     @property
     def n_averaged(self) -> int:
@@ -94,11 +94,11 @@ def average(
     check_space(output, plan.bytes_to_write)
     start = time.perf_counter()
     with (
-        without_collections(),
         track("averaging", total=plan.bytes_to_read, unit="bytes") as advance,
         publish(output, overwrite=overwrite) as stream,
     ):
-        head, offsets = safetensors_header(specs, to_metadata(provenance, tied=plan.tied, extra=plan.extra))
+        with without_collections():
+            head, offsets = safetensors_header(specs, to_metadata(provenance, tied=plan.tied, extra=plan.extra))
         stream.write(head)
         stream.flush()
         stream.truncate(len(head) + plan.bytes_to_write)
@@ -117,7 +117,7 @@ def average(
         bytes_read=plan.bytes_to_read,
         seconds=time.perf_counter() - start,
         device=device,
-        peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_memory=_peak_memory(),
     )
 
 
@@ -125,3 +125,12 @@ def _bn_statistics(plan: AveragePlan) -> BnStatistics:
     if not plan.has_bn_statistics:
         return "none"
     return "averaged" if len(plan.sources) > 1 else "as trained"
+
+
+def _peak_memory() -> int | None:
+    # Not ru_maxrss, which a process inherits from the one that started it.
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None

@@ -9,7 +9,7 @@ from swa_cli.averaging.device import Accelerator, Event
 
 def cuda(name: str) -> Accelerator:
     """The CUDA device ``name``: ``cuda:1``, or ``cuda`` for the first."""
-    device = torch.device(name if ":" in name else "cuda:0")
+    device = torch.device("cuda:0" if name == "cuda" else name)
     return Accelerator(
         device=device,
         make_queue=lambda: _Stream(device),
@@ -19,14 +19,16 @@ def cuda(name: str) -> Accelerator:
 
 class _Stream:
     def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._stream = torch.cuda.Stream(device)
 
     def put(self, work: Callable[[], object]) -> None:
-        with torch.cuda.stream(self._stream):
+        # Without the first, leaving the second would make each thread start CUDA on the first device too.
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             work()
 
     def record(self) -> torch.cuda.Event:
-        event = torch.cuda.Event()
+        event = torch.cuda.Event(blocking=True)  # whoever waits for it leaves the core to others
         event.record(self._stream)
         return event
 

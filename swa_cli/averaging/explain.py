@@ -7,11 +7,12 @@ import numpy.typing as npt
 
 from swa_cli.averaging.pieces import Part, Piece
 from swa_cli.averaging.plan import AveragePlan
-from swa_cli.averaging.rounding import round_once
 from swa_cli.checkpoints import Checkpoint
 from swa_cli.checkpoints.dtypes import real_dtype
+from swa_cli.checkpoints.rounding import round_once
+from swa_cli.errors import shortened
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 16
 
 
 def explain_nonfinite(piece: Piece, plan: AveragePlan) -> str:
@@ -34,7 +35,8 @@ def explain_nonfinite(piece: Piece, plan: AveragePlan) -> str:
                         f"{_index(start + at, tensor.spec.shape)}, expected finite numbers. Leave that checkpoint out, "
                         "or let it through with --allow-nonfinite."
                     )
-    names = ", ".join(dict.fromkeys(part.tensor.name for part in piece.parts if _overflows(part, plan)))
+    large = list(dict.fromkeys(part.tensor.name for part in piece.parts if _overflows(part, plan)))
+    names = shortened(large or [piece.parts[0].tensor.name])
     return (
         f"tensor {names}: the mean is too large for {piece.dtype.name}, although every source "
         "is finite. Choose a wider --dtype, or let infinities through with --allow-nonfinite."
@@ -50,9 +52,9 @@ def explain_disagreement(piece: Piece, first: Checkpoint, other: Checkpoint) -> 
     for part in piece.parts:
         name = part.tensor.name
         for (start, expected), (_, found) in zip(_elements(first, part), _elements(other, part), strict=True):
-            differ = np.flatnonzero(expected != found)
+            differ = np.flatnonzero(expected.view(np.uint8) != found.view(np.uint8))
             if len(differ):
-                at = int(differ[0])
+                at = int(differ[0]) // expected.itemsize
                 return (
                     f"tensor {name} ({first.spec(name)}) must be equal in all checkpoints, differs at index "
                     f"{_index(start + at, part.tensor.spec.shape)}: {expected[at].item()} in {first.path}, "
@@ -71,8 +73,11 @@ def _elements(source: Checkpoint, part: Part) -> Iterator[tuple[int, npt.NDArray
 
 def _overflows(part: Part, plan: AveragePlan) -> bool:
     for blocks in zip(*(_elements(source, part) for source in plan.sources), strict=True):
-        mean = np.sum([_as_doubles(values) for _, values in blocks], axis=0) / len(plan.sources)
-        rounded = round_once(mean, real_dtype(part.tensor.spec.dtype))
+        total = _as_doubles(blocks[0][1])
+        with np.errstate(over="ignore"):
+            for _, values in blocks[1:]:
+                total += _as_doubles(values)
+        rounded = round_once(total / len(plan.sources), real_dtype(part.tensor.spec.dtype))
         if not np.isfinite(rounded.astype(np.float64)).all():
             return True
     return False

@@ -71,7 +71,7 @@ def cut(plan: AveragePlan, tensors: Sequence[TensorPlan], offsets: Mapping[str, 
     for tensor in tensors:
         numel, dtype = tensor.spec.numel, tensor.spec.dtype
         size = max(1, chunk // reals(1, dtype))
-        stored = [layout[tensor.name] for layout in layouts if tensor.name in layout]
+        stored = [layout[tensor.name] for layout in (layouts if tensor.policy == "mean" else _read(plan, tensor))]
         flat = all(entry.is_contiguous for entry in stored)
         if parts and not (flat and filled + numel <= size and _alike(parts[-1].tensor, tensor, layouts)):
             yield piece()
@@ -141,6 +141,10 @@ def _starts(box: Box, shape: Sequence[int]) -> Iterator[int]:
             yield before * shape[len(box) - 1] + index
 
 
+def _read(plan: AveragePlan, tensor: TensorPlan) -> list[Mapping[str, StoredTensor]]:
+    return [source.tensors for source in plan.read_by(tensor)]
+
+
 def _alike(first: TensorPlan, second: TensorPlan, layouts: Sequence[Mapping[str, StoredTensor]]) -> bool:
     """Whether two tensors may lie in one piece."""
     if first.policy != second.policy or first.spec.dtype != second.spec.dtype:
@@ -201,7 +205,8 @@ def _fill_many(piece: Piece, source: Checkpoint, files: OpenFiles, view: memoryv
     junk = memoryview(bytearray(_GAP))
     for run in known:
         views = [view[at : at + length] if at >= 0 else junk[:length] for at, length in run.stretches]
-        files.read(source.files[run.file] if source.files else source.path, run.offset, views, run.name)
+        what = run.name if len(views) == 1 else f"{run.name} or one that follows it"
+        files.read(source.file_by_number(run.file), run.offset, views, what)
 
 
 def _runs_of(piece: Piece, tensors: Mapping[str, StoredTensor]) -> Iterator[_Run]:

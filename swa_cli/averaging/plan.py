@@ -113,24 +113,29 @@ def _plan(sources: Sequence[Checkpoint], dtype: str | None, integers: Integers) 
             "Average checkpoints of one run and one model; leave out the files that differ."
         )
         raise MismatchError(msg)
-    tied = find_ties(sources)
+    policies: dict[str, Policy] = {
+        name: _policy(name, stored.spec.dtype, integers) for name, stored in newest.tensors.items()
+    }
+    tied = {name: kept for name, kept in find_ties(sources).items() if policies[name] == policies[kept]}
     specs = {
-        name: _output_spec(newest.spec(name), BY_NAME[dtype] if dtype else None)
+        name: _output_spec(newest.spec(name), BY_NAME[dtype] if dtype and not _is_extra_state(name) else None)
         for name in newest.tensors
         if name not in tied and (name in first.tensors or _is_extra_state(name))
     }
-    unknown = [f"{first.path}: {name} is {spec}" for name, spec in specs.items() if spec.dtype not in NAMES]
+    unknown = [f"{newest.path}: {name} is {spec}" for name, spec in specs.items() if spec.dtype not in NAMES]
     if unknown:
-        msg = f"these tensors have a dtype that safetensors cannot store:\n{listing(unknown)}"
+        msg = (
+            f"these tensors have a dtype that safetensors cannot store:\n{listing(unknown)}\n"
+            "Save the checkpoints with another, or without them."
+        )
         raise MismatchError(msg)
-    unusable = [f"{first.path}: {name!r}" for name in specs if name == "__metadata__" or not _is_unicode(name)]
+    unusable = [
+        f"{newest.path}: {name!r}" for name in (*specs, *tied) if name == "__metadata__" or not _is_unicode(name)
+    ]
     if unusable:
         msg = f"safetensors cannot store tensors of these names:\n{listing(unusable)}\nRename them in the checkpoints."
         raise MismatchError(msg)
-    tensors = tuple(
-        TensorPlan(name=name, policy=_policy(name, specs[name].dtype, integers), spec=specs[name])
-        for name in file_order(specs)
-    )
+    tensors = tuple(TensorPlan(name=name, policy=policies[name], spec=specs[name]) for name in file_order(specs))
     return AveragePlan(
         sources=tuple(sources), tensors=tensors, tied=tied, extra=newest.extra, notices=_notices(sources, tied)
     )

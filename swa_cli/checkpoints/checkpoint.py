@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from swa_cli.checkpoints.reading import OpenFiles, read_tensor
+from swa_cli.checkpoints.reading import OpenFiles, Stamp, read_tensor
 from swa_cli.checkpoints.stored import StoredTensor, TensorSpec
 
 if TYPE_CHECKING:
@@ -28,6 +27,8 @@ class Checkpoint:
     tensors: Mapping[str, StoredTensor]
     files: tuple[Path, ...] = ()
     """The files that hold the tensors, if ``path`` is the index of a sharded checkpoint."""
+    stamps: Mapping[Path, Stamp] = field(default_factory=dict[Path, Stamp])
+    """What the files were when their headers were read."""
     counters: Mapping[str, int] = field(default_factory=dict[str, int])
     """``global_step``, ``step``, ``iteration`` or ``epoch``, as far as the file holds them."""
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -50,7 +51,11 @@ class Checkpoint:
 
     def file_of(self, stored: StoredTensor) -> Path:
         """The file that holds one of the tensors."""
-        return self.files[stored.file] if self.files else self.path
+        return self.file_by_number(stored.file)
+
+    def file_by_number(self, number: int) -> Path:
+        """One of ``files``; the only one there is where that is ``path`` itself."""
+        return self.files[number] if self.files else self.path
 
     def get_tensor(self, name: str) -> "torch.Tensor":
         """The whole tensor for torch, contiguous, on the CPU, in its stored dtype.
@@ -74,25 +79,15 @@ class Checkpoint:
             CheckpointError: as `get_tensor`.
         """
         stored = self.tensors[name]
-        if stored.is_contiguous:
-            size = stored.spec.dtype.itemsize
-            part = StoredTensor(
-                spec=TensorSpec(shape=(stop - start,), dtype=stored.spec.dtype),
-                offset=stored.offset + start * size,
-                stride=(1,),
-                file=stored.file,
-            )
-            return self._read(name, part, np.empty(stop - start, stored.spec.dtype))
-        # Of a tensor that is not contiguous, the rows that hold these elements, and no more.
-        inner = prod(stored.spec.shape[1:])
-        first, last = start // inner, -(-stop // inner)
-        rows = stored.narrow(0, first, last)
-        values = self._read(name, rows, np.empty(rows.spec.shape, rows.spec.dtype))
-        return values.reshape(-1)[start - first * inner : stop - first * inner]
+        parts = [
+            self._read(name, part, np.empty(part.spec.shape, part.spec.dtype)) for part in stored.parts(start, stop)
+        ]
+        flat = [part.reshape(-1) for part in parts]
+        return flat[0] if len(flat) == 1 else np.concatenate([np.empty(0, stored.spec.dtype), *flat])
 
     def _read(self, name: str, stored: StoredTensor, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """Fill ``values``, contiguous and of the shape of ``stored``."""
-        with OpenFiles(limit=1) as files:
+        with OpenFiles(self.stamps, limit=1) as files:
             if stored.is_contiguous and values.size:
                 files.read(self.file_of(stored), stored.offset, [values.reshape(-1).view(np.uint8).data], name)
             else:

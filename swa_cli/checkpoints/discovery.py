@@ -126,6 +126,8 @@ def _checkpoint_files(folder: Path) -> list[Path]:
     paths = [path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file()]
     indices = [path for path in paths if path.name.endswith(tuple(suffix + INDEX_SUFFIX for suffix in SUFFIXES))]
     shards = {name for index in indices for name in shards_of(index).values()}
+    # Beside a file that holds everything, transformers too leaves the shards alone.
+    indices = [index for index in indices if not index.with_name(index.name.removesuffix(INDEX_SUFFIX)).exists()]
     files = [
         path
         for path in paths

@@ -12,7 +12,7 @@ _CHUNK = 1 << 20
 
 
 def without_copies(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint], list[str]]:
-    """Keep one of several files with the same counters and the same tensors, and say which were left out.
+    """Keep one of several files with the same tensors, unless they tell different steps, and say which were left out.
 
     A few kilobytes of each file tell most apart; only files that agree there are read whole. Of several copies the
     one kept is that whose name tells a step.
@@ -33,20 +33,22 @@ def without_copies(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint],
 
 
 def _may_be_copy(checkpoint: Checkpoint, original: Checkpoint) -> bool:
-    """Whether the names allow it: with nothing but their names to go by, two files of two steps are two checkpoints."""
+    """Whether what they say of their step allows it; one container tells more than another."""
+    if checkpoint.counters and original.counters:
+        return checkpoint.counters == original.counters
     step = step_in_name(checkpoint.path)
-    return bool(checkpoint.counters) or step is None or step == step_in_name(original.path)
+    return step is None or step == step_in_name(original.path)
 
 
 def _fingerprint(checkpoint: Checkpoint) -> object:
-    names = checkpoint.keys()
+    names = sorted(checkpoint.tensors)
     stride = max(1, len(names) // _SAMPLED_TENSORS)
     digest = hashlib.sha256()
     for name in names[::-stride]:  # from the end: heads differ where a body is frozen
         numel = checkpoint.spec(name).numel
         start = max(0, (numel - _SAMPLE) // 2)
         digest.update(checkpoint.get_elements(name, start, min(numel, start + _SAMPLE)).tobytes())
-    return tuple(checkpoint.counters.items()), names, digest.digest()
+    return tuple(names), digest.digest()
 
 
 def _equal(first: Checkpoint, second: Checkpoint) -> bool:

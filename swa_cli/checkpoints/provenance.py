@@ -8,8 +8,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from swa_cli import __version__
 from swa_cli.checkpoints.safetensors_file import EXTRA_STATE
+from swa_cli.checkpoints.safetensors_file import PROVENANCE as KEY
 
-KEY = "swa_cli"
 BnStatistics = Literal["none", "as trained", "averaged", "recomputed"]
 
 

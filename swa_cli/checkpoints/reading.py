@@ -2,7 +2,7 @@
 
 import os
 import resource
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -14,10 +14,13 @@ import numpy.typing as npt
 from swa_cli.checkpoints.stored import StoredTensor
 from swa_cli.errors import CheckpointError
 
+Stamp = tuple[int, int, int, int]
+"""Device, inode, size and time of change of a file: what tells that it is not the one that was opened before."""
+
 _MOST_OPEN = 256
 _MOST_VIEWS = 1024  # IOV_MAX
-_SLACK = 4096
-"""Bytes between elements that are read along rather than skipped, whatever the tensor's size."""
+_SLACK = 1024
+"""Bytes between rows that are read along rather than skipped."""
 _WIDEST_SPAN = 1 << 23
 """Bytes of a tensor that is not contiguous which are read at once (8 MiB)."""
 
@@ -26,9 +29,13 @@ class OpenFiles:
     """Reads at offsets, from any thread; keeps files open as far as the limit on descriptors allows.
 
     Used with ``with``; the files are closed at its end.
+
+    Args:
+        stamps: of the files when their headers were read. A file that has another one by now is an error.
     """
 
-    def __init__(self, *, limit: int | None = None) -> None:
+    def __init__(self, stamps: Mapping[Path, Stamp] | None = None, *, limit: int | None = None) -> None:
+        self._stamps = stamps or {}
         self._limit = min(_MOST_OPEN, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3) if limit is None else limit
         self._open: dict[Path, int] = {}
         self._lock = Lock()
@@ -50,7 +57,7 @@ class OpenFiles:
             what: name of the tensor, for the message.
 
         Raises:
-            CheckpointError: the file ends early or cannot be read.
+            CheckpointError: the file ends early, cannot be read, or was changed since its header was read.
         """
         try:
             descriptor = self._open.get(path)
@@ -59,7 +66,7 @@ class OpenFiles:
             if descriptor is not None:
                 missing = _fill(descriptor, views, offset)
             else:
-                descriptor = os.open(path, os.O_RDONLY)
+                descriptor = self._open_same(path)
                 try:
                     missing = _fill(descriptor, views, offset)
                 finally:
@@ -78,8 +85,39 @@ class OpenFiles:
     def _keep(self, path: Path) -> int | None:
         with self._lock:
             if path not in self._open and len(self._open) < self._limit:
-                self._open[path] = os.open(path, os.O_RDONLY)
+                self._open[path] = self._open_same(path)
             return self._open.get(path)
+
+    def _open_same(self, path: Path) -> int:
+        descriptor = os.open(path, os.O_RDONLY)
+        if path in self._stamps and stamp_of(descriptor) != self._stamps[path]:
+            os.close(descriptor)
+            raise CheckpointError(_changed(path))
+        return descriptor
+
+    def check_unchanged(self) -> None:
+        """Find out whether what was read is what is there still.
+
+        Raises:
+            CheckpointError: a file was changed, replaced or removed since its header was read.
+        """
+        for path, stamp in self._stamps.items():
+            try:
+                unchanged = stamp_of(path) == stamp
+            except OSError:
+                unchanged = False
+            if not unchanged:
+                raise CheckpointError(_changed(path))
+
+
+def stamp_of(file: Path | int) -> Stamp:
+    """The stamp of a file, by its path or a descriptor."""
+    status = os.stat(file)  # noqa: PTH116  # takes either
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _changed(path: Path) -> str:
+    return f"{path} was changed while it was read. Wait until the run no longer writes it, and start again."
 
 
 def read_tensor(files: OpenFiles, path: Path, stored: StoredTensor, into: npt.NDArray[np.generic], what: str) -> None:
@@ -93,17 +131,19 @@ def read_tensor(files: OpenFiles, path: Path, stored: StoredTensor, into: npt.ND
     size, span = stored.spec.nbytes, stored.span
     if size == 0:
         return
-    longest = max(stored.spec.shape, default=1)
-    if longest == 1 or (span <= 2 * size + _SLACK and span <= _WIDEST_SPAN):
+    axes = range(len(stored.stride))
+    widest = max(axes, key=lambda axis: stored.stride[axis] * (stored.spec.shape[axis] > 1), default=0)
+    length = stored.spec.shape[widest] if axes else 1
+    row = stored.stride[widest] * stored.spec.dtype.itemsize if axes else 0
+    dense = row * (length - 1) <= size or row - stored.narrow(widest, 0, 1).span <= _SLACK
+    if length == 1 or (dense and span <= _WIDEST_SPAN):
         data = bytearray(span)
         files.read(path, stored.offset, [memoryview(data)], what)
-        strides = tuple(step * stored.spec.dtype.itemsize for step in stored.stride)
+        steps = zip(stored.stride, stored.spec.shape, strict=True)
+        strides = tuple(step * stored.spec.dtype.itemsize if n > 1 else 0 for step, n in steps)
         into[...] = np.ndarray(stored.spec.shape, stored.spec.dtype, data, strides=strides)
         return
-    widest = max(range(len(stored.stride)), key=lambda axis: stored.stride[axis] * (stored.spec.shape[axis] > 1))
-    length = stored.spec.shape[widest]
-    parts = length if span > 2 * size + _SLACK else -(-span // _WIDEST_SPAN)
-    step = -(-length // min(parts, length))
+    step = max(1, _WIDEST_SPAN // row) if dense else 1
     for first in range(0, length, step):
         last = min(length, first + step)
         part = into[(slice(None),) * widest + (slice(first, last),)]

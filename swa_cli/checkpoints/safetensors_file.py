@@ -5,7 +5,6 @@ that maps each name to dtype, shape and byte range, then the tensors' bytes with
 """
 
 import json
-import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,10 +16,11 @@ from safetensors import SafetensorError, safe_open
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.dtypes import BY_NAME
-from swa_cli.checkpoints.steps import counters_of
+from swa_cli.checkpoints.reading import Stamp, stamp_of
+from swa_cli.checkpoints.steps import COUNTERS, counters_of
 from swa_cli.checkpoints.stored import StoredTensor, TensorSpec, row_major, spec_of
 from swa_cli.checkpoints.unwrap import strip_wrappers
-from swa_cli.errors import CheckpointError
+from swa_cli.errors import CheckpointError, OutputError
 
 NAMES = {
     BY_NAME[dtype]: name
@@ -51,8 +51,13 @@ _DTYPES = {name: dtype for dtype, name in NAMES.items()}
 
 EXTRA_STATE = "extra_state"
 """Key of the metadata under which entries of a state_dict that are not tensors are kept, as JSON."""
+PROVENANCE = "swa_cli"
+"""Key of the metadata under which swa-cli says what a file is."""
+RESERVED = frozenset({"format", PROVENANCE, EXTRA_STATE, *COUNTERS})
+"""Keys of the metadata that are no names of tensors."""
 
 _LENGTH = struct.Struct("<Q")
+_LONGEST_HEADER = 100_000_000  # what the library lets pass
 
 
 def looks_like_safetensors(head: bytes) -> bool:
@@ -71,7 +76,7 @@ def open_safetensors(path: Path) -> Checkpoint:
             torch does not have.
     """
     try:
-        header = _read_header(path)
+        header, stamp = _read_header(path)
     except (SafetensorError, ValueError, RecursionError) as error:
         msg = f"{path}: not a whole safetensors file ({error}). It is truncated or damaged; copy or save it again."
         raise CheckpointError(msg) from error
@@ -83,6 +88,7 @@ def open_safetensors(path: Path) -> Checkpoint:
         raise CheckpointError(msg) from error
     return Checkpoint(
         path=path,
+        stamps={path: stamp},
         tensors=header.tensors,
         metadata=header.metadata,
         counters=counters_of(header.metadata),
@@ -102,21 +108,26 @@ _latest: list[_Header] = []
 """The header read last: the files of a run often have one and the same, and it may be long."""
 
 
-def _read_header(path: Path) -> _Header:
+def _read_header(path: Path) -> tuple[_Header, Stamp]:
     with path.open("rb") as stream:
-        size = os.fstat(stream.fileno()).st_size
+        stamp = stamp_of(stream.fileno())
+        size = stamp[2]
         (length,) = _LENGTH.unpack(stream.read(_LENGTH.size))
-        text = stream.read(min(length, size))
+        text = stream.read(min(length, size, _LONGEST_HEADER + 1))
     for header in _latest:
         if header.text == text and header.file_size == size:
-            return header
+            return header, stamp
     with safe_open(path, framework="np"):  # the library checks offsets, overlaps and sizes
         pass
     entries = cast("dict[str, Any]", json.loads(text))
     metadata = cast("dict[str, str]", entries.pop("__metadata__", None) or {})
     start = _LENGTH.size + len(text)
     tensors = {name: _stored(name, entry, start) for name, entry in entries.items()}
-    tied = {name: tensors[kept] for name, kept in metadata.items() if kept in tensors and name not in tensors}
+    tied = {
+        name: tensors[kept]
+        for name, kept in metadata.items()
+        if kept in tensors and name not in tensors and _may_be_tied(name, kept)
+    }
     _latest[:] = [
         _Header(
             text=text,
@@ -125,7 +136,12 @@ def _read_header(path: Path) -> _Header:
             metadata=MappingProxyType(metadata),
         )
     ]
-    return _latest[0]
+    return _latest[0], stamp
+
+
+def _may_be_tied(name: str, kept: str) -> bool:
+    """Whether an entry of the metadata can mean two names of a tensor, and not, say, ``{"epoch": "1"}``."""
+    return name not in RESERVED and ("." in name or "." in kept)
 
 
 def _stored(name: str, entry: Mapping[str, Any], start: int) -> StoredTensor:
@@ -153,7 +169,11 @@ def file_order(specs: Mapping[str, TensorSpec]) -> list[str]:
 
 
 def safetensors_header(specs: Mapping[str, TensorSpec], metadata: Mapping[str, str]) -> tuple[bytes, Mapping[str, int]]:
-    """The first bytes of a file that holds ``specs`` in `file_order`, and at which byte each tensor goes."""
+    """The first bytes of a file that holds ``specs`` in `file_order`, and at which byte each tensor goes.
+
+    Raises:
+        OutputError: they are more than the format allows.
+    """
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     offsets: dict[str, int] = {}
     end = 0
@@ -163,5 +183,11 @@ def safetensors_header(specs: Mapping[str, TensorSpec], metadata: Mapping[str, s
         header[name] = {"dtype": NAMES[spec.dtype], "shape": spec.shape, "data_offsets": [offsets[name], end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _LENGTH.size)
+    if len(text) > _LONGEST_HEADER:
+        msg = (
+            f"the header would take {len(text):,} bytes, and safetensors files have {_LONGEST_HEADER:,} at most. Leave "
+            "entries out of the state_dict that are not tensors (_extra_state)."
+        )
+        raise OutputError(msg)
     start = _LENGTH.size + len(text)
     return _LENGTH.pack(len(text)) + text, {name: start + offset for name, offset in offsets.items()}

@@ -33,7 +33,7 @@ def shards_of(index: Path) -> Mapping[str, str]:
         raise CheckpointError(msg)
     entries = cast("dict[str, Any]", where)
     for name, shard in entries.items():
-        if not isinstance(shard, str) or Path(shard).name != shard:
+        if not isinstance(shard, str) or Path(shard).name != shard or not shard or shard.endswith(INDEX_SUFFIX):
             msg = f"{index}: tensor {name}: expected the name of a file beside the index, found {shard!r}."
             raise CheckpointError(msg)
     return entries
@@ -60,10 +60,12 @@ def open_sharded(index: Path, open_shard: Callable[[Path], Checkpoint]) -> Check
                 msg = f"{index}: tensor {name} is in two shards, {files[tensors[name].file]} and {files[number]}."
                 raise CheckpointError(msg)
             tensors[name] = stored._replace(file=number) if number else stored
+    extra = {name: value for shard in shards for name, value in shard.extra.items()}
+    left_out = tuple(name for shard in shards for name in shard.left_out)
     absent = [
-        f"{name} in {shard}"
-        for name, shard in where.items()
-        if name not in tensors and next(iter(strip_wrappers({name: 0}))) not in tensors
+        f"{name} in {where[raw]}"
+        for name, raw in strip_wrappers({name: name for name in where}).items()
+        if name not in tensors and name not in extra and raw not in left_out
     ]
     if absent:
         msg = f"{index}: these tensors are not in the shards that it names:\n{listing(absent)}\nSave it again."
@@ -72,8 +74,11 @@ def open_sharded(index: Path, open_shard: Callable[[Path], Checkpoint]) -> Check
     return Checkpoint(
         path=index,
         files=files,
+        stamps={path: stamp for shard in shards for path, stamp in shard.stamps.items()},
         tensors=tensors,
         counters=first.counters,
         metadata=first.metadata,
-        left_out=tuple(name for shard in shards for name in shard.left_out),
+        extra=extra,
+        left_out=left_out,
+        alternatives=first.alternatives,
     )

@@ -1,5 +1,6 @@
 """Where a tensor lies in a file, as the file's header describes it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
@@ -64,6 +65,29 @@ class StoredTensor(NamedTuple):  # made by the ten thousand, in a quarter of the
             stride=self.stride,
             file=self.file,
         )
+
+    def parts(self, start: int, stop: int) -> "Iterator[StoredTensor]":
+        """Views that hold, one after the other, the elements ``start`` to ``stop`` of the flattened tensor."""
+        if start >= stop:
+            return
+        if self.is_contiguous:
+            size = self.spec.dtype.itemsize
+            spec = TensorSpec(shape=(stop - start,), dtype=self.spec.dtype)
+            yield StoredTensor(spec=spec, offset=self.offset + start * size, stride=(1,), file=self.file)
+            return
+        inner = prod(self.spec.shape[1:])
+        first, last = -(-start // inner), stop // inner  # whole rows
+        if start < min(first * inner, stop):
+            yield from self._row(first - 1).parts(start - (first - 1) * inner, min(inner, stop - (first - 1) * inner))
+        if first < last:
+            yield self.narrow(0, first, last)
+        if first <= last and last * inner < stop:
+            yield from self._row(last).parts(0, stop - last * inner)
+
+    def _row(self, index: int) -> "StoredTensor":
+        spec = TensorSpec(shape=self.spec.shape[1:], dtype=self.spec.dtype)
+        offset = self.offset + index * self.stride[0] * self.spec.dtype.itemsize
+        return StoredTensor(spec=spec, offset=offset, stride=self.stride[1:], file=self.file)
 
 
 @lru_cache(maxsize=4096)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
+from swa_cli.checkpoints.safetensors_file import RESERVED
 from swa_cli.checkpoints.stored import StoredTensor
 
 
@@ -18,7 +19,7 @@ def find_ties(sources: Sequence[Checkpoint]) -> dict[str, str]:
     first_name: dict[tuple[object, ...], str] = {}
     tied: dict[str, str] = {}
     for name, stored in newest.tensors.items():
-        if stored.spec.numel == 0 or any(name not in source.tensors for source in sources):
+        if stored.spec.numel == 0 or name in RESERVED or any(name not in source.tensors for source in sources):
             continue
         places = tuple(_place(source.tensors[name]) for source in sources)
         kept = first_name.setdefault(places, name)

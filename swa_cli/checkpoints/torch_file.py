@@ -13,6 +13,7 @@ from typing import Any, cast
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.mappings import Mappings
 from swa_cli.checkpoints.plain import plain_values
+from swa_cli.checkpoints.reading import stamp_of
 from swa_cli.checkpoints.steps import counters_of
 from swa_cli.checkpoints.stored import StoredTensor, spec_of
 from swa_cli.checkpoints.torch_legacy import read_legacy
@@ -70,6 +71,7 @@ def _open(path: Path, descriptor: int, key: str | None) -> Checkpoint:
     kept = {*extra.values()}
     return Checkpoint(
         path=path,
+        stamps={path: stamp_of(descriptor)},
         tensors=strip_wrappers(stored),
         counters=counters_of(mappings.of(contents) or {}),
         extra={short: plain[name] for short, name in extra.items()},

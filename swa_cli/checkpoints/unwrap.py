@@ -4,8 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, TypeVar
 
+from swa_cli.checkpoints.dtypes import is_averaged
 from swa_cli.checkpoints.inert import Inert
 from swa_cli.checkpoints.mappings import Mappings
+from swa_cli.checkpoints.torch_pickle import PickledTensor
 from swa_cli.errors import LISTED, CheckpointError, kind_of
 
 USUAL_KEYS = ("state_dict", "model", "model_state_dict", "model_state", "module", "net")
@@ -39,6 +41,10 @@ def find_state_dict(contents: object, key: str | None, mappings: Mappings) -> tu
         msg = f"holds several state_dicts: {', '.join(usual)}. Name one with --key."
         raise CheckpointError(msg)
     if mappings.of_tensors(contents) is not None:
+        beside = [name for name in other_state_dicts(contents, "", mappings) if not name.endswith("_extra_state")]
+        if beside:
+            msg = f"holds tensors, and state_dicts beside them: {_listed(beside)}. Name one of these with --key."
+            raise CheckpointError(msg)
         return "", mapping
     found = list(_tensor_mappings(mapping, mappings))
     if found:
@@ -53,8 +59,14 @@ def other_state_dicts(contents: object, chosen: str, mappings: Mappings) -> tupl
     return tuple(
         str(name)
         for name, value in (mappings.of(contents) or {}).items()
-        if str(name) != chosen and mappings.of_tensors(value) is not None
+        if str(name) != chosen and _holds_weights(mappings.of_tensors(value))
     )
+
+
+def _holds_weights(mapping: Mapping[Any, Any] | None) -> bool:
+    """Whether there is more than counters: a tensor that would be averaged."""
+    values = (mapping or {}).values()
+    return any(isinstance(value, PickledTensor) and is_averaged(value.dtype) for value in values)
 
 
 def strip_wrappers(state: Mapping[str, V]) -> dict[str, V]:
@@ -115,7 +127,8 @@ def _unwrapped(name: str, depth: int | None) -> tuple[int, str]:
 
 def _walk(contents: object, key: str, mappings: Mappings) -> Mapping[Any, Any]:
     value, walked = contents, "the top"
-    for part in key.split("."):
+    literal = mappings.of(contents) or {}
+    for part in [key] if key in literal else key.split("."):
         mapping = mappings.of(value)
         if mapping is None or part not in mapping:
             found = _what(value) if mapping is None else _names(mapping)
@@ -147,6 +160,8 @@ def _tensor_mappings(mapping: Mapping[Any, Any], mappings: Mappings) -> Iterator
 
 def _what(value: object) -> str:
     """What ``value`` is, for a message."""
+    if isinstance(value, PickledTensor):
+        return "a tensor"
     return f"a {value.module}.{value.name}"[:_SHOWN] if isinstance(value, Inert) else f"a {kind_of(value)}"
 
 

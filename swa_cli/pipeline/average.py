@@ -44,7 +44,8 @@ def _engine(config: AverageConfig) -> Engine:
     if device not in {"auto", "cpu"}:
         from swa_cli.devices import resolve_device  # noqa: PLC0415  # the CPU does without torch
 
-        device = str(resolve_device(device))
+        resolved = resolve_device(device)
+        device = "cpu" if resolved.type == "cpu" else str(resolved)
     return Engine(device=device, threads=config.threads)
 
 

@@ -39,10 +39,8 @@ def average_report(result: AverageResult) -> Iterator[str]:
     span = f"{first} to {last}" if result.n_averaged > 1 else str(first)
     yield f"Averaged {counted(result.n_averaged, 'checkpoint')} ({span}) into {result.path}."
     rate = in_bytes(result.bytes_read / result.seconds)
-    yield (
-        f"Read {in_bytes(result.bytes_read)} in {result.seconds:.2f} s ({rate}/s) on {result.device}; peak memory "
-        f"{in_bytes(result.peak_memory)}."
-    )
+    memory = f"; peak memory {in_bytes(result.peak_memory)}" if result.peak_memory else ""
+    yield f"Read {in_bytes(result.bytes_read)} in {result.seconds:.2f} s ({rate}/s) on {result.device}{memory}."
     if result.bn_statistics == "averaged":
         yield "Its BatchNorm statistics are averages so far: recompute them with swa-bn-update."
 

@@ -27,29 +27,28 @@ def work(
         advance: told the bytes of each piece, from any of the threads, by one at a time.
 
     Raises:
-        Exception: of the first piece, in their order, that failed; whatever the threads, it is always the same one.
+        BaseException: of the first piece, in their order, that failed; whatever the threads, it is always the same.
     """
     queue = _Queue(iter(pieces))
 
     def run(worker: Worker) -> None:
-        piece = None
+        index = 0
         try:
             for piece in queue.take():
+                index = piece.index
                 worker.submit(piece)
                 with queue.lock:
                     advance(bytes_of(piece))
-            worker.finish()
-        except NotFiniteError as error:
-            queue.fail(error.piece.index, error)
-        except Exception as error:  # noqa: BLE001  # raised below
-            queue.fail(piece.index if piece else 0, error)
+        except BaseException as error:  # noqa: BLE001  # raised below
+            queue.fail(index, error)
+        try:
+            worker.finish()  # also after a failure: an earlier piece may still be under way, and fail as well
+        except BaseException as error:  # noqa: BLE001
+            queue.fail(index, error)
 
     with ThreadPoolExecutor(len(workers), thread_name_prefix="swa-average") as pool:
         try:
-            futures = [pool.submit(run, worker) for worker in workers]
-            wait(futures)
-            for future in futures:
-                future.result()  # raises what is no Exception
+            wait([pool.submit(run, worker) for worker in workers])
         except BaseException:
             queue.stopped = True  # a signal: let each thread end its piece and no more
             raise
@@ -62,7 +61,7 @@ class _Queue:
     pieces: Iterable[Piece]
     lock: Lock = field(default_factory=Lock)
     stopped: bool = False
-    failures: list[tuple[int, Exception]] = field(default_factory=list[tuple[int, Exception]])
+    failures: list[tuple[int, BaseException]] = field(default_factory=list[tuple[int, BaseException]])
 
     def take(self) -> Generator[Piece]:
         """Pieces, in their order over all threads, until there are no more or one has failed."""
@@ -73,7 +72,7 @@ class _Queue:
                 return
             yield piece
 
-    def fail(self, index: int, error: Exception) -> None:
+    def fail(self, index: int, error: BaseException) -> None:
         with self.lock:
             self.stopped = True
-            self.failures.append((index, error))
+            self.failures.append((error.piece.index if isinstance(error, NotFiniteError) else index, error))
