@@ -273,3 +273,15 @@ def test_the_same_weights_in_two_containers_count_once(tmp_path):
 
     assert [checkpoint.step for checkpoint in run.checkpoints] == [100, 200]
     assert sum("holds the same weights as" in notice for notice in run.notices) == 2
+
+
+def test_a_trainers_final_model_beside_its_checkpoints_is_said(tmp_path):
+    for step in (100, 200):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        save_file({"w": torch.full((3,), float(step))}, tmp_path / f"checkpoint-{step}" / "model.safetensors")
+    save_file({"w": torch.full((3,), 200.0)}, tmp_path / "model.safetensors")
+
+    (notice,) = find_checkpoints([tmp_path]).notices
+    assert f"{tmp_path} holds checkpoints itself: those in its folders are left out (checkpoint-100, che" in notice
+    assert f"To take them: '{tmp_path}/checkpoint-*'." in notice
+    assert len(find_checkpoints([tmp_path / "checkpoint-*"]).checkpoints) == 2

@@ -14,7 +14,7 @@ from swa_cli.checkpoints.provenance import read_provenance
 from swa_cli.checkpoints.sharded import INDEX_SUFFIX, shards_of
 from swa_cli.checkpoints.steps import in_order_of_steps, natural_key, step_in_name
 from swa_cli.collector import without_collections
-from swa_cli.errors import SourceError
+from swa_cli.errors import SourceError, shortened
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".pth.tar", ".bin")
 
@@ -52,7 +52,7 @@ def find_checkpoints(
         CheckpointError: a file that cannot be read.
     """
     notices: list[str] = []
-    paths = [path for path in _named_paths(sources) if apart_from is None or not _same(path, apart_from)]
+    paths = [path for path in _named_paths(sources, notices) if apart_from is None or not _same(path, apart_from)]
     with without_collections():
         checkpoints = [open_checkpoint(path, key=key) for path in _without_repeats(paths, notices)]
     checkpoints = _without_own_outputs(checkpoints, sources, notices)
@@ -80,11 +80,11 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     return [os.path.relpath(path.absolute(), common) for path in paths]
 
 
-def _named_paths(sources: Sequence[Path]) -> list[Path]:
+def _named_paths(sources: Sequence[Path], notices: list[str]) -> list[Path]:
     paths: list[Path] = []
     for source in sources:
         if source.is_dir():
-            paths += _in_directory(source)
+            paths += _in_directory(source, notices)
         elif source.is_file():
             paths.append(source)
         elif source.exists():
@@ -97,19 +97,26 @@ def _named_paths(sources: Sequence[Path]) -> list[Path]:
                 msg = f"no file matches {source}. Check the pattern, and that the shell left it as it is."
                 raise SourceError(msg)
             for match in sorted(matches, key=natural_key):
-                paths += _in_directory(match) if match.is_dir() else [match]
+                paths += _in_directory(match, notices) if match.is_dir() else [match]
         else:
             msg = f"no such file or directory: {source}. Name a checkpoint, a directory of them, or a pattern."
             raise SourceError(msg)
     return paths
 
 
-def _in_directory(folder: Path) -> list[Path]:
+def _in_directory(folder: Path, notices: list[str]) -> list[Path]:
     try:
         found = _checkpoint_files(folder)
+        below = sorted((path for path in folder.iterdir() if path.is_dir()), key=natural_key)
         if not found:
-            below = sorted((path for path in folder.iterdir() if path.is_dir()), key=natural_key)
             found = [path for child in below for path in _checkpoint_files(child)]
+        else:
+            trained = [child.name for child in below if fnmatch(child.name, "checkpoint-[0-9]*")]
+            if trained:  # as the Hugging Face Trainer leaves them beside its final model
+                notices.append(
+                    f"{folder} holds checkpoints itself: those in its folders are left out ({shortened(trained)}). "
+                    f"To take them: '{folder}/checkpoint-*'."
+                )
     except OSError as error:
         msg = f"cannot read the directory {error.filename or folder}: {error.strerror or error}."
         raise SourceError(msg) from error
