@@ -63,17 +63,20 @@ def cut(plan: AveragePlan, tensors: Sequence[TensorPlan], offsets: Mapping[str, 
     index = 0
     parts: list[Part] = []
     filled = 0
+    kind: object = None  # of the tensors in ``parts``
 
     def piece() -> Piece:
         first = parts[0].tensor
         return Piece(index=index, policy=first.policy, dtype=first.spec.dtype, parts=tuple(parts), numel=filled)
 
     for tensor in tensors:
-        numel, dtype = tensor.spec.numel, tensor.spec.dtype
-        size = max(1, chunk // reals(1, dtype))
-        stored = [layout[tensor.name] for layout in (layouts if tensor.policy == "mean" else _read(plan, tensor))]
-        flat = all(entry.is_contiguous for entry in stored)
-        if parts and not (flat and filled + numel <= size and _alike(parts[-1].tensor, tensor, layouts)):
+        policy, spec = tensor.policy, tensor.spec
+        numel, size = spec.numel, max(1, chunk // reals(1, spec.dtype))
+        read = layouts if policy == "mean" else [source.tensors for source in plan.read_by(tensor)]
+        stored = [layout[tensor.name] for layout in read]
+        flat = all([entry.is_contiguous for entry in stored])  # noqa: C419  # twice as fast, for 30,000 tensors
+        before, kind = kind, (policy, spec.dtype, [entry.spec.dtype for entry in stored] if policy == "mean" else None)
+        if parts and not (flat and filled + numel <= size and kind == before):
             yield piece()
             index, parts, filled = index + 1, [], 0
         if flat and 0 < numel < size:
@@ -139,19 +142,6 @@ def _starts(box: Box, shape: Sequence[int]) -> Iterator[int]:
     for before in _starts(box[:-1], shape):
         for index in range(*box[-1]):
             yield before * shape[len(box) - 1] + index
-
-
-def _read(plan: AveragePlan, tensor: TensorPlan) -> list[Mapping[str, StoredTensor]]:
-    return [source.tensors for source in plan.read_by(tensor)]
-
-
-def _alike(first: TensorPlan, second: TensorPlan, layouts: Sequence[Mapping[str, StoredTensor]]) -> bool:
-    """Whether two tensors may lie in one piece."""
-    if first.policy != second.policy or first.spec.dtype != second.spec.dtype:
-        return False
-    if first.policy != "mean":  # that one alone can be stored otherwise than it is written
-        return True
-    return all(layout[first.name].spec.dtype == layout[second.name].spec.dtype for layout in layouts)
 
 
 def _parts(tensor: TensorPlan, output: int, size: int) -> Iterator[Part]:
