@@ -2,8 +2,8 @@
 
 import glob
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def find_checkpoints(
     notices: list[str] = []
     paths = [path for path in _named_paths(sources, notices) if apart_from is None or not _same(path, apart_from)]
     with without_collections():
-        checkpoints = [open_checkpoint(path, key=key) for path in _without_repeats(paths, notices)]
+        checkpoints = _sharing_layouts(open_checkpoint(path, key=key) for path in _without_repeats(paths, notices))
     checkpoints = _without_own_outputs(checkpoints, sources, notices)
     checkpoints, copies = without_copies(checkpoints)
     notices += copies
@@ -143,6 +143,15 @@ def _checkpoint_files(folder: Path) -> list[Path]:
         and not any(fnmatch(path.name, pattern) for pattern in _SIDE_FILES)
     ]
     return sorted(indices + files, key=natural_key)
+
+
+def _sharing_layouts(opened: Iterable[Checkpoint]) -> list[Checkpoint]:
+    """The files of a run often have their tensors at the same places: one record of them for all."""
+    checkpoints: list[Checkpoint] = []
+    for checkpoint in opened:
+        same = checkpoints and checkpoints[-1].tensors == checkpoint.tensors
+        checkpoints.append(replace(checkpoint, tensors=checkpoints[-1].tensors) if same else checkpoint)
+    return checkpoints
 
 
 def _same(path: Path, other: Path) -> bool:

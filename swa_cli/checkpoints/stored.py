@@ -51,8 +51,8 @@ class StoredTensor(NamedTuple):  # made by the ten thousand, in a quarter of the
     @property
     def span(self) -> int:
         """Bytes from the first to the last element, both included."""
-        if self.spec.numel == 0:
-            return 0
+        if self.is_contiguous:
+            return self.spec.nbytes
         last = sum((size - 1) * step for size, step in zip(self.spec.shape, self.stride, strict=True))
         return (last + 1) * self.spec.dtype.itemsize
 
