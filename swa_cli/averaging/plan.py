@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from swa_cli.checkpoints import Checkpoint, TensorSpec, file_order, find_ties
 from swa_cli.checkpoints.dtypes import BY_NAME, Dtype, is_averaged, is_floating
@@ -26,8 +26,7 @@ _POLICIES: dict[Integers, Policy] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class TensorPlan:
+class TensorPlan(NamedTuple):
     """One tensor of the output: how it comes about and what it looks like.
 
     ``mean``: float64 mean, rounded once. ``agree``: an integer or bool that must be equal in all sources.

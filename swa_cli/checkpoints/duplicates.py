@@ -18,10 +18,14 @@ def without_copies(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint],
     one kept is that whose name tells a step.
     """
     kept: dict[object, list[Checkpoint]] = {}
+    names: dict[int, tuple[str, ...]] = {}  # of each layout, in an order that no container has a part in
     notices: list[str] = []
     preferred = sorted(checkpoints, key=lambda c: (step_in_name(c.path) is None, natural_key(c.path)))
     for checkpoint in preferred:
-        alike = kept.setdefault(_fingerprint(checkpoint), [])
+        layout = id(checkpoint.tensors)
+        if layout not in names:
+            names[layout] = tuple(sorted(checkpoint.tensors))
+        alike = kept.setdefault((names[layout], _fingerprint(checkpoint, names[layout])), [])
         original = next(
             (other for other in alike if _may_be_copy(checkpoint, other) and _equal(other, checkpoint)), None
         )
@@ -40,15 +44,14 @@ def _may_be_copy(checkpoint: Checkpoint, original: Checkpoint) -> bool:
     return step is None or step == step_in_name(original.path)
 
 
-def _fingerprint(checkpoint: Checkpoint) -> object:
-    names = sorted(checkpoint.tensors)
+def _fingerprint(checkpoint: Checkpoint, names: Sequence[str]) -> bytes:
     stride = max(1, len(names) // _SAMPLED_TENSORS)
     digest = hashlib.sha256()
     for name in names[::-stride]:  # from the end: heads differ where a body is frozen
         numel = checkpoint.spec(name).numel
         start = max(0, (numel - _SAMPLE) // 2)
         digest.update(checkpoint.get_elements(name, start, min(numel, start + _SAMPLE)).tobytes())
-    return tuple(names), digest.digest()
+    return digest.digest()
 
 
 def _equal(first: Checkpoint, second: Checkpoint) -> bool:

@@ -78,6 +78,8 @@ def strip_wrappers(state: Mapping[str, V]) -> dict[str, V]:
     Raises:
         CheckpointError: two names become one. The message has no file name; the caller adds it.
     """
+    if not any("_orig_mod" in name or name.startswith("module.") for name in state):
+        return dict(state)
     depth = _wrapped(state)
     short: dict[str, str] = {}
     for name in state:
