@@ -1,7 +1,5 @@
 """The programs: ``swa`` with its commands, and ``swa-average``, ``swa-bn-update``, ``swa-eval``."""
 
-import atexit
-import gc
 import inspect
 import re
 from collections.abc import Callable
@@ -48,9 +46,6 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001
         typer.echo(__version__)
         raise typer.Exit
 
-
-# The interpreter's last collection would go through every record of every tensor, though all memory is about to go.
-atexit.register(gc.freeze)
 
 swa = _app()
 for _name, _command in COMMANDS.items():
