@@ -298,3 +298,11 @@ def test_the_stride_of_an_axis_of_one_element_means_nothing(tmp_path):
     checkpoint = open_checkpoint(saved({"w": tensor}, tmp_path / "x.pt"))
 
     assert checkpoint.get_tensor("w").tolist() == [[0, 2, 4, 6, 8]]
+
+
+def test_windows_that_slide_over_a_long_tensor_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("swa_cli.checkpoints.reading._WIDEST_SPAN", 1000)
+    windows = torch.arange(3000.0).unfold(0, 2000, 1)[:7]
+    assert windows.stride() == (1, 1)
+
+    assert torch.equal(open_checkpoint(saved({"w": windows}, tmp_path / "x.pt")).get_tensor("w"), windows)

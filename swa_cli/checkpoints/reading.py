@@ -128,22 +128,20 @@ def read_tensor(files: OpenFiles, path: Path, stored: StoredTensor, into: npt.ND
     Raises:
         CheckpointError: as `OpenFiles.read`.
     """
-    size, span = stored.spec.nbytes, stored.span
+    shape, stride = stored.spec.shape, stored.stride
+    size, span, itemsize = stored.spec.nbytes, stored.span, stored.spec.dtype.itemsize
     if size == 0:
         return
-    axes = range(len(stored.stride))
-    widest = max(axes, key=lambda axis: stored.stride[axis] * (stored.spec.shape[axis] > 1), default=0)
-    length = stored.spec.shape[widest] if axes else 1
-    row = stored.stride[widest] * stored.spec.dtype.itemsize if axes else 0
-    dense = row * (length - 1) <= size or row - stored.narrow(widest, 0, 1).span <= _SLACK
+    widest = max(range(len(shape)), key=lambda axis: (shape[axis] - 1) * stride[axis], default=0)
+    length, row = (shape[widest], stride[widest] * itemsize) if span > itemsize else (1, 0)
+    dense = span <= size or row - stored.narrow(widest, 0, 1).span <= _SLACK
     if length == 1 or (dense and span <= _WIDEST_SPAN):
         data = bytearray(span)
         files.read(path, stored.offset, [memoryview(data)], what)
-        steps = zip(stored.stride, stored.spec.shape, strict=True)
-        strides = tuple(step * stored.spec.dtype.itemsize if n > 1 else 0 for step, n in steps)
-        into[...] = np.ndarray(stored.spec.shape, stored.spec.dtype, data, strides=strides)
+        strides = tuple(step * itemsize if n > 1 else 0 for step, n in zip(stride, shape, strict=True))
+        into[...] = np.ndarray(shape, stored.spec.dtype, data, strides=strides)
         return
-    step = max(1, _WIDEST_SPAN // row) if dense else 1
+    step = min(max(1, _WIDEST_SPAN // row), -(-length // 2)) if dense else 1
     for first in range(0, length, step):
         last = min(length, first + step)
         part = into[(slice(None),) * widest + (slice(first, last),)]
