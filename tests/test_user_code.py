@@ -44,7 +44,8 @@ def code(tmp_path, monkeypatch):
     (tmp_path / "helper_beside_it.py").write_text("WIDTH = 5\n")
     yield tmp_path / "usernet.py"
     for name in set(sys.modules) - known:
-        del sys.modules[name]
+        if str(tmp_path) in (getattr(sys.modules[name], "__file__", None) or ""):
+            del sys.modules[name]
 
 
 @pytest.mark.parametrize("target", ["{code}:Net", "{code}:make", "usernet.py:Net", "usernet.Net", "usernet.make"])
