@@ -93,7 +93,11 @@ def listing(lines: Sequence[str]) -> str:
     return "\n".join(shown)
 
 
-def shortened(names: Sequence[str]) -> str:
-    """The first ten names on one line, then how many more there are."""
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
+def shortened(names: Sequence[str], count: int | None = None) -> str:
+    """The first ten names on one line, then how many more there are.
+
+    Args:
+        count: how many there are in all, where ``names`` are only the first of them.
+    """
+    more = (len(names) if count is None else count) - LISTED
+    return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")

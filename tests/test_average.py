@@ -1,10 +1,9 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from measuring import cost
 from references import mean_rounded_once
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -223,22 +222,6 @@ def test_non_finite_values_are_let_through_on_request(tmp_path):
     assert load_file(tmp_path / "o.safetensors")["w"].tolist() == [float("inf"), 1.0]
 
 
-MEASURE = """
-import resource, sys
-from pathlib import Path
-from swa_cli.averaging import average, plan_average
-from swa_cli.checkpoints import find_checkpoints
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-def run(folder):
-    average(plan_average(find_checkpoints([Path(folder)]).checkpoints), Path(folder, "out.safetensors"))
-run(sys.argv[1])
-before = peak()
-run(sys.argv[2])
-print(peak() - before)
-"""
-
-
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
 def test_memory_stays_below_one_checkpoint_however_many_there_are(tmp_path, suffix):
     sizes = {"small": 1_000, "large": 8_000_000}
@@ -249,8 +232,7 @@ def test_memory_stays_below_one_checkpoint_however_many_there_are(tmp_path, suff
             path = tmp_path / folder / f"{step}.{suffix}"
             torch.save(state, path) if suffix == "pt" else save_file(state, path)
 
-    command = [sys.executable, "-c", MEASURE, tmp_path / "small", tmp_path / "large"]
-    grown = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    grown = cost("resident", tmp_path / "small", tmp_path / "large")
 
     assert grown < 4 * sizes["large"]
     assert load_file(tmp_path / "large" / "out.safetensors")["w"][-1] == 2.5

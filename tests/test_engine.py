@@ -19,6 +19,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from measuring import cost
 from references import mean_rounded_once
 from safetensors.torch import load_file, save_file
 
@@ -449,22 +450,6 @@ def test_five_hundred_checkpoints_with_few_descriptors(tmp_path, suffix):
     assert result["n"] == 250  # 249.5, to the even one
 
 
-RCHAR = """
-import sys
-from pathlib import Path
-from swa_cli.averaging import average, plan_average
-from swa_cli.checkpoints import find_checkpoints
-def rchar():
-    return int(Path("/proc/self/io").read_text().split()[1])
-def run(folder):
-    average(plan_average(find_checkpoints([Path(folder)]).checkpoints), Path(folder, "out.safetensors"))
-run(sys.argv[1])
-before = rchar()
-run(sys.argv[2])
-print(rchar() - before)
-"""
-
-
 @pytest.mark.parametrize("kind", ["zip", "legacy"])
 def test_of_a_checkpoint_only_the_weights_are_read(tmp_path, kind):
     weights = 0
@@ -477,8 +462,7 @@ def test_of_a_checkpoint_only_the_weights_are_read(tmp_path, kind):
             contents = {"optimizer": moments, "state_dict": state, "epoch": step}
             torch.save(contents, tmp_path / folder / f"{step}.pt", _use_new_zipfile_serialization=kind == "zip")
 
-    command = [sys.executable, "-c", RCHAR, tmp_path / "small", tmp_path / "large"]
-    read = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    read = cost("rchar", tmp_path / "small", tmp_path / "large")
 
     assert weights <= read <= 1.05 * weights
 

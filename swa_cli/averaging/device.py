@@ -76,14 +76,15 @@ class _Slot:
         self.used: Event | None = None  # the one on the device may be
 
 
-class _Output(_Slot):
-    """A rounded mean on its way back."""
+class _Output:
+    """Buffers for a rounded mean, and which piece's is on its way back and when it will be there."""
 
     def __init__(self, accelerator: Accelerator, size: int) -> None:
-        super().__init__(accelerator, size)
+        self.host = accelerator.host_buffer(size)
+        self.device = torch.empty(size, dtype=torch.uint8, device=accelerator.device)
         self.finite = torch.empty(1, dtype=torch.uint8, device=accelerator.device)
         self.finite_host = accelerator.host_buffer(1)
-        self.piece: Piece | None = None
+        self.pending: tuple[Piece, Event] | None = None
 
 
 class DeviceWorker:
@@ -119,7 +120,7 @@ class DeviceWorker:
 
     def finish(self) -> None:
         """See `Worker`."""
-        for output in sorted(self._all_outputs, key=lambda output: output.piece.index if output.piece else -1):
+        for output in sorted(self._all_outputs, key=lambda output: output.pending[0].index if output.pending else -1):
             self._write(output)
 
     def _send(self, slot: _Slot, size: int) -> None:
@@ -139,7 +140,7 @@ class DeviceWorker:
         self._back.wait(self._sum.record())
         self._back.put(partial(output.host[:size].copy_, device, non_blocking=True))
         self._back.put(partial(output.finite_host.copy_, output.finite, non_blocking=True))
-        output.copied, output.piece = self._back.record(), piece
+        output.pending = piece, self._back.record()
 
     def _round(self, output: _Output, out: torch.Tensor, n: int) -> None:
         job = self._job
@@ -148,10 +149,10 @@ class DeviceWorker:
 
     def _write(self, output: _Output) -> None:
         """Wait for what is on its way back, and write it; the buffers are free then."""
-        piece, output.piece = output.piece, None
-        if piece is None or output.copied is None:
+        if output.pending is None:
             return
-        output.copied.synchronize()
+        (piece, copied), output.pending = output.pending, None
+        copied.synchronize()
         if not bool(output.finite_host[0]):
             raise NotFiniteError(piece)
         put(piece, output.host.numpy().data, self._job.write)

@@ -109,11 +109,11 @@ def fill(piece: Piece, source: Checkpoint, files: OpenFiles, view: memoryview, r
         for axis, (first, last) in enumerate(box):
             stored = stored.narrow(axis, first, last)
         into = np.frombuffer(view, dtype, piece.numel).reshape(stored.spec.shape)
-        read_tensor(files, source.file_of(stored), stored, into, piece.parts[0].tensor.name)
+        read_tensor(files, source.file_of(stored.file), stored, into, piece.parts[0].tensor.name)
     elif len(piece.parts) == 1:
         part, size = piece.parts[0], dtype.itemsize
         offset = stored.offset + part.start * size
-        files.read(source.file_of(stored), offset, [view[: piece.numel * size]], part.tensor.name)
+        files.read(source.file_of(stored.file), offset, [view[: piece.numel * size]], part.tensor.name)
     else:
         _fill_many(piece, source, files, view, runs)
     return dtype
@@ -196,7 +196,7 @@ def _fill_many(piece: Piece, source: Checkpoint, files: OpenFiles, view: memoryv
     for run in known:
         views = [view[at : at + length] if at >= 0 else junk[:length] for at, length in run.stretches]
         what = run.name if len(views) == 1 else f"{run.name} or one that follows it"
-        files.read(source.file_by_number(run.file), run.offset, views, what)
+        files.read(source.file_of(run.file), run.offset, views, what)
 
 
 def _runs_of(piece: Piece, tensors: Mapping[str, StoredTensor]) -> Iterator[_Run]:

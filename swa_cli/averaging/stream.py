@@ -69,8 +69,10 @@ def stream_average(
             return time.perf_counter() - start
 
         try:
-            device = run_on_the_faster(plan, run) if engine.device == "auto" else engine.device
-            if engine.device != "auto":
+            if engine.device == "auto":
+                device = run_on_the_faster(plan, run)
+            else:
+                device = engine.device
                 run(device, plan.tensors)
         except NotFiniteError as error:
             raise NonFiniteError(explain_nonfinite(error.piece, plan)) from None

@@ -1,7 +1,7 @@
 """Handing out pieces to workers, each in a thread of its own."""
 
 import os
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from threading import Lock
@@ -58,7 +58,7 @@ def work(
 
 @dataclass
 class _Queue:
-    pieces: Iterable[Piece]
+    pieces: Iterator[Piece]
     lock: Lock = field(default_factory=Lock)
     stopped: bool = False
     failures: list[tuple[int, BaseException]] = field(default_factory=list[tuple[int, BaseException]])
@@ -67,7 +67,7 @@ class _Queue:
         """Pieces, in their order over all threads, until there are no more or one has failed."""
         while True:
             with self.lock:
-                piece = None if self.stopped else next(iter(self.pieces), None)
+                piece = None if self.stopped else next(self.pieces, None)
             if piece is None:
                 return
             yield piece

@@ -49,12 +49,8 @@ class Checkpoint:
         """Shape and dtype, without reading the tensor."""
         return self.tensors[name].spec
 
-    def file_of(self, stored: StoredTensor) -> Path:
-        """The file that holds one of the tensors."""
-        return self.file_by_number(stored.file)
-
-    def file_by_number(self, number: int) -> Path:
-        """One of ``files``; the only one there is where that is ``path`` itself."""
+    def file_of(self, number: int) -> Path:
+        """The file that a `StoredTensor` means by ``file``."""
         return self.files[number] if self.files else self.path
 
     def get_tensor(self, name: str) -> "torch.Tensor":
@@ -89,7 +85,7 @@ class Checkpoint:
         """Fill ``values``, contiguous and of the shape of ``stored``."""
         with OpenFiles(self.stamps, limit=1) as files:
             if stored.is_contiguous and values.size:
-                files.read(self.file_of(stored), stored.offset, [values.reshape(-1).view(np.uint8).data], name)
+                files.read(self.file_of(stored.file), stored.offset, [values.reshape(-1).view(np.uint8).data], name)
             else:
-                read_tensor(files, self.file_of(stored), stored, values, name)
+                read_tensor(files, self.file_of(stored.file), stored, values, name)
         return values

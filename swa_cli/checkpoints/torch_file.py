@@ -21,7 +21,6 @@ from swa_cli.checkpoints.torch_pickle import PickledStorage, PickledTensor
 from swa_cli.checkpoints.torch_zip import read_zip
 from swa_cli.checkpoints.unwrap import find_state_dict, other_state_dicts, strip_beside, strip_wrappers
 from swa_cli.checkpoints.zip_directory import ZIP_MAGIC
-from swa_cli.collector import without_collections
 from swa_cli.errors import CheckpointError
 
 _MOST_DIMENSIONS = 64
@@ -45,8 +44,7 @@ def open_torch(path: Path, *, key: str | None = None) -> Checkpoint:
     try:
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            with without_collections():
-                return _open(path, descriptor, key)
+            return _open(path, descriptor, key)
         finally:
             os.close(descriptor)
     except CheckpointError as error:

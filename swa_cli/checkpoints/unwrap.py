@@ -8,7 +8,7 @@ from swa_cli.checkpoints.dtypes import is_averaged
 from swa_cli.checkpoints.inert import Inert
 from swa_cli.checkpoints.mappings import Mappings
 from swa_cli.checkpoints.torch_pickle import PickledTensor
-from swa_cli.errors import LISTED, CheckpointError, kind_of
+from swa_cli.errors import LISTED, CheckpointError, kind_of, shortened
 
 USUAL_KEYS = ("state_dict", "model", "model_state_dict", "model_state", "module", "net")
 _SHOWN = 100
@@ -43,12 +43,12 @@ def find_state_dict(contents: object, key: str | None, mappings: Mappings) -> tu
     if mappings.of_tensors(contents) is not None:
         beside = [name for name in other_state_dicts(contents, "", mappings) if not name.endswith("_extra_state")]
         if beside:
-            msg = f"holds tensors, and state_dicts beside them: {_listed(beside)}. Name one of these with --key."
+            msg = f"holds tensors, and state_dicts beside them: {shortened(beside)}. Name one of these with --key."
             raise CheckpointError(msg)
         return "", mapping
     found = list(_tensor_mappings(mapping, mappings))
     if found:
-        msg = f"has no state_dict under a usual key. Name one of these with --key: {_listed(found)}."
+        msg = f"has no state_dict under a usual key. Name one of these with --key: {shortened(found)}."
     else:
         msg = f"holds no tensors under a usual key; its keys are {_names(mapping)}. Name the right one with --key."
     raise CheckpointError(msg)
@@ -168,10 +168,4 @@ def _what(value: object) -> str:
 
 
 def _names(mapping: Mapping[Any, Any]) -> str:
-    return _listed([repr(name)[:_SHOWN] for name in islice(mapping, LISTED)], len(mapping)) or "nothing"
-
-
-def _listed(shown: list[str], count: int | None = None) -> str:
-    more = (len(shown) if count is None else count) - LISTED
-    text = ", ".join(shown[:LISTED])
-    return f"{text} and {more} more" if more > 0 else text
+    return shortened([repr(name)[:_SHOWN] for name in islice(mapping, LISTED)], len(mapping)) or "nothing"

@@ -1,0 +1,28 @@
+"""What averaging a folder costs, beyond what averaging a small one did already, in a process of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+COUNTERS = {
+    "resident": "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024",
+    "rchar": "int(Path('/proc/self/io').read_text().split()[1])",
+}
+CODE = """
+import resource, sys
+from pathlib import Path
+from swa_cli.averaging import average, plan_average
+from swa_cli.checkpoints import find_checkpoints
+def run(folder):
+    average(plan_average(find_checkpoints([Path(folder)]).checkpoints), Path(folder, "out.safetensors"))
+run(sys.argv[1])
+before = {counter}
+run(sys.argv[2])
+print({counter} - before)
+"""
+
+
+def cost(counter: str, small: Path, large: Path) -> int:
+    """Bytes: of peak ``resident`` memory, or read (``rchar``)."""
+    command = [sys.executable, "-c", CODE.format(counter=COUNTERS[counter]), str(small), str(large)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
