@@ -2,17 +2,16 @@
 
 import errno
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from swa_cli import leftovers
 from swa_cli.errors import OutputError
 
 _WORTH_SENDING = 1 << 18  # bytes
-_NAME = 50  # of the target's name in the temporary one's, which must not grow too long
 
 
 def check_output(target: Path, *, overwrite: bool) -> None:
@@ -36,7 +35,7 @@ def check_output(target: Path, *, overwrite: bool) -> None:
     if target.exists() and not overwrite:
         msg = f"{target} exists already. Name another output, or replace it with --force."
         raise OutputError(msg)
-    if not os.access(_written(target).parent, os.W_OK | os.X_OK):
+    if not os.access(written(target).parent, os.W_OK | os.X_OK):
         msg = f"cannot write {target}: no permission to write in {folder}."
         raise OutputError(msg)
 
@@ -47,7 +46,7 @@ def check_space(target: Path, size: int) -> None:
     Raises:
         OutputError: they do not.
     """
-    free = shutil.disk_usage(_written(target).parent).free
+    free = shutil.disk_usage(written(target).parent).free
     if size > free:
         msg = (
             f"cannot write {target}: it takes {size:,} bytes, and {free:,} are free there. Free some space or name "
@@ -61,33 +60,28 @@ def publish(target: Path, *, overwrite: bool) -> Generator[BinaryIO]:
     """Write ``target`` so that at any moment it is either absent, the old file whole, or the new one whole.
 
     The body writes to a hidden temporary file in the same folder; it is synced and renamed over ``target``
-    when the body ends, and removed when the body raises anything, KeyboardInterrupt included. Permissions are
-    those of the umask.
+    when the body ends, and removed when the body raises anything, KeyboardInterrupt included. What runs that were
+    killed left for ``target`` is removed first. Permissions are those of the umask.
 
     Raises:
         OutputError: as `check_output`; also when a write fails (a full disk, a quota).
     """
     check_output(target, overwrite=overwrite)
-    target = _written(target)
-    temporary = target.with_name(f".{target.name[:_NAME]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        # O_EXCL with mode 0o666: the umask and default ACLs decide, as for any file a program makes.
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
+    target = written(target)
+    leftovers.clear(target)
+    with explained(target):
+        temporary, descriptor = leftovers.create(target)
+        with os.fdopen(descriptor, "w+b") as stream:  # open, and so locked, until all is done
+            try:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
-            check_output(target, overwrite=overwrite)
-            temporary.replace(target)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
-        with suppress(OSError):  # the file is there; some file systems cannot sync a folder
-            _sync_folder(target.parent)
-    except OSError as error:
-        raise OutputError(_explain(error, target)) from error
+                check_output(target, overwrite=overwrite)
+                temporary.replace(target)
+            except BaseException:
+                leftovers.remove(temporary)
+                raise
+        sync_folder(target.parent)
 
 
 def writer_at(descriptor: int) -> Callable[[int, memoryview], None]:
@@ -107,21 +101,32 @@ def writer_at(descriptor: int) -> Callable[[int, memoryview], None]:
     return write
 
 
-def _written(target: Path) -> Path:
+def written(target: Path) -> Path:
     """The file that is written: through a symbolic link the one it names, as an in-place edit would go."""
     return Path(os.path.realpath(target))
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_folder(folder: Path) -> None:
+    """See to it that the names in ``folder`` are on the disk; some file systems cannot."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def explained(target: Path) -> Generator[None]:
+    """Turn what the system says within the body into an error about ``target``.
+
+    Raises:
+        OutputError: in place of any OSError.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _explain(error: OSError, target: Path) -> str:
-    reason = error.strerror or str(error)
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return f"cannot write {target}: {reason}. Nothing was left behind; free some space or name another place."
-    return f"cannot write {target}: {reason}. Nothing was left behind."
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        what = "; free some space or name another place" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+        msg = f"cannot write {target}: {reason}. Nothing was left behind{what}."
+        raise OutputError(msg) from error

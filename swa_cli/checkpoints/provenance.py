@@ -13,13 +13,34 @@ from swa_cli.checkpoints.safetensors_file import PROVENANCE as KEY
 BnStatistics = Literal["none", "as trained", "averaged", "recomputed"]
 
 
+_Unicode = Annotated[str, BeforeValidator(lambda name: name.encode(errors="backslashreplace").decode())]
+
+
 class Source(BaseModel):
     """One checkpoint that went into an average; what is not Unicode in a file's name is spelt out."""
 
     model_config = ConfigDict(frozen=True)
 
-    name: Annotated[str, BeforeValidator(lambda name: name.encode(errors="backslashreplace").decode())]
+    name: _Unicode
+    """Its path from the folder that holds all of them."""
     step: int | None
+    weight: float = 1.0
+    size: int | None = None
+    """Of its file, or of all its shards together, in bytes."""
+    sha256: dict[str, str] = {}
+    """Of the file, or of each shard, by name; empty unless asked for."""
+
+
+class Options(BaseModel):
+    """What an average depends on besides its sources."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key: str | None = None
+    dtype: str | None = None
+    integers: Literal["agree", "last", "first", "mean-round"] = "agree"
+    allow_nonfinite: bool = False
+    like: str | None = None
 
 
 class BnUpdate(BaseModel):
@@ -32,6 +53,8 @@ class BnUpdate(BaseModel):
     n_samples: int
     n_batches: int
     unreached: tuple[str, ...] = ()
+    tensors: tuple[str, ...] = ()
+    """Names of the statistics that are no longer those of the average."""
 
 
 class Provenance(BaseModel):
@@ -44,6 +67,14 @@ class Provenance(BaseModel):
     sources: tuple[Source, ...]
     bn_statistics: BnStatistics
     bn_update: BnUpdate | None = None
+    options: Options | None = None
+    """None in files of versions that did not record them."""
+    folder: _Unicode | None = None
+    """Where the sources lie, seen from the folder of the output."""
+    fingerprints: str = ""
+    """Of each tensor, 16 hexadecimal digits, in the order of their names (see `swa_cli.averaging.stream`)."""
+    files: tuple[str, ...] = ()
+    """Names of the files of an output that is a directory."""
 
 
 def to_metadata(

@@ -5,7 +5,8 @@ Only what describes the file is read: tensors stay on disk until they are asked 
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +18,7 @@ from swa_cli.checkpoints.reading import stamp_of
 from swa_cli.checkpoints.steps import counters_of
 from swa_cli.checkpoints.stored import StoredTensor, spec_of
 from swa_cli.checkpoints.torch_legacy import read_legacy
-from swa_cli.checkpoints.torch_pickle import PickledStorage, PickledTensor
+from swa_cli.checkpoints.torch_pickle import PickledStorage, PickledTensor, TorchFile
 from swa_cli.checkpoints.torch_zip import read_zip
 from swa_cli.checkpoints.unwrap import find_state_dict, other_state_dicts, strip_beside, strip_wrappers
 from swa_cli.checkpoints.zip_directory import ZIP_MAGIC
@@ -56,14 +57,44 @@ def open_torch(path: Path, *, key: str | None = None) -> Checkpoint:
         raise CheckpointError(msg) from error
 
 
-def _open(path: Path, descriptor: int, key: str | None) -> Checkpoint:
+@dataclass(frozen=True, kw_only=True)
+class TorchState:
+    """The state_dict in a torch file: the dotted key where it lies, and its tensors by the names that the file uses."""
+
+    file: TorchFile
+    where: str
+    state: Mapping[Any, Any]
+    tensors: Mapping[str, PickledTensor]
+    alternatives: tuple[str, ...]
+    counters: Mapping[str, int]
+
+
+def read_state(descriptor: int, key: str | None) -> TorchState:
+    """Read the pickle of an open file and find its state_dict.
+
+    Raises:
+        CheckpointError: as `open_torch`, without the name of the file.
+        Exception: of any kind, when the file is damaged.
+    """
     read = read_zip if os.pread(descriptor, len(ZIP_MAGIC), 0) == ZIP_MAGIC else read_legacy
-    contents, place = read(descriptor)
+    file = read(descriptor)
     mappings = Mappings()
-    where, state = find_state_dict(contents, key, mappings)
-    tensors = {name: value for name, value in state.items() if type(value) is PickledTensor and isinstance(name, str)}
-    stored = {name: _stored(name, tensor, place) for name, tensor in tensors.items()}
-    others = {name: value for name, value in state.items() if name not in tensors}
+    where, state = find_state_dict(file.contents, key, mappings)
+    return TorchState(
+        file=file,
+        where=where,
+        state=state,
+        tensors={name: value for name, value in state.items() if type(value) is PickledTensor and type(name) is str},
+        alternatives=other_state_dicts(file.contents, where.split(".", maxsplit=1)[0], mappings) if where else (),
+        counters=counters_of(mappings.of(file.contents) or {}),
+    )
+
+
+def _open(path: Path, descriptor: int, key: str | None) -> Checkpoint:
+    found = read_state(descriptor, key)
+    tensors = found.tensors
+    stored = {name: _stored(name, tensor, found.file.place) for name, tensor in tensors.items()}
+    others = {name: value for name, value in found.state.items() if name not in tensors}
     plain = plain_values(others)
     extra = strip_beside(plain, tensors)
     kept = {*extra.values()}
@@ -71,10 +102,11 @@ def _open(path: Path, descriptor: int, key: str | None) -> Checkpoint:
         path=path,
         stamps={path: stamp_of(descriptor)},
         tensors=strip_wrappers(stored),
-        counters=counters_of(mappings.of(contents) or {}),
+        counters=found.counters,
+        metadata=found.file.metadata,
         extra={short: plain[name] for short, name in extra.items()},
         left_out=tuple(str(name) for name in others if name not in kept),
-        alternatives=other_state_dicts(contents, where.split(".", maxsplit=1)[0], mappings) if where else (),
+        alternatives=found.alternatives,
     )
 
 

@@ -5,11 +5,11 @@ the order of the keys follows each storage: the number of its elements in eight 
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pickle import UnpicklingError
 from typing import NoReturn, cast
 
-from swa_cli.checkpoints.torch_pickle import Pickled, PickledStorage, read_pickle
+from swa_cli.checkpoints.torch_pickle import Pickled, PickledStorage, TorchFile, read_pickle
 from swa_cli.errors import CheckpointError
 
 _MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
@@ -24,14 +24,14 @@ def looks_legacy(head: bytes) -> bool:
     return head.startswith(b"\x80") and _MAGIC in head[:_HEAD]
 
 
-def read_legacy(descriptor: int) -> tuple[object, Callable[[PickledStorage], tuple[int, int]]]:
-    """What the file holds, and a function that tells a storage's place in the file: its first byte and its size.
+def read_legacy(descriptor: int) -> TorchFile:
+    """What the file holds.
 
     Raises:
         CheckpointError: the file is of another machine's byte order, truncated or damaged.
         Exception: of any kind, when a pickle is damaged.
     """
-    pickled, keys, end = _read_pickles(descriptor)
+    data, start, pickled, keys, end = _read_pickles(descriptor)
     places = _places(descriptor, end, keys, pickled.storages)
 
     def place(storage: PickledStorage) -> tuple[int, int]:
@@ -40,10 +40,10 @@ def read_legacy(descriptor: int) -> tuple[object, Callable[[PickledStorage], tup
             raise CheckpointError(msg)
         return places[storage.key]
 
-    return pickled.contents, place
+    return TorchFile(contents=pickled.contents, pickle=data, start=start, place=place, metadata={})
 
 
-def _read_pickles(descriptor: int) -> tuple[Pickled, list[object], int]:
+def _read_pickles(descriptor: int) -> tuple[bytes, int, Pickled, list[object], int]:
     """Read as much of the file as the pickles take; how much that is, they alone tell."""
     length = _FIRST_READ
     while True:
@@ -56,7 +56,8 @@ def _read_pickles(descriptor: int) -> tuple[Pickled, list[object], int]:
         length *= 4
 
 
-def _parse(data: bytes) -> tuple[Pickled, list[object], int]:
+def _parse(data: bytes) -> tuple[bytes, int, Pickled, list[object], int]:
+    """The data, where in it the contents begin, what they are, the storages' keys, and where the pickles end."""
     version = read_pickle(data, read_pickle(data).end)
     machine = read_pickle(data, version.end)
     if version.contents != _VERSION or not isinstance(machine.contents, dict):
@@ -68,7 +69,7 @@ def _parse(data: bytes) -> tuple[Pickled, list[object], int]:
     keys = read_pickle(data, pickled.end)
     if not isinstance(keys.contents, list):
         _refuse("it does not list its storages")
-    return pickled, cast("list[object]", keys.contents), keys.end
+    return data, machine.end, pickled, cast("list[object]", keys.contents), keys.end
 
 
 def _places(

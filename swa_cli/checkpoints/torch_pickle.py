@@ -70,6 +70,22 @@ class Pickled:
     end: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class TorchFile:
+    """What a torch file holds: its contents, the pickle that describes them, and where it keeps storages.
+
+    ``place`` tells a storage's first byte in the file and its size.
+    """
+
+    contents: Any
+    pickle: bytes
+    """Begins at ``start`` of these bytes."""
+    start: int
+    place: Callable[[PickledStorage], tuple[int, int]]
+    metadata: Mapping[str, str]
+    """What swa-cli says of a file that it wrote."""
+
+
 def read_pickle(data: bytes, start: int = 0) -> Pickled:
     """Read the pickle that begins at ``start``.
 

@@ -1,9 +1,9 @@
 """The zip container of ``torch.save``: a pickle, and beside it one record for each storage."""
 
-from collections.abc import Callable
 from functools import cache, lru_cache
 
-from swa_cli.checkpoints.torch_pickle import PickledStorage, read_pickle
+from swa_cli.checkpoints.safetensors_file import PROVENANCE
+from swa_cli.checkpoints.torch_pickle import TorchFile, read_pickle
 from swa_cli.checkpoints.zip_directory import ZipDirectory
 from swa_cli.errors import CheckpointError
 
@@ -19,8 +19,8 @@ read_once = lru_cache(maxsize=1)(read_pickle)
 """The pickles of a run are often equal, byte by byte. Nobody may change what this gives."""
 
 
-def read_zip(descriptor: int) -> tuple[object, Callable[[PickledStorage], tuple[int, int]]]:
-    """What the file holds, and a function that tells a storage's place in the file: its first byte and its size.
+def read_zip(descriptor: int) -> TorchFile:
+    """What the file holds.
 
     Raises:
         CheckpointError: another kind of archive, one of another machine's byte order, or a damaged one.
@@ -37,7 +37,8 @@ def read_zip(descriptor: int) -> tuple[object, Callable[[PickledStorage], tuple[
     if "byteorder" in records and records.read("byteorder") != b"little":
         msg = "saved on a big-endian machine. Load it with torch.load there or here, and save it again."
         raise CheckpointError(msg)
-    contents = read_once(records.read("data.pkl")).contents
+    pickle = records.read("data.pkl")
+    contents = read_once(pickle).contents
 
     @cache
     def place(key: str) -> tuple[int, int]:
@@ -47,4 +48,7 @@ def read_zip(descriptor: int) -> tuple[object, Callable[[PickledStorage], tuple[
             msg = f"its record data/{key} is missing; the file is damaged."
             raise CheckpointError(msg) from None
 
-    return contents, lambda storage: place(storage.key)
+    metadata = {PROVENANCE: records.read(PROVENANCE).decode()} if PROVENANCE in records else {}
+    return TorchFile(
+        contents=contents, pickle=pickle, start=0, place=lambda storage: place(storage.key), metadata=metadata
+    )

@@ -1,0 +1,134 @@
+"""Publishing a folder of files: all of them or none."""
+
+import ctypes
+import errno
+import os
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from pathlib import Path
+
+from swa_cli import leftovers
+from swa_cli.errors import OutputError, shortened
+from swa_cli.files import explained, sync_folder, written
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM}
+
+
+def check_folder(target: Path, *, overwrite: bool, ours: Iterable[str] | None) -> None:
+    """Find out before the work starts whether the folder ``target`` could be published.
+
+    Args:
+        ours: names of the files in ``target`` that an earlier run put there; None if none did. Nothing else is ever
+            removed with it.
+
+    Raises:
+        OutputError: there is something else at ``target``, or ``overwrite`` is false, or the folder above it is
+            missing or not writable.
+    """
+    if "\0" in str(target):
+        msg = f"cannot write {str(target)!r}: a file name holds no null character."
+        raise OutputError(msg)
+    above = written(target).parent
+    if not above.is_dir():
+        msg = f"cannot write {target}: there is no directory {above}. Make it first, or name another output."
+        raise OutputError(msg)
+    if not os.access(above, os.W_OK | os.X_OK):
+        msg = f"cannot write {target}: no permission to write in {above}."
+        raise OutputError(msg)
+    if not target.exists():
+        return
+    if not target.is_dir():
+        msg = f"cannot write {target}: it is a file, and the output is a directory. Name another output."
+        raise OutputError(msg)
+    there = sorted(path.name for path in target.iterdir())
+    if not there:
+        return
+    if ours is None:
+        msg = (
+            f"cannot write {target}: the directory holds files that swa-cli did not write ({shortened(there)}). "
+            "Name a directory that is not there yet."
+        )
+        raise OutputError(msg)
+    if not overwrite:
+        msg = f"{target} exists already. Name another output, or replace it with --force."
+        raise OutputError(msg)
+    others = sorted(set(there) - set(ours))
+    if others:
+        msg = (
+            f"cannot replace {target}: it holds files that swa-cli did not put there ({shortened(others)}). Move them "
+            "away, or name another output."
+        )
+        raise OutputError(msg)
+
+
+@contextmanager
+def publish_folder(target: Path) -> Generator[Path]:
+    """Fill a folder so that at any moment ``target`` is either absent, the old one whole, or the new one whole.
+
+    The body gets a hidden temporary folder beside ``target``, and must sync the files that it writes there. When the
+    body ends the two change places, and what was there before is removed; when it raises, the temporary folder is.
+
+    Raises:
+        OutputError: the system refuses.
+    """
+    target = written(target)
+    leftovers.clear(target)
+    with explained(target):
+        temporary, descriptor = leftovers.create(target, folder=True)
+        try:
+            yield temporary
+            sync_folder(temporary)
+            _put_in_place(temporary, target)
+            sync_folder(target.parent)
+        except BaseException:
+            leftovers.remove(temporary)
+            raise
+        finally:
+            os.close(descriptor)
+
+
+def _put_in_place(new: Path, target: Path) -> None:
+    try:
+        new.rename(target)  # also over an empty folder
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+            raise
+    else:
+        return
+    try:
+        _exchange(new, target)
+    except OSError as error:
+        if error.errno not in _NO_EXCHANGE:
+            raise
+        _replace_in_two_steps(new, target)
+    else:
+        leftovers.remove(new)  # where the old one is now
+
+
+def _exchange(first: Path, second: Path) -> None:
+    """Let two names change places at once (Linux: ``renameat2``)."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _replace_in_two_steps(new: Path, target: Path) -> None:
+    """Where names cannot change places: a run that is killed between the steps leaves the next one to undo the first."""
+    old = leftovers.beside(target, leftovers.REPLACED)
+    descriptor = os.open(target, os.O_RDONLY)
+    try:
+        leftovers.lock(descriptor, wait=True)  # so that no other run undoes it
+        target.rename(old)
+        try:
+            new.rename(target)
+        except OSError:
+            old.rename(target)
+            raise
+        leftovers.remove(old)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,98 @@
+"""Temporary files and folders beside a target: named, locked while in use, and cleared away once nobody uses them.
+
+The lock is the system's (``flock``), which ends with the process however it ends: what is not locked was left by a run
+that was killed. A file system that has no such locks keeps what is left there.
+"""
+
+import errno
+import fcntl
+import os
+import re
+import secrets
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+TEMPORARY = ".tmp"
+REPLACED = ".old"
+
+_NAME = 50  # of the target's name in the temporary one's, which must not grow too long
+
+
+def beside(target: Path, kind: str = TEMPORARY) -> Path:
+    """A hidden name in the folder of ``target`` that no other run has."""
+    return target.with_name(f".{target.name[:_NAME]}.{os.getpid()}-{secrets.token_hex(4)}{kind}")
+
+
+def create(target: Path, *, folder: bool = False) -> tuple[Path, int]:
+    """A new temporary file (or folder) for ``target``, and a descriptor that holds its lock.
+
+    Permissions are those of the umask and default ACLs, as for any file that a program makes.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    while True:
+        temporary = beside(target)
+        if folder:
+            temporary.mkdir()
+            descriptor = os.open(temporary, os.O_RDONLY)
+        else:
+            descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        # Another run may have found it before it was locked, and cleared it away.
+        if lock(descriptor, wait=True) is not False and _is_still(temporary, descriptor):
+            return temporary, descriptor
+        os.close(descriptor)
+
+
+def clear(target: Path) -> None:
+    """Remove what killed runs left for ``target``; put the previous output back if one was killed while swapping."""
+    for path in _left_for(target):
+        with suppress(OSError):  # it may be gone already, or not be ours to remove
+            _clear(path, target)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, as far as that goes."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _left_for(target: Path) -> list[Path]:
+    kinds = f"{re.escape(TEMPORARY)}|{re.escape(REPLACED)}"
+    pattern = re.compile(rf"\.{re.escape(target.name[:_NAME])}\.\d+-[0-9a-f]{{8}}(?:{kinds})")
+    with suppress(OSError):
+        return sorted(path for path in target.parent.iterdir() if pattern.fullmatch(path.name))
+    return []
+
+
+def _clear(path: Path, target: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        if not lock(descriptor, wait=False):
+            return
+        if path.name.endswith(REPLACED) and not os.path.lexists(target):
+            path.rename(target)
+        else:
+            remove(path)
+    finally:
+        os.close(descriptor)
+
+
+def lock(descriptor: int, *, wait: bool) -> bool | None:
+    """Lock an open file or folder for as long as it stays open: whether that was done, or None without locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        return False if error.errno in {errno.EWOULDBLOCK, errno.EACCES} else None
+    return True
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except OSError:
+        return False

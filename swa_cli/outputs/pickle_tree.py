@@ -1,0 +1,228 @@
+"""A pickle as a tree that can be changed in places and written again; nothing that it names is imported or called.
+
+`swa_cli.checkpoints.pickle_machine` reads what a pickle means, as far as averaging needs it. Here everything is kept,
+opcode by opcode, so that what is not changed comes out as it went in.
+"""
+
+import pickle
+import pickletools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from swa_cli.checkpoints.inert import refuse
+
+_ATOMS = frozenset(
+    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 "
+    "BYTEARRAY8 NONE NEWTRUE NEWFALSE UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 FLOAT BINFLOAT EMPTY_LIST "
+    "EMPTY_TUPLE EMPTY_DICT EMPTY_SET GLOBAL PERSID".split()
+)
+_OPERANDS = {
+    "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "REDUCE": 2, "NEWOBJ": 2, "NEWOBJ_EX": 3, "BINPERSID": 1, "STACK_GLOBAL": 2,
+}  # fmt: skip
+_SINCE_MARK = frozenset({"TUPLE", "LIST", "DICT", "FROZENSET", "OBJ", "INST"})
+_CHANGES = {"APPEND": 1, "SETITEM": 2, "BUILD": 1}
+_CHANGES_SINCE_MARK = frozenset({"APPENDS", "SETITEMS", "ADDITEMS"})
+_PUTS = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"})
+_GETS = frozenset({"GET", "BINGET", "LONG_BINGET"})
+_MARK = b"("
+_STOP = b"."
+_PROTOCOL = b"\x80"
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A value: what makes it from its ``parts``, then what changes it afterwards.
+
+    ``marked`` says that the parts follow a mark. ``value`` is that of a plain number, string or global
+    (``"module name"``).
+    """
+
+    name: str
+    code: bytes
+    parts: "list[Node]" = field(default_factory=list["Node"])
+    marked: bool = False
+    changes: "list[Change]" = field(default_factory=list["Change"])
+    value: Any = None
+    shared: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Change:
+    """Items that are set on a value, appended to it, or its state."""
+
+    name: str
+    code: bytes
+    parts: list[Node]
+    marked: bool
+
+
+def read_tree(data: bytes, start: int = 0) -> Node:
+    """The tree of the pickle at ``start``.
+
+    Raises:
+        Exception: of any kind, when the pickle is damaged.
+    """
+    stack: list[Node] = []
+    marks: list[int] = []
+    memo: dict[int, Node] = {}
+    for name, value, at, following in _opcodes(data, start):
+        if name in _PUTS:
+            memo[len(memo) if name == "MEMOIZE" else cast("int", value)] = stack[-1]
+        elif name in _GETS:
+            node = memo[cast("int", value)]
+            node.shared = True
+            stack.append(node)
+        elif name == "MARK":
+            marks.append(len(stack))
+        elif name in _ATOMS:
+            stack.append(Node(name, data[at:following], value=value))
+        elif name in _OPERANDS:
+            parts = _take(stack, _OPERANDS[name])
+            known = f"{parts[0].value} {parts[1].value}" if name == "STACK_GLOBAL" else None
+            stack.append(Node(name, data[at:following], parts, value=known))
+        elif name in _SINCE_MARK:
+            stack.append(Node(name, data[at:following], _since_mark(stack, marks), marked=True))
+        elif name in _CHANGES:
+            parts = _take(stack, _CHANGES[name])
+            stack[-1].changes.append(Change(name, data[at:following], parts, marked=False))
+        elif name in _CHANGES_SINCE_MARK:
+            parts = _since_mark(stack, marks)
+            stack[-1].changes.append(Change(name, data[at:following], parts, marked=True))
+        elif name == "STOP":
+            return stack[-1]
+        elif name == "POP":
+            stack.pop()
+        elif name == "POP_MARK":
+            _since_mark(stack, marks)
+        elif name == "DUP":
+            stack[-1].shared = True
+            stack.append(stack[-1])
+        elif name not in {"PROTO", "FRAME"}:
+            refuse(f"opcode {name} means nothing in a file")
+    return refuse("the pickle is cut short")
+
+
+def write_tree(root: Node) -> bytes:
+    """The pickle of a tree."""
+    out = bytearray(_PROTOCOL + bytes([_protocol(root)]))
+    memo: dict[int, int] = {}
+    waiting: list[Node | bytes | tuple[Node]] = [root]  # bytes as they are; a tuple: keep what is on the stack as this
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, bytes):
+            out += item
+        elif isinstance(item, tuple):
+            out += _put(memo.setdefault(id(item[0]), len(memo)))
+        elif id(item) in memo:
+            out += _get(memo[id(item)])
+        else:
+            keep: list[Node | bytes | tuple[Node]] = [(item,)] if item.shared else []
+            changes = [step for change in item.changes for step in _steps(change)]
+            waiting += reversed([*_steps(item), *keep, *changes])
+    return bytes(out + _STOP)
+
+
+def walk(root: Node) -> Iterator[Node]:
+    """Each node once."""
+    seen: set[int] = set()
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            yield node
+            waiting += node.parts
+            for change in node.changes:
+                waiting += change.parts
+
+
+def items(node: Node) -> Iterator[tuple[Node, Node]]:
+    """Keys and values of a dict, or of an object that is one."""
+    for parts in (node.parts if node.name == "DICT" else [], *_set(node)):
+        yield from zip(parts[::2], parts[1::2], strict=True)
+
+
+def drop_items(node: Node, keys: Sequence[str]) -> None:
+    """Take entries out of a dict."""
+    for parts in (node.parts if node.name == "DICT" else [], *_set(node)):
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        parts[:] = [part for key, value in list(pairs) if key.value not in keys for part in (key, value)]
+    node.changes = [change for change in node.changes if change.parts or change.name != "SETITEM"]
+
+
+def plain(value: object) -> Node:
+    """The tree of a plain value: numbers, strings, lists, dicts, tuples."""
+    return read_tree(pickle.dumps(value, protocol=2))
+
+
+def global_(module: str, name: str) -> Node:
+    """What a module and a name stand for."""
+    return Node("GLOBAL", f"c{module}\n{name}\n".encode(), value=f"{module} {name}", shared=True)
+
+
+def call(function: Node, *args: Node) -> Node:
+    """A call of a function."""
+    return Node("REDUCE", b"R", [function, tuple_(*args)])
+
+
+def tuple_(*parts: Node) -> Node:
+    """A tuple."""
+    return Node("TUPLE", b"t", list(parts), marked=True)
+
+
+def persistent(pid: Node) -> Node:
+    """What a persistent id stands for: in torch's files a storage."""
+    return Node("BINPERSID", b"Q", [pid])
+
+
+def _set(node: Node) -> Iterator[list[Node]]:
+    return (change.parts for change in node.changes if change.name in {"SETITEM", "SETITEMS"})
+
+
+def _steps(part: Node | Change) -> list[Node | bytes | tuple[Node]]:
+    return [*([_MARK] if part.marked else []), *part.parts, part.code]
+
+
+def _protocol(root: Node) -> int:
+    """The newest that any opcode needs: torch itself writes 2, and its loaders for weights know no other."""
+    needed = max(_PROTOCOL_OF.get(part.name, 0) for node in walk(root) for part in (node, *node.changes))
+    return max(2, needed)
+
+
+def _put(index: int) -> bytes:
+    return b"q" + bytes([index]) if index < 1 << 8 else b"r" + index.to_bytes(4, "little")
+
+
+def _get(index: int) -> bytes:
+    return b"h" + bytes([index]) if index < 1 << 8 else b"j" + index.to_bytes(4, "little")
+
+
+def _opcodes(data: bytes, start: int) -> Iterator[tuple[str, object, int, int]]:
+    """Name, argument, first byte and the byte after of each opcode."""
+    before: tuple[str, object, int] | None = None
+    for opcode, argument, position in pickletools.genops(data[start:]):
+        at = start + cast("int", position)
+        if before:
+            yield (*before, at)
+        before = (opcode.name, argument, at)
+    if before:
+        yield (*before, before[2] + 1)  # STOP
+
+
+def _take(stack: list[Node], count: int) -> list[Node]:
+    if len(stack) < count:
+        refuse("an opcode has too few operands")
+    parts = stack[-count:]
+    del stack[-count:]
+    return parts
+
+
+def _since_mark(stack: list[Node], marks: list[int]) -> list[Node]:
+    first = marks.pop()
+    parts = stack[first:]
+    del stack[first:]
+    return parts
+
+
+_PROTOCOL_OF = {opcode.name: opcode.proto for opcode in pickletools.opcodes}
