@@ -15,7 +15,7 @@ from swa_cli.checkpoints.inert import Inert, as_key
 from swa_cli.checkpoints.pickle_machine import run
 
 # The pickles' own names of the kinds of storage, and what their elements are.
-_STORAGES = {
+STORAGES = {
     f"{name}Storage": BY_NAME[dtype]
     for name, dtype in {
         "Double": "float64",
@@ -209,6 +209,6 @@ _KNOWN: dict[tuple[str, str], object] = {
     **{("torch._utils", name): function for name, function in _REBUILD.items()},
     ("torch._tensor", "_rebuild_from_type_v2"): _from_type,
     ("torch._tensor", "_rebuild_from_type"): _from_type,
-    **{(module, name): kind for module in ("torch", "torch.storage", "torch.cuda") for name, kind in _STORAGES.items()},
+    **{(module, name): kind for module in ("torch", "torch.storage", "torch.cuda") for name, kind in STORAGES.items()},
     **{("torch", name): dtype for name, dtype in BY_NAME.items()},
 }

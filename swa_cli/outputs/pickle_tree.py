@@ -6,7 +6,7 @@ opcode by opcode, so that what is not changed comes out as it went in.
 
 import pickle
 import pickletools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -149,6 +149,19 @@ def drop_items(node: Node, keys: Sequence[str]) -> None:
         pairs = zip(parts[::2], parts[1::2], strict=True)
         parts[:] = [part for key, value in list(pairs) if key.value not in keys for part in (key, value)]
     node.changes = [change for change in node.changes if change.parts or change.name != "SETITEM"]
+
+
+def set_items(node: Node, entries: Mapping[str, Node]) -> None:
+    """Put other values in place of entries that a dict has."""
+    for parts in (node.parts if node.name == "DICT" else [], *_set(node)):
+        for index in range(0, len(parts), 2):
+            parts[index + 1] = entries.get(parts[index].value, parts[index + 1])
+
+
+def dict_(entries: Mapping[str, Node]) -> Node:
+    """A dict."""
+    parts = [part for key, value in entries.items() for part in (plain(key), value)]
+    return Node("EMPTY_DICT", b"}", changes=[Change("SETITEMS", b"u", parts, marked=True)])
 
 
 def plain(value: object) -> Node:

@@ -1,0 +1,183 @@
+"""The structure of another checkpoint, its weights replaced: the same container, names, shards and files beside it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path
+
+from safetensors import safe_open
+
+from swa_cli.checkpoints import Checkpoint, strip_wrappers
+from swa_cli.checkpoints.safetensors_file import EXTRA_STATE, PROVENANCE
+from swa_cli.checkpoints.sharded import INDEX_SUFFIX, shards_of
+from swa_cli.checkpoints.zip_directory import ZIP_MAGIC
+from swa_cli.checkpoints.torch_legacy import looks_legacy
+from swa_cli.errors import MismatchError, listing
+from swa_cli.outputs.layout import Contents, Layout, OutputFile
+from swa_cli.outputs.safetensors_output import index_file, part_of, safetensors_file
+from swa_cli.outputs.torch_output import torch_file_like
+
+_OF_MODEL = (
+    *("*config*.json", "*token*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "*.jinja", "*.py"),
+    *("*labels*.txt", "*labels*.json"),
+)
+"""What Hugging Face's ``from_pretrained`` reads beside the weights."""
+_NOT_OF_MODEL = ("zero_to_fp32.py",)
+_HEAD = 32
+_OURS = frozenset({PROVENANCE, EXTRA_STATE})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Like:
+    """A checkpoint whose structure is taken: the file or index, and the key of its state_dict."""
+
+    checkpoint: Checkpoint
+    key: str | None
+
+
+def is_torch(path: Path) -> bool:
+    """Whether a file is one of torch's, by its first bytes."""
+    with path.open("rb") as stream:
+        head = stream.read(_HEAD)
+    return head.startswith(ZIP_MAGIC) or looks_legacy(head)
+
+
+def files_like(like: Like, contents: Contents, *, name: str | None = None) -> tuple[list[OutputFile], list[str]]:
+    """The files of ``like`` with the tensors of ``contents`` in them, and what of it is left out.
+
+    Args:
+        name: of the file, if there is but one; by default as there.
+
+    Raises:
+        MismatchError: the two do not have the same tensors.
+        CheckpointError: a file cannot be read, or its structure cannot be kept.
+    """
+    checkpoint = like.checkpoint
+    _check_same(checkpoint, contents)
+    if not checkpoint.files:
+        file, left_out = _file_like(checkpoint.path, like.key, contents, name or checkpoint.path.name)
+        return [file], left_out
+    left_out: list[str] = []
+    files: list[OutputFile] = []
+    kept = _by_file(checkpoint, contents)
+    for number, path in enumerate(checkpoint.files):
+        part = part_of(contents, kept[number], first=number == 0)
+        file, left = _file_like(path, like.key, part, path.name)
+        files.append(file)
+        left_out += [entry for entry in left if entry not in left_out]
+    return [*files, _index_like(checkpoint, contents, files)], left_out
+
+
+def files_beside(path: Path) -> list[Path]:
+    """Configuration and tokenizer files in the folder of a checkpoint: what belongs to the model, not to its training."""
+    names = sorted(entry for entry in path.parent.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    return [
+        entry
+        for entry in names
+        if any(fnmatch(entry.name, pattern) for pattern in _OF_MODEL)
+        and not entry.name.endswith((INDEX_SUFFIX, ".safetensors", ".bin", ".pt"))
+        and entry.name not in _NOT_OF_MODEL
+    ]
+
+
+def layout_like(like: Like, contents: Contents, *, folder: bool, name: str) -> Layout:
+    """All of an output that is like another checkpoint; as a folder, with what lies beside that one.
+
+    Raises:
+        MismatchError, CheckpointError: as `files_like`.
+    """
+    files, left_out = files_like(like, contents, name=None if folder else name)
+    beside = files_beside(like.checkpoint.path) if folder else []
+    return Layout(files=tuple(files), is_folder=folder, copies=tuple(beside), left_out=tuple(left_out))
+
+
+def _check_same(checkpoint: Checkpoint, contents: Contents) -> None:
+    there = checkpoint.path.name
+    expected = {**contents.specs, **{name: contents.specs[kept] for name, kept in contents.tied.items()}}
+    found = {name: stored.spec for name, stored in checkpoint.tensors.items()}
+    both = [name for name in expected if name in found]
+    problems = [
+        *(f"{name}: the average has {expected[name]}, {there} no such tensor" for name in expected if name not in found),
+        *(f"{name}: {there} has {found[name]}, the average no such tensor" for name in found if name not in expected),
+        *(
+            f"{name}: the average has {expected[name]}, {there} {found[name]}"
+            for name in both
+            if found[name].shape != expected[name].shape and not name.endswith("_extra_state")
+        ),
+        *(
+            f"{name} is the same tensor as {kept} in the average, and in another file in {there}"
+            for name, kept in contents.tied.items()
+            if name in found and kept in found and _file_of(checkpoint, name) != _file_of(checkpoint, kept)
+        ),
+    ]
+    if problems:
+        msg = (
+            f"the average cannot take the structure of {checkpoint.path}:\n{listing(problems)}\n"
+            "Name a checkpoint of the same model with --like."
+        )
+        raise MismatchError(msg)
+
+
+def _file_of(checkpoint: Checkpoint, name: str) -> int:
+    return checkpoint.tensors[name].file
+
+
+def _by_file(checkpoint: Checkpoint, contents: Contents) -> list[list[str]]:
+    """Which tensors each of the checkpoint's files is to hold."""
+    kept: list[list[str]] = [[] for _ in checkpoint.files]
+    for name in contents.specs:
+        kept[checkpoint.tensors[name].file].append(name)
+    return kept
+
+
+def _file_like(path: Path, key: str | None, contents: Contents, name: str) -> tuple[OutputFile, list[str]]:
+    if is_torch(path):
+        return torch_file_like(path, key, contents, name=name)
+    return _safetensors_like(path, contents, name), []
+
+
+def _safetensors_like(path: Path, contents: Contents, name: str) -> OutputFile:
+    with safe_open(path, framework="np") as file:
+        there = set(file.keys())  # noqa: SIM118  # it is no mapping
+        metadata: Mapping[str, str] = file.metadata() or {}
+    stored_as = strip_wrappers({raw: raw for raw in (*there, *(raw for raw in metadata if metadata[raw] in there))})
+    written = _written_names(contents, {short for short, raw in stored_as.items() if raw in there})
+    file = safetensors_file(
+        Contents(
+            specs={written[kept]: spec for kept, spec in contents.specs.items()},
+            tied={name: written[kept] for name, kept in _all_names(contents) if name != written[kept]},
+            extra=contents.extra,
+            provenance=contents.provenance,
+        ),
+        name=name,
+        stored_as=stored_as,
+        metadata={raw: text for raw, text in metadata.items() if raw not in _OURS and text not in there},
+    )
+    return replace(file, offsets={kept: file.offsets[written[kept]] for kept in contents.specs})
+
+
+def _written_names(contents: Contents, there: set[str]) -> dict[str, str]:
+    """For each tensor that of its names, if it is tied, under which the file has it."""
+    written: dict[str, str] = {}
+    for name, kept in _all_names(contents):
+        if name in there:
+            written.setdefault(kept, name)
+    return {kept: written.get(kept, kept) for kept in contents.specs}
+
+
+def _all_names(contents: Contents) -> list[tuple[str, str]]:
+    """All names of tensors, and for each the one that ``contents`` keeps."""
+    return [*((name, name) for name in contents.specs), *contents.tied.items()]
+
+
+def _index_like(checkpoint: Checkpoint, contents: Contents, files: Sequence[OutputFile]) -> OutputFile:
+    path = checkpoint.path
+    metadata = json.loads(path.read_bytes()).get("metadata") or {}
+    size = sum(spec.nbytes for spec in contents.specs.values())
+    where = shards_of(path)
+    raw = strip_wrappers({name: name for name in where})
+    if not is_torch(checkpoint.files[0]):  # which keep one name of a tied tensor
+        kept = {short for file in files for short in file.offsets}
+        where = {name: shard for short, name in raw.items() if short in kept for shard in (where[name],)}
+    return index_file(path.name, where, {**metadata, "total_size": size})

@@ -1,0 +1,97 @@
+"""Safetensors files to be written: one, or Hugging Face's shards with their index."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from swa_cli.checkpoints import Provenance, TensorSpec, file_order, safetensors_header, to_metadata
+from swa_cli.outputs.layout import Contents, Crc, OutputFile
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+def safetensors_file(
+    contents: Contents,
+    *,
+    name: str,
+    stored_as: Mapping[str, str] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> OutputFile:
+    """A file with all tensors of ``contents``.
+
+    Args:
+        name: of the file.
+        stored_as: names in the file, of tensors and their further names, where they are not those in ``contents``.
+        metadata: entries besides our own.
+
+    Raises:
+        OutputError: the header would be longer than the format allows.
+    """
+    new = {short: short for short in (*contents.specs, *contents.tied)} | dict(stored_as or {})
+    specs = {new[short]: spec for short, spec in contents.specs.items()}
+    tied = {new[short]: new[kept] for short, kept in contents.tied.items()}
+
+    def header(provenance: Provenance) -> tuple[bytes, Mapping[str, int]]:
+        return safetensors_header(
+            specs, {**(metadata or {}), **to_metadata(provenance, tied=tied, extra=contents.extra)}
+        )
+
+    def frame(provenance: Provenance, _crc: Crc) -> Sequence[tuple[int, bytes]]:
+        return [(0, header(provenance)[0])]
+
+    head, offsets = header(contents.provenance)
+    return OutputFile(
+        name=name,
+        size=len(head) + sum(spec.nbytes for spec in specs.values()),
+        offsets={short: offsets[new[short]] for short in contents.specs},
+        frame=frame,
+    )
+
+
+def sharded_files(contents: Contents, max_shard_size: int) -> tuple[OutputFile, ...]:
+    """``model-00001-of-0000N.safetensors`` and their index, or one file if all fits; as ``save_pretrained`` has it.
+
+    A tensor larger than ``max_shard_size`` (in bytes) has a shard of its own.
+    """
+    shards = _shares(contents.specs, max_shard_size)
+    if len(shards) == 1:
+        return (safetensors_file(contents, name=SINGLE),)
+    stem, suffix = SINGLE.split(".")
+    names = [f"{stem}-{number:05}-of-{len(shards):05}.{suffix}" for number in range(1, len(shards) + 1)]
+    files = [
+        safetensors_file(part_of(contents, share, first=number == 0), name=name)
+        for number, (name, share) in enumerate(zip(names, shards, strict=True))
+    ]
+    where = {tensor: name for name, share in zip(names, shards, strict=True) for tensor in share}
+    size = sum(spec.nbytes for spec in contents.specs.values())
+    return (*files, index_file(INDEX, where, {"total_size": size}))
+
+
+def index_file(name: str, where: Mapping[str, str], metadata: Mapping[str, object]) -> OutputFile:
+    """The index of a sharded checkpoint: from the names of tensors to those of the files that hold them."""
+    index = {"metadata": dict(metadata), "weight_map": dict(sorted(where.items()))}
+    text = (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode()
+    return OutputFile(name=name, size=len(text), offsets={}, frame=lambda _provenance, _crc: [(0, text)])
+
+
+def part_of(contents: Contents, names: Sequence[str], *, first: bool) -> Contents:
+    """Some of the tensors, with their further names; what is no tensor goes with the first part."""
+    kept = set(names)
+    return Contents(
+        specs={name: contents.specs[name] for name in names},
+        tied={name: other for name, other in contents.tied.items() if other in kept},
+        extra=contents.extra if first else {},
+        provenance=contents.provenance,
+    )
+
+
+def _shares(specs: Mapping[str, TensorSpec], most: int) -> list[list[str]]:
+    shares: list[list[str]] = [[]]
+    size = 0
+    for name in file_order(specs):
+        if shares[-1] and size + specs[name].nbytes > most:
+            shares.append([])
+            size = 0
+        shares[-1].append(name)
+        size += specs[name].nbytes
+    return shares
