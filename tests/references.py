@@ -8,11 +8,18 @@ import torch
 
 def mean_rounded_once(tensors: list[torch.Tensor]) -> torch.Tensor:
     """The float64 mean, then the nearest value of the dtype, looked up among all values that there are."""
-    total = np.zeros(tuple(tensors[0].shape), dtype=np.float64)
-    for tensor in tensors:
-        total = total + tensor.to(torch.float64).numpy()
-    mean = np.asarray(total / len(tensors))
+    return weighted_mean_rounded_once(tensors, [1.0] * len(tensors))
+
+
+def weighted_mean_rounded_once(tensors: list[torch.Tensor], weights: list[float]) -> torch.Tensor:
+    """As above; a number times 1.0 is itself."""
     dtype = tensors[0].dtype
+    total = np.zeros(tuple(tensors[0].shape), dtype=np.float64)
+    for tensor, weight in zip(tensors, weights, strict=True):
+        wide = tensor if dtype in {torch.float64, torch.float32, torch.float16, torch.bfloat16} else tensor.float()
+        term = wide.to(torch.float64).numpy() * weight
+        total = total + term
+    mean = np.asarray(total / math.fsum(weights))
     if dtype in {torch.float64, torch.float32}:
         rounded = mean.astype({torch.float64: np.float64, torch.float32: np.float32}[dtype])
         return torch.from_numpy(np.asarray(rounded))

@@ -70,10 +70,10 @@ def average(
 ) -> AverageResult:
     """Carry out ``plan`` and publish the average as one safetensors file.
 
-    The mean is that of Izmailov et al. 2018 (arXiv:1803.05407), equal weights, over every floating tensor,
-    buffers included; BatchNorm statistics are therefore averages until they are recomputed, and the metadata
-    says so. A tied tensor is written once; its other names are in the metadata, as ``safetensors.torch.load_model``
-    expects them.
+    The mean is that of Izmailov et al. 2018 (arXiv:1803.05407), with equal weights unless the plan has others, over
+    every floating tensor, buffers included; BatchNorm statistics are therefore averages until they are recomputed,
+    and the metadata says so. A tied tensor is written once; its other names are in the metadata, as
+    ``safetensors.torch.load_model`` expects them.
 
     Args:
         overwrite: replace an existing ``output``.

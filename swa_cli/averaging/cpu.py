@@ -40,18 +40,20 @@ class CpuWorker:
         """See `Worker`: nothing is ever left under way."""
 
     def _mean(self, piece: Piece) -> memoryview:
-        job, sources = self._job, self._job.plan.sources
+        job, plan = self._job, self._job.plan
         n = reals(piece.numel, piece.dtype)
-        total = self._total[:n]
+        total, product = self._total[:n], self._out[: n * _WIDEST].view(np.float64)
         runs: Runs = {}
         with np.errstate(all="ignore"):  # whatever is not finite is found below
-            for number, source in enumerate(sources):
+            for number, (source, weight) in enumerate(zip(plan.sources, plan.weights, strict=True)):
                 values = self._widened(real_dtype(fill(piece, source, job.files, self._read.data, runs)), n)
+                if weight != 1:
+                    values = np.multiply(values, weight, out=product, dtype=np.float64)
                 if number == 0:
                     np.copyto(total, values)
                 else:
                     np.add(total, values, out=total)
-            np.divide(total, len(sources), out=total)
+            np.divide(total, plan.divisor, out=total)
         dtype = real_dtype(piece.dtype)
         out = self._out[: n * dtype.itemsize].view(dtype)
         round_into(total, out, odd=self._read[: n * _WIDEST].view(np.int64), wide=self._wide[:n])

@@ -107,14 +107,15 @@ class DeviceWorker:
             return
         n = reals(piece.numel, piece.dtype)
         runs: Runs = {}
-        for number, source in enumerate(self._job.plan.sources):
+        plan = self._job.plan
+        for number, (source, weight) in enumerate(zip(plan.sources, plan.weights, strict=True)):
             slot = next(self._ring)
             if slot.copied:
                 slot.copied.synchronize()
             dtype = real_dtype(fill(piece, source, self._job.files, slot.host.numpy().data, runs))
             self._send(slot, n * dtype.itemsize)
             values = slot.device[: n * dtype.itemsize].view(_in_torch(dtype))
-            self._sum.put(partial(accumulate, self._total[:n], values, first=number == 0))
+            self._sum.put(partial(accumulate, self._total[:n], values, weight=weight, first=number == 0))
             slot.used = self._sum.record()
         self._receive(piece, n)
 
@@ -144,7 +145,7 @@ class DeviceWorker:
 
     def _round(self, output: _Output, out: torch.Tensor, n: int) -> None:
         job = self._job
-        finite = rounded_mean(self._total[:n], len(job.plan.sources), out, allow_nonfinite=job.allow_nonfinite)
+        finite = rounded_mean(self._total[:n], job.plan.divisor, out, allow_nonfinite=job.allow_nonfinite)
         output.finite.copy_(finite)
 
     def _write(self, output: _Output) -> None:

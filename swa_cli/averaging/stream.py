@@ -43,7 +43,8 @@ def stream_average(
 ) -> str:
     """Write the average of every tensor of ``plan`` at its offset; which device did it.
 
-    Each element is the sum in float64 over the sources in order, divided once by their number and rounded once.
+    Each element is the sum in float64 over the sources in order, divided once by their number and rounded once. With
+    weights, each term is a product rounded to float64, and the divisor the sum of the weights.
 
     Args:
         write: called from several threads at once.
