@@ -1,6 +1,7 @@
 """Oracles: slow, obvious, and written without a line of swa_cli."""
 
 import math
+import struct
 
 import numpy as np
 import torch
@@ -82,3 +83,18 @@ def ensemble(members: list[list[list[float]]]) -> list[list[float]]:
         [math.log(math.fsum(math.exp(member[i][c]) for member in members) / n) for c in range(len(members[0][i]))]
         for i in range(len(members[0]))
     ]
+
+
+def fingerprint_of_mean(tensors: list[torch.Tensor], weights: list[float]) -> int:
+    """The bits of each float64 total as an integer, and the sum of these, one number at a time."""
+    rows = []
+    for tensor in tensors:
+        wide = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+        rows.append([float(value) for value in wide.reshape(-1).to(torch.float64).tolist()])
+    fingerprint = 0
+    for column in zip(*rows, strict=True):
+        total = column[0] * weights[0]
+        for value, weight in zip(column[1:], weights[1:], strict=True):
+            total += value * weight
+        fingerprint += int.from_bytes(struct.pack("<d", total), "little")
+    return fingerprint % 2**64

@@ -5,6 +5,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from swa_cli.averaging.fingerprints import sums_of_parts
 from swa_cli.averaging.integers import settle
 from swa_cli.averaging.job import Job, NotFiniteError
 from swa_cli.averaging.pieces import Piece, Runs, fill, put
@@ -53,12 +54,15 @@ class CpuWorker:
                     np.copyto(total, values)
                 else:
                     np.add(total, values, out=total)
+            if job.allow_nonfinite:
+                total[np.isnan(total)] = np.nan  # one NaN for all, whose bits would otherwise depend on the device
+            job.fingerprints.add(piece, sums_of_parts(piece, total.view(np.uint64)))
             np.divide(total, plan.divisor, out=total)
         dtype = real_dtype(piece.dtype)
         out = self._out[: n * dtype.itemsize].view(dtype)
         round_into(total, out, odd=self._read[: n * _WIDEST].view(np.int64), wide=self._wide[:n])
         if job.allow_nonfinite:
-            out[np.isnan(out)] = np.nan  # one NaN for all, whose bits would otherwise depend on the device
+            out[np.isnan(out)] = np.nan
         elif not np.isfinite(out, out=self._finite[:n]).all():
             raise NotFiniteError(piece)
         return self._out.data

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from swa_cli.averaging.explain import explain_disagreement
+from swa_cli.averaging.fingerprints import sums_of_parts
 from swa_cli.averaging.job import Job
 from swa_cli.averaging.pieces import Piece, Runs, fill
 from swa_cli.checkpoints.dtypes import Dtype
@@ -33,12 +34,14 @@ def settle(piece: Piece, job: Job, views: Sequence[memoryview]) -> memoryview:
         for source, weight in zip(sources[1:], weights[1:], strict=True):
             fill(piece, source, job.files, other, runs)
             mean.add(_integers(other, piece.dtype), weight)
+        job.fingerprints.add(piece, sums_of_parts(piece, mean.totals().view(np.uint64)))
         _integers(kept, piece.dtype)[:] = mean.rounded()
         return kept
     for source in sources[1:]:
         fill(piece, source, job.files, other, runs)
         if not np.array_equal(np.frombuffer(kept, np.uint8), np.frombuffer(other, np.uint8)):
             raise MismatchError(explain_disagreement(piece, sources[0], source))
+    job.fingerprints.add(piece, sums_of_parts(piece, np.frombuffer(kept, np.uint8)))
     return kept
 
 
@@ -56,6 +59,10 @@ class _Mean:
         quotients, remainders = np.divmod(values.astype(self.wide), self.n)
         self.quotients += quotients * self.wide(weight)
         self.remainders += remainders * self.wide(weight)
+
+    def totals(self) -> npt.NDArray[np.integer]:
+        """The weighted sums, modulo 2⁶⁴."""
+        return self.quotients * self.n + self.remainders
 
     def rounded(self) -> npt.NDArray[np.integer]:
         """To the nearest integer, ties to the even one."""
