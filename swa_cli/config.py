@@ -19,6 +19,15 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, (str, Path)) else value
 
 
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return value.split(",")
+    return [value] if isinstance(value, (int, float)) else value
+
+
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_split)]
+"""One number, several, or several in a text with commas between them."""
+
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_as_list)]
 """One path, or several."""
 
@@ -41,6 +50,8 @@ class AverageConfig:
     key: str | None = None
     dtype: Literal["float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"] | None = None
     integers: Literal["agree", "last", "first", "mean-round"] = "agree"
+    weights: Numbers | None = None
+    ema: float | None = None
     device: str = "auto"
     threads: PositiveInt | None = None
     allow_nonfinite: bool = False

@@ -1,6 +1,7 @@
 """Oracles: slow, obvious, and written without a line of swa_cli."""
 
 import math
+import struct
 
 import numpy as np
 import torch
@@ -8,11 +9,18 @@ import torch
 
 def mean_rounded_once(tensors: list[torch.Tensor]) -> torch.Tensor:
     """The float64 mean, then the nearest value of the dtype, looked up among all values that there are."""
-    total = np.zeros(tuple(tensors[0].shape), dtype=np.float64)
-    for tensor in tensors:
-        total = total + tensor.to(torch.float64).numpy()
-    mean = np.asarray(total / len(tensors))
+    return weighted_mean_rounded_once(tensors, [1.0] * len(tensors))
+
+
+def weighted_mean_rounded_once(tensors: list[torch.Tensor], weights: list[float]) -> torch.Tensor:
+    """As above; a number times 1.0 is itself."""
     dtype = tensors[0].dtype
+    total = np.zeros(tuple(tensors[0].shape), dtype=np.float64)
+    for tensor, weight in zip(tensors, weights, strict=True):
+        wide = tensor if dtype in {torch.float64, torch.float32, torch.float16, torch.bfloat16} else tensor.float()
+        term = wide.to(torch.float64).numpy() * weight
+        total = total + term
+    mean = np.asarray(total / math.fsum(weights))
     if dtype in {torch.float64, torch.float32}:
         rounded = mean.astype({torch.float64: np.float64, torch.float32: np.float32}[dtype])
         return torch.from_numpy(np.asarray(rounded))
@@ -75,3 +83,18 @@ def ensemble(members: list[list[list[float]]]) -> list[list[float]]:
         [math.log(math.fsum(math.exp(member[i][c]) for member in members) / n) for c in range(len(members[0][i]))]
         for i in range(len(members[0]))
     ]
+
+
+def fingerprint_of_mean(tensors: list[torch.Tensor], weights: list[float]) -> int:
+    """The bits of each float64 total as an integer, and the sum of these, one number at a time."""
+    rows = []
+    for tensor in tensors:
+        wide = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+        rows.append([float(value) for value in wide.reshape(-1).to(torch.float64).tolist()])
+    fingerprint = 0
+    for column in zip(*rows, strict=True):
+        total = column[0] * weights[0]
+        for value, weight in zip(column[1:], weights[1:], strict=True):
+            total += value * weight
+        fingerprint += int.from_bytes(struct.pack("<d", total), "little")
+    return fingerprint % 2**64

@@ -1,8 +1,9 @@
-"""From checkpoints to one equal-weight average, in a fixed amount of memory."""
+"""From checkpoints to one average, in a fixed amount of memory."""
 
 from swa_cli.averaging.average import AverageResult, average, check_average_output
 from swa_cli.averaging.plan import AveragePlan, TensorPlan, plan_average
 from swa_cli.averaging.stream import Engine
+from swa_cli.averaging.weights import ema_weights
 
 __all__ = [
     "AveragePlan",
@@ -11,5 +12,6 @@ __all__ = [
     "TensorPlan",
     "average",
     "check_average_output",
+    "ema_weights",
     "plan_average",
 ]

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,8 @@ class AverageResult:
     """From the first byte read until the file was on the disk under its name."""
     device: str
     """Which device did it, and why, if it was chosen by measurement."""
+    fingerprints: Mapping[str, int]
+    """Of every tensor, see `swa_cli.averaging.fingerprints`."""
     peak_memory: int | None
     """Most bytes that the process has had resident so far; None where Linux does not tell."""
 
@@ -70,10 +73,10 @@ def average(
 ) -> AverageResult:
     """Carry out ``plan`` and publish the average as one safetensors file.
 
-    The mean is that of Izmailov et al. 2018 (arXiv:1803.05407), equal weights, over every floating tensor,
-    buffers included; BatchNorm statistics are therefore averages until they are recomputed, and the metadata
-    says so. A tied tensor is written once; its other names are in the metadata, as ``safetensors.torch.load_model``
-    expects them.
+    The mean is that of Izmailov et al. 2018 (arXiv:1803.05407), with equal weights unless the plan has others, over
+    every floating tensor, buffers included; BatchNorm statistics are therefore averages until they are recomputed,
+    and the metadata says so. A tied tensor is written once; its other names are in the metadata, as
+    ``safetensors.torch.load_model`` expects them.
 
     Args:
         overwrite: replace an existing ``output``.
@@ -102,7 +105,7 @@ def average(
         stream.write(head)
         stream.flush()
         stream.truncate(len(head) + plan.bytes_to_write)
-        device = stream_average(
+        streamed = stream_average(
             plan,
             offsets,
             writer_at(stream.fileno()),
@@ -116,7 +119,8 @@ def average(
         bn_statistics=provenance.bn_statistics,
         bytes_read=plan.bytes_to_read,
         seconds=time.perf_counter() - start,
-        device=device,
+        device=streamed.device,
+        fingerprints=streamed.fingerprints,
         peak_memory=_peak_memory(),
     )
 

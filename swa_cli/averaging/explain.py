@@ -37,9 +37,10 @@ def explain_nonfinite(piece: Piece, plan: AveragePlan) -> str:
                     )
     large = list(dict.fromkeys(part.tensor.name for part in piece.parts if _overflows(part, plan)))
     names = shortened(large or [piece.parts[0].tensor.name])
+    remedy = "a wider --dtype or smaller weights" if plan.is_weighted else "a wider --dtype"
     return (
         f"tensor {names}: the mean is too large for {piece.dtype.name}, although every source "
-        "is finite. Choose a wider --dtype, or let infinities through with --allow-nonfinite."
+        f"is finite. Choose {remedy}, or let infinities through with --allow-nonfinite."
     )
 
 
@@ -73,11 +74,11 @@ def _elements(source: Checkpoint, part: Part) -> Iterator[tuple[int, npt.NDArray
 
 def _overflows(part: Part, plan: AveragePlan) -> bool:
     for blocks in zip(*(_elements(source, part) for source in plan.sources), strict=True):
-        total = _as_doubles(blocks[0][1])
+        total = np.zeros(())
         with np.errstate(over="ignore"):
-            for _, values in blocks[1:]:
-                total += _as_doubles(values)
-        rounded = round_once(total / len(plan.sources), real_dtype(part.tensor.spec.dtype))
+            for (_, values), weight in zip(blocks, plan.weights, strict=True):
+                total = total + _as_doubles(values) * weight
+        rounded = round_once(total / plan.divisor, real_dtype(part.tensor.spec.dtype))
         if not np.isfinite(rounded.astype(np.float64)).all():
             return True
     return False

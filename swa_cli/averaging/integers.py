@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from swa_cli.averaging.explain import explain_disagreement
+from swa_cli.averaging.fingerprints import sums_of_parts
 from swa_cli.averaging.job import Job
 from swa_cli.averaging.pieces import Piece, Runs, fill
 from swa_cli.checkpoints.dtypes import Dtype
@@ -28,33 +29,40 @@ def settle(piece: Piece, job: Job, views: Sequence[memoryview]) -> memoryview:
     runs: Runs = {}
     fill(piece, sources[0], job.files, kept, runs)
     if piece.policy == "rounded":
-        mean = _Mean(_integers(kept, piece.dtype), len(sources))
-        for source in sources[1:]:
+        weights = [int(weight) for weight in job.plan.weights]
+        mean = _Mean(_integers(kept, piece.dtype), weights)
+        for source, weight in zip(sources[1:], weights[1:], strict=True):
             fill(piece, source, job.files, other, runs)
-            mean.add(_integers(other, piece.dtype))
+            mean.add(_integers(other, piece.dtype), weight)
+        job.fingerprints.add(piece, sums_of_parts(piece, mean.totals().view(np.uint64)))
         _integers(kept, piece.dtype)[:] = mean.rounded()
         return kept
     for source in sources[1:]:
         fill(piece, source, job.files, other, runs)
         if not np.array_equal(np.frombuffer(kept, np.uint8), np.frombuffer(other, np.uint8)):
             raise MismatchError(explain_disagreement(piece, sources[0], source))
+    job.fingerprints.add(piece, sums_of_parts(piece, np.frombuffer(kept, np.uint8)))
     return kept
 
 
 class _Mean:
-    """The exact mean of integers as quotient and remainder, so that no sum is too large."""
+    """The exact mean of integers as quotient and remainder by the sum of the weights, so that no sum is too large."""
 
-    def __init__(self, values: npt.NDArray[np.integer], n: int) -> None:
+    def __init__(self, values: npt.NDArray[np.integer], weights: Sequence[int]) -> None:
         self.wide = np.uint64 if values.dtype.kind == "u" else np.int64
-        self.n = self.wide(n)
+        self.n = self.wide(sum(weights))
         self.quotients = np.zeros(len(values), self.wide)
         self.remainders = np.zeros(len(values), self.wide)
-        self.add(values)
+        self.add(values, weights[0])
 
-    def add(self, values: npt.NDArray[np.integer]) -> None:
+    def add(self, values: npt.NDArray[np.integer], weight: int) -> None:
         quotients, remainders = np.divmod(values.astype(self.wide), self.n)
-        self.quotients += quotients
-        self.remainders += remainders
+        self.quotients += quotients * self.wide(weight)
+        self.remainders += remainders * self.wide(weight)
+
+    def totals(self) -> npt.NDArray[np.integer]:
+        """The weighted sums, modulo 2⁶⁴."""
+        return self.quotients * self.n + self.remainders
 
     def rounded(self) -> npt.NDArray[np.integer]:
         """To the nearest integer, ties to the even one."""

@@ -1,8 +1,9 @@
 """What the workers of one average share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from swa_cli.averaging.fingerprints import Fingerprints
 from swa_cli.averaging.pieces import Piece, Write
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.checkpoints import OpenFiles
@@ -16,6 +17,7 @@ class Job:
     files: OpenFiles
     write: Write
     allow_nonfinite: bool
+    fingerprints: Fingerprints = field(default_factory=Fingerprints)
 
 
 class NotFiniteError(Exception):

@@ -1,11 +1,13 @@
 """Deciding, before a byte is written, what becomes of every tensor."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
 
+from swa_cli.averaging.weights import check_whole, checked_weights
 from swa_cli.checkpoints import Checkpoint, TensorSpec, file_order, find_ties
 from swa_cli.checkpoints.dtypes import BY_NAME, Dtype, is_averaged, is_floating
 from swa_cli.checkpoints.safetensors_file import NAMES
@@ -44,6 +46,8 @@ class AveragePlan:
     """Sources in the order of summation, and the tensors in the order of the output file."""
 
     sources: tuple[Checkpoint, ...]
+    weights: tuple[float, ...]
+    """How much each source counts; all 1, or not all equal."""
     tensors: tuple[TensorPlan, ...]
     tied: Mapping[str, str]
     """From the names of a tensor that are left out, to the one under which it is averaged and written."""
@@ -56,6 +60,16 @@ class AveragePlan:
         if tensor.policy in _FROM_ALL:
             return self.sources
         return self.sources[-1:] if tensor.policy == "newest" else self.sources[:1]
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether some sources count for more than others."""
+        return any(weight != 1 for weight in self.weights)
+
+    @cached_property
+    def divisor(self) -> float:
+        """The sum of the weights, rounded once: the number of sources, if they are equal."""
+        return math.fsum(self.weights)
 
     @cached_property
     def bytes_to_read(self) -> int:
@@ -86,7 +100,11 @@ class AveragePlan:
 
 
 def plan_average(
-    sources: Sequence[Checkpoint], *, dtype: str | None = None, integers: Integers = "agree"
+    sources: Sequence[Checkpoint],
+    *,
+    dtype: str | None = None,
+    integers: Integers = "agree",
+    weights: Sequence[float] | None = None,
 ) -> AveragePlan:
     """Check that the sources fit together and choose a policy for every tensor.
 
@@ -95,15 +113,19 @@ def plan_average(
         dtype: name of the floating dtype of the output, ``"bfloat16"``; by default each tensor keeps the dtype it
             is stored in. Complex tensors keep theirs.
         integers: what becomes of integers and bools; with ``agree``, ``num_batches_tracked`` is the newest.
+        weights: how much each source counts, in their order; by default all the same. Only their ratios matter.
 
     Raises:
+        UsageError: weights that are not one positive number for each source, or too fine for means of integers.
         MismatchError: keys, shapes or dtypes differ from those of the first source, or a dtype cannot be stored.
     """
     with without_collections():
-        return _plan(sources, dtype, integers)
+        return _plan(sources, dtype, integers, checked_weights(weights, [source.path for source in sources]))
 
 
-def _plan(sources: Sequence[Checkpoint], dtype: str | None, integers: Integers) -> AveragePlan:
+def _plan(
+    sources: Sequence[Checkpoint], dtype: str | None, integers: Integers, weights: tuple[float, ...]
+) -> AveragePlan:
     first, newest = sources[0], sources[-1]
     problems = [problem for other in sources[1:] for problem in _differences(first, other, any_float=dtype is not None)]
     if problems:
@@ -135,8 +157,15 @@ def _plan(sources: Sequence[Checkpoint], dtype: str | None, integers: Integers) 
         msg = f"safetensors cannot store tensors of these names:\n{listing(unusable)}\nRename them in the checkpoints."
         raise MismatchError(msg)
     tensors = tuple(TensorPlan(name=name, policy=policies[name], spec=specs[name]) for name in file_order(specs))
+    if any(tensor.policy == "rounded" for tensor in tensors):
+        check_whole(weights)
     return AveragePlan(
-        sources=tuple(sources), tensors=tensors, tied=tied, extra=newest.extra, notices=_notices(sources, tied)
+        sources=tuple(sources),
+        weights=weights,
+        tensors=tensors,
+        tied=tied,
+        extra=newest.extra,
+        notices=_notices(sources, tied),
     )
 
 

@@ -32,6 +32,16 @@ class Engine:
     chunk: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Streamed:
+    """What there is to say of an average once it is written."""
+
+    device: str
+    """Which one did it, and why, if it was chosen by measurement."""
+    fingerprints: Mapping[str, int]
+    """Of every tensor, see `swa_cli.averaging.fingerprints`."""
+
+
 def stream_average(
     plan: AveragePlan,
     offsets: Mapping[str, int],
@@ -40,10 +50,11 @@ def stream_average(
     engine: Engine,
     allow_nonfinite: bool,
     advance: Advance,
-) -> str:
-    """Write the average of every tensor of ``plan`` at its offset; which device did it.
+) -> Streamed:
+    """Write the average of every tensor of ``plan`` at its offset.
 
-    Each element is the sum in float64 over the sources in order, divided once by their number and rounded once.
+    Each element is the sum in float64 over the sources in order, divided once by their number and rounded once. With
+    weights, each term is a product rounded to float64, and the divisor the sum of the weights.
 
     Args:
         write: called from several threads at once.
@@ -61,6 +72,7 @@ def stream_average(
 
         def run(device: str, tensors: Sequence[TensorPlan]) -> float:
             """Average some of the tensors; seconds taken, without those to start."""
+            job.fingerprints.begin(tensors)
             workers, chunk = _workers(job, device, engine)
             with without_collections():
                 pieces = list(cut(plan, tensors, offsets, chunk=chunk))
@@ -83,7 +95,7 @@ def stream_average(
             msg = f"device {engine.device} failed: {reason}. Use --device cpu."
             raise DeviceError(msg) from error
         files.check_unchanged()
-    return device
+    return Streamed(device=device, fingerprints=job.fingerprints.as_mapping())
 
 
 def _workers(job: Job, device: str, engine: Engine) -> tuple[Sequence[Worker], int]:

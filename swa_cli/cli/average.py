@@ -30,6 +30,16 @@ def average(  # noqa: PLR0913
         Literal["agree", "last", "first", "mean-round"] | None,
         typer.Option("--integers", help="Integers and bools: must agree (the default), or what is taken instead."),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights", help="How much each checkpoint counts, oldest first: 1,1,2; by default all the same."
+        ),
+    ] = None,
+    ema: Annotated[
+        float | None,
+        typer.Option("--ema", help="Weights of an exponential moving average with this decay, as 0.9, instead."),
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(
@@ -49,7 +59,7 @@ def average(  # noqa: PLR0913
     config: ConfigFile = None,
     debug: Debug = False,
 ) -> None:
-    """Average the checkpoints of a run, with equal weights, into one safetensors file.
+    """Average the checkpoints of a run, with equal weights unless told otherwise, into one safetensors file.
 
     Reads .safetensors, sharded ones (*.index.json), and torch .pt, .pth, .ckpt, .pth.tar and .bin files, piece by
     piece. Every floating tensor is summed in float64 and rounded once; integers must agree.
@@ -66,6 +76,8 @@ def average(  # noqa: PLR0913
             "key": key,
             "dtype": dtype,
             "integers": integers,
+            "weights": weights,
+            "ema": ema,
             "device": device,
             "threads": threads,
             "dry_run": dry_run,

@@ -2,9 +2,18 @@
 
 from pathlib import Path
 
-from swa_cli.averaging import AveragePlan, AverageResult, Engine, average, check_average_output, plan_average
+from swa_cli.averaging import (
+    AveragePlan,
+    AverageResult,
+    Engine,
+    average,
+    check_average_output,
+    ema_weights,
+    plan_average,
+)
 from swa_cli.checkpoints import Run, find_checkpoints
 from swa_cli.config import AverageConfig
+from swa_cli.errors import UsageError
 from swa_cli.pipeline.common import Notify, needed
 from swa_cli.progress import Track, silent
 
@@ -16,11 +25,13 @@ def plan_step(config: AverageConfig, *, notify: Notify) -> tuple[Run, AveragePla
         SwaError: as `find_checkpoints` and `plan_average`, and for an output that could not be written.
     """
     _engine(config)
+    _check_weights(config)
     if config.output or not config.dry_run:
         check_average_output(_output(config), overwrite=config.force or config.dry_run)
     sources = needed(config.sources, "checkpoints", flag="SOURCES", key="average.sources")
     run = find_checkpoints(sources, key=config.key, last=config.last)
-    plan = plan_average(run.checkpoints, dtype=config.dtype, integers=config.integers)
+    weights = config.weights if config.ema is None else ema_weights(len(run.checkpoints), config.ema)
+    plan = plan_average(run.checkpoints, dtype=config.dtype, integers=config.integers, weights=weights)
     for notice in (*run.notices, *plan.notices):
         notify(notice)
     return run, plan
@@ -37,6 +48,12 @@ def average_step(config: AverageConfig, *, notify: Notify, track: Track = silent
         engine=_engine(config),
         track=track,
     )
+
+
+def _check_weights(config: AverageConfig) -> None:
+    if config.weights is not None and config.ema is not None:
+        msg = "--weights and --ema (average.weights and average.ema) exclude each other. Give one of them."
+        raise UsageError(msg)
 
 
 def _engine(config: AverageConfig) -> Engine:

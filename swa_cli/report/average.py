@@ -27,9 +27,12 @@ def plan_report(run: Run, plan: AveragePlan) -> RenderableType:
     files.add_column("file", overflow="fold")
     files.add_column("step", justify="right")
     files.add_column("weights", justify="right")
-    for source in plan.sources:
+    if plan.is_weighted:
+        files.add_column("weight in the mean", justify="right")
+    for source, weight in zip(plan.sources, plan.weights, strict=True):
         size = sum(stored.spec.nbytes for stored in source.tensors.values())
-        files.add_row(str(source.path), "" if source.step is None else str(source.step), in_bytes(size))
+        step = "" if source.step is None else str(source.step)
+        files.add_row(str(source.path), step, in_bytes(size), *([f"{weight:.4g}"] if plan.is_weighted else []))
     return Group(files, Text("\n".join(_lines(plan))))
 
 
