@@ -1,5 +1,6 @@
 """One YAML file, or flags, or flags over a file, to one frozen configuration."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import field
 from difflib import get_close_matches
@@ -32,6 +33,21 @@ Paths = Annotated[tuple[Path, ...], BeforeValidator(_as_list)]
 """One path, or several."""
 
 
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def _in_bytes(value: object) -> object:
+    """``5GB``, as Hugging Face's tools read it."""
+    found = re.fullmatch(r"([0-9.]+) ?([A-Za-z]*)", value.strip()) if isinstance(value, str) else None
+    if found is None or found[2].upper() not in _UNITS or found[1].count(".") > 1:
+        return value
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+Size = Annotated[PositiveInt, BeforeValidator(_in_bytes)]
+"""Bytes, as a number or with a unit."""
+
+
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class TargetConfig:
     """What to import and with which keyword arguments to call it (Lightning's form)."""
@@ -52,6 +68,8 @@ class AverageConfig:
     integers: Literal["agree", "last", "first", "mean-round"] = "agree"
     weights: Numbers | None = None
     ema: float | None = None
+    like: Path | None = None
+    max_shard_size: Size | None = None
     device: str = "auto"
     threads: PositiveInt | None = None
     allow_nonfinite: bool = False

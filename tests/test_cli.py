@@ -112,6 +112,7 @@ def test_the_three_commands(run_swa, run_folder, tmp_path):
         "n_samples": 90,
         "n_batches": 3,
         "unreached": [],
+        "tensors": ["bn.num_batches_tracked", "bn.running_mean", "bn.running_var"],
     }
 
     evaluated = run_swa("eval", "ckpts", "--swa", "swa.safetensors", *MODEL_AND_DATA, "--compare-ensemble")
@@ -444,7 +445,7 @@ def test_bn_update_of_a_torch_checkpoint_needs_an_output(run_swa, run_folder, tm
     """The control that tells averaging from recalibration: the last checkpoint with recomputed statistics."""
     in_place = run_swa("bn-update", "ckpts/epoch-6.pt", *MODEL_AND_DATA)
     assert (in_place.exit_code, in_place.stdout) == (2, "")
-    assert "cannot be replaced in place: add -o NAME.safetensors" in in_place.stderr
+    assert "was not written by swa-cli and is not replaced in place: add -o NAME.safetensors" in in_place.stderr
 
     result = run_swa("bn-update", "ckpts/epoch-6.pt", *MODEL_AND_DATA, "-o", "control.safetensors")
     assert result.exit_code == 0
@@ -533,7 +534,12 @@ BAD_INPUT = {
     "nan": (not_finite, AVERAGE, 1, "ckpts/epoch-8.pt: tensor head.bias holds nan at index [2]"),
     "last": (break_nothing, (*AVERAGE, "--last", "9"), 1, "--last 9: there are only 6 checkpoints in ckpts"),
     "no folder": (break_nothing, ("average", "ckpts", "-o", "no/new.safetensors"), 1, "there is no directory no"),
-    "suffix": (break_nothing, ("average", "ckpts", "-o", "new.pt"), 2, "Give the output a name ending in .safetensors"),
+    "suffix": (
+        break_nothing,
+        ("average", "ckpts", "-o", "new"),
+        2,
+        "new: give the output a name ending in .safetensors",
+    ),
     "exists": (break_nothing, ("average", "ckpts", "-o", "swa.safetensors"), 1, "swa.safetensors exists already"),
     "no output": (break_nothing, ("average", "ckpts"), 2, "no output given: name it with -o swa.safetensors"),
     "no sources": (

@@ -256,7 +256,7 @@ def test_a_tied_name_that_is_no_unicode_is_refused(tmp_path):
     torch.save({"a": shared, "b\ud800": shared}, tmp_path / "1.pt")
 
     with pytest.raises(MismatchError, match="cannot store tensors of these names"):
-        plan_average([open_checkpoint(tmp_path / "1.pt")])
+        average(plan_average([open_checkpoint(tmp_path / "1.pt")]), tmp_path / "out.safetensors")
 
 
 def test_extra_state_too_long_for_the_format_is_refused(tmp_path):

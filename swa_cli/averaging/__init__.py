@@ -1,6 +1,6 @@
 """From checkpoints to one average, in a fixed amount of memory."""
 
-from swa_cli.averaging.average import AverageResult, average, check_average_output
+from swa_cli.averaging.average import AverageResult, average
 from swa_cli.averaging.plan import AveragePlan, TensorPlan, plan_average
 from swa_cli.averaging.stream import Engine
 from swa_cli.averaging.weights import ema_weights
@@ -11,7 +11,6 @@ __all__ = [
     "Engine",
     "TensorPlan",
     "average",
-    "check_average_output",
     "ema_weights",
     "plan_average",
 ]

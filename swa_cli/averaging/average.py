@@ -7,19 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swa_cli.averaging.plan import AveragePlan
+from swa_cli.averaging.record import as_text, contents_of, provenance_of
 from swa_cli.averaging.stream import Engine, stream_average
-from swa_cli.checkpoints import (
-    BnStatistics,
-    Checkpoint,
-    Provenance,
-    Source,
-    safetensors_header,
-    short_names,
-    to_metadata,
-)
+from swa_cli.checkpoints import BnStatistics, Checkpoint
 from swa_cli.collector import without_collections
-from swa_cli.errors import UsageError
-from swa_cli.files import check_output, check_space, publish, writer_at
+from swa_cli.outputs import Target, check_target, plan_layout, write_output
 from swa_cli.progress import Track, silent
 
 _DEFAULT = Engine()
@@ -32,6 +24,8 @@ class AverageResult:
     path: Path
     sources: tuple[Checkpoint, ...]
     bn_statistics: BnStatistics
+    left_out: tuple[str, ...]
+    """Entries of the file that the output is like which are not in the output."""
     bytes_read: int
     """Of tensors, from all sources."""
     seconds: float
@@ -49,86 +43,63 @@ class AverageResult:
         return len(self.sources)
 
 
-def check_average_output(output: Path, *, overwrite: bool) -> None:
-    """Find out before the work starts whether the average can be written to ``output``.
-
-    Raises:
-        UsageError: ``output`` does not end in ``.safetensors``.
-        OutputError: as `swa_cli.files.check_output`.
-    """
-    if output.suffix != ".safetensors":
-        msg = f"{output}: the average is written as safetensors. Give the output a name ending in .safetensors."
-        raise UsageError(msg)
-    check_output(output, overwrite=overwrite)
-
-
 def average(
     plan: AveragePlan,
-    output: Path,
+    output: Path | Target,
     *,
+    key: str | None = None,
     overwrite: bool = False,
     allow_nonfinite: bool = False,
     engine: Engine = _DEFAULT,
     track: Track = silent,
 ) -> AverageResult:
-    """Carry out ``plan`` and publish the average as one safetensors file.
+    """Carry out ``plan`` and publish the average.
 
     The mean is that of Izmailov et al. 2018 (arXiv:1803.05407), with equal weights unless the plan has others, over
     every floating tensor, buffers included; BatchNorm statistics are therefore averages until they are recomputed,
-    and the metadata says so. A tied tensor is written once; its other names are in the metadata, as
-    ``safetensors.torch.load_model`` expects them.
+    and the metadata says so. A tied tensor is written once; its other names are in the metadata of a safetensors file,
+    as ``safetensors.torch.load_model`` expects them, and share its storage in a torch file.
 
     Args:
+        output: a file, ``swa.safetensors`` or ``swa.pt``, or a target that says more.
+        key: with which the sources were opened, for the record.
         overwrite: replace an existing ``output``.
         allow_nonfinite: average NaN and infinity like any number.
 
     Raises:
+        UsageError: the name of the output does not go with its form.
         OutputError: ``output`` exists, or cannot be written; nothing is left behind.
-        NonFiniteError, MismatchError, CheckpointError: as `stream_average`; nothing is left behind.
+        NonFiniteError, MismatchError, CheckpointError: as `stream_average`, and as `swa_cli.outputs.plan_layout`;
+            nothing is left behind.
     """
-    check_average_output(output, overwrite=overwrite)
-    names = short_names([source.path for source in plan.sources])
-    provenance = Provenance(
-        n_averaged=len(plan.sources),
-        sources=tuple(Source(name=name, step=source.step) for name, source in zip(names, plan.sources, strict=True)),
-        bn_statistics=_bn_statistics(plan),
-    )
-    specs = {tensor.name: tensor.spec for tensor in plan.tensors}
-    check_space(output, plan.bytes_to_write)
+    target = output if isinstance(output, Target) else Target(path=output)
+    check_target(target, overwrite=overwrite)
+    with without_collections():
+        record = provenance_of(plan, target, key=key, allow_nonfinite=allow_nonfinite)
+        layout = plan_layout(target, contents_of(plan, record))
+        if layout.is_folder:
+            record = record.model_copy(update={"files": layout.names})
+            layout = plan_layout(target, contents_of(plan, record))
     start = time.perf_counter()
     with (
         track("averaging", total=plan.bytes_to_read, unit="bytes") as advance,
-        publish(output, overwrite=overwrite) as stream,
+        write_output(target, layout, overwrite=overwrite) as writer,
     ):
-        with without_collections():
-            head, offsets = safetensors_header(specs, to_metadata(provenance, tied=plan.tied, extra=plan.extra))
-        stream.write(head)
-        stream.flush()
-        stream.truncate(len(head) + plan.bytes_to_write)
         streamed = stream_average(
-            plan,
-            offsets,
-            writer_at(stream.fileno()),
-            engine=engine,
-            allow_nonfinite=allow_nonfinite,
-            advance=advance,
+            plan, layout.offsets, writer.write, engine=engine, allow_nonfinite=allow_nonfinite, advance=advance
         )
+        writer.finish(record.model_copy(update={"fingerprints": as_text(streamed.fingerprints)}))
     return AverageResult(
-        path=output,
+        path=target.path,
         sources=plan.sources,
-        bn_statistics=provenance.bn_statistics,
+        bn_statistics=record.bn_statistics,
+        left_out=layout.left_out,
         bytes_read=plan.bytes_to_read,
         seconds=time.perf_counter() - start,
         device=streamed.device,
         fingerprints=streamed.fingerprints,
         peak_memory=_peak_memory(),
     )
-
-
-def _bn_statistics(plan: AveragePlan) -> BnStatistics:
-    if not plan.has_bn_statistics:
-        return "none"
-    return "averaged" if len(plan.sources) > 1 else "as trained"
 
 
 def _peak_memory() -> int | None:

@@ -44,7 +44,7 @@ class Part(NamedTuple):  # there are as many as tensors: a plain tuple is made i
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
-    """Parts that are read, averaged and written together; all of one policy and one dtype, adjacent in the output."""
+    """Parts that are read, averaged and written together; all of one policy and one dtype."""
 
     index: int
     policy: Policy
@@ -124,7 +124,8 @@ def put(piece: Piece, view: memoryview, write: Write) -> None:
     part = piece.parts[0]
     size = piece.dtype.itemsize
     if part.box is None:
-        write(part.output, view[: piece.numel * size])
+        for output, start, stop in _stretches(piece):
+            write(output, view[start * size : stop * size])
         return
     shape = part.tensor.spec.shape
     axis = next((a for a in range(len(shape) - 1, 0, -1) if part.box[a] != (0, shape[a])), 0)
@@ -132,6 +133,18 @@ def put(piece: Piece, view: memoryview, write: Write) -> None:
     for number, start in enumerate(_starts(part.box[:axis], shape)):
         offset = part.output + size * (start * prod(shape[axis:]) + part.box[axis][0] * prod(shape[axis + 1 :]))
         write(offset, view[number * run : (number + 1) * run])
+
+
+def _stretches(piece: Piece) -> Iterator[tuple[int, int, int]]:
+    """Elements of a piece that lie one after the other in the output: where there, and the first and last + 1."""
+    size = piece.dtype.itemsize
+    output, start, stop = piece.parts[0].output, 0, piece.parts[0].numel
+    for part in piece.parts[1:]:
+        if part.output != output + (stop - start) * size:
+            yield output, start, stop
+            output, start = part.output, stop
+        stop += part.numel
+    yield output, start, stop
 
 
 def _starts(box: Box, shape: Sequence[int]) -> Iterator[int]:

@@ -10,7 +10,6 @@ from typing import Literal, NamedTuple
 from swa_cli.averaging.weights import check_whole, checked_weights
 from swa_cli.checkpoints import Checkpoint, TensorSpec, file_order, find_ties
 from swa_cli.checkpoints.dtypes import BY_NAME, Dtype, is_averaged, is_floating
-from swa_cli.checkpoints.safetensors_file import NAMES
 from swa_cli.collector import without_collections
 from swa_cli.errors import MismatchError, listing, shortened
 
@@ -53,6 +52,9 @@ class AveragePlan:
     """From the names of a tensor that are left out, to the one under which it is averaged and written."""
     extra: Mapping[str, object]
     """Entries of the newest state_dict that are not tensors."""
+    dtype: str | None
+    """That was asked for."""
+    integers: Integers
     notices: tuple[str, ...]
 
     def read_by(self, tensor: TensorPlan) -> tuple[Checkpoint, ...]:
@@ -117,7 +119,7 @@ def plan_average(
 
     Raises:
         UsageError: weights that are not one positive number for each source, or too fine for means of integers.
-        MismatchError: keys, shapes or dtypes differ from those of the first source, or a dtype cannot be stored.
+        MismatchError: keys, shapes or dtypes differ from those of the first source.
     """
     with without_collections():
         return _plan(sources, dtype, integers, checked_weights(weights, [source.path for source in sources]))
@@ -143,19 +145,6 @@ def _plan(
         for name in newest.tensors
         if name not in tied and (name in first.tensors or _is_extra_state(name))
     }
-    unknown = [f"{newest.path}: {name} is {spec}" for name, spec in specs.items() if spec.dtype not in NAMES]
-    if unknown:
-        msg = (
-            f"these tensors have a dtype that safetensors cannot store:\n{listing(unknown)}\n"
-            "Save the checkpoints with another, or without them."
-        )
-        raise MismatchError(msg)
-    unusable = [
-        f"{newest.path}: {name!r}" for name in (*specs, *tied) if name == "__metadata__" or not _is_unicode(name)
-    ]
-    if unusable:
-        msg = f"safetensors cannot store tensors of these names:\n{listing(unusable)}\nRename them in the checkpoints."
-        raise MismatchError(msg)
     tensors = tuple(TensorPlan(name=name, policy=policies[name], spec=specs[name]) for name in file_order(specs))
     if any(tensor.policy == "rounded" for tensor in tensors):
         check_whole(weights)
@@ -165,16 +154,10 @@ def _plan(
         tensors=tensors,
         tied=tied,
         extra=newest.extra,
+        dtype=dtype,
+        integers=integers,
         notices=_notices(sources, tied),
     )
-
-
-def _is_unicode(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _output_spec(spec: TensorSpec, dtype: Dtype | None) -> TensorSpec:

@@ -3,9 +3,18 @@
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.discovery import SUFFIXES, Run, find_checkpoints, short_names
 from swa_cli.checkpoints.opening import open_checkpoint
-from swa_cli.checkpoints.provenance import BnStatistics, BnUpdate, Provenance, Source, read_provenance, to_metadata
+from swa_cli.checkpoints.provenance import (
+    BnStatistics,
+    BnUpdate,
+    Options,
+    Provenance,
+    Source,
+    read_provenance,
+    to_metadata,
+)
 from swa_cli.checkpoints.reading import OpenFiles, read_tensor
 from swa_cli.checkpoints.safetensors_file import file_order, safetensors_header
+from swa_cli.checkpoints.single import open_single
 from swa_cli.checkpoints.stored import StoredTensor, TensorSpec
 from swa_cli.checkpoints.ties import find_ties
 from swa_cli.checkpoints.unwrap import strip_wrappers
@@ -16,6 +25,7 @@ __all__ = [
     "BnUpdate",
     "Checkpoint",
     "OpenFiles",
+    "Options",
     "Provenance",
     "Run",
     "Source",
@@ -25,6 +35,7 @@ __all__ = [
     "find_checkpoints",
     "find_ties",
     "open_checkpoint",
+    "open_single",
     "read_provenance",
     "read_tensor",
     "safetensors_header",

@@ -106,10 +106,10 @@ def _named_paths(sources: Sequence[Path], notices: list[str]) -> list[Path]:
 
 def _in_directory(folder: Path, notices: list[str]) -> list[Path]:
     try:
-        found = _checkpoint_files(folder)
+        found = checkpoint_files(folder)
         below = sorted((path for path in folder.iterdir() if path.is_dir()), key=natural_key)
         if not found:
-            found = [path for child in below for path in _checkpoint_files(child)]
+            found = [path for child in below for path in checkpoint_files(child)]
         else:
             trained = [child.name for child in below if fnmatch(child.name, "checkpoint-[0-9]*")]
             if trained:  # as the Hugging Face Trainer leaves them beside its final model
@@ -129,7 +129,12 @@ def _in_directory(folder: Path, notices: list[str]) -> list[Path]:
     return found
 
 
-def _checkpoint_files(folder: Path) -> list[Path]:
+def checkpoint_files(folder: Path) -> list[Path]:
+    """Files and indices in a folder that look like checkpoints, in natural order; no side files, no shards of an index.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
     paths = [path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file()]
     indices = [path for path in paths if path.name.endswith(tuple(suffix + INDEX_SUFFIX for suffix in SUFFIXES))]
     shards = {name for index in indices for name in shards_of(index).values()}

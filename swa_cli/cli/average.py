@@ -18,7 +18,25 @@ def average(  # noqa: PLR0913
     ] = None,
     *,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The safetensors file to write.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="What to write: .safetensors, a torch file (.pt, .pth, .ckpt, .bin), or a directory.",
+            show_default=False,
+        ),
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            "--like", help="Put the average into the structure of this checkpoint, for whatever loads that one."
+        ),
+    ] = None,
+    max_shard_size: Annotated[
+        str | None,
+        typer.Option(
+            "--max-shard-size", help="Write a directory of shards of this size at most, as 5GB, and an index."
+        ),
     ] = None,
     last: Last = None,
     key: Key = None,
@@ -72,6 +90,8 @@ def average(  # noqa: PLR0913
         flags = {
             "sources": sources,
             "output": output,
+            "like": like,
+            "max_shard_size": max_shard_size,
             "last": last,
             "key": key,
             "dtype": dtype,

@@ -1,1 +1,19 @@
 """Files to be written: which there are, where every byte of them goes, in the structure that a trainer loads."""
+
+from swa_cli.outputs.layout import Contents, Layout, OutputFile
+from swa_cli.outputs.like import Like
+from swa_cli.outputs.target import Target, check_target, fits, plan_layout
+from swa_cli.outputs.writer import Writer, write_output
+
+__all__ = [
+    "Contents",
+    "Layout",
+    "Like",
+    "OutputFile",
+    "Target",
+    "Writer",
+    "check_target",
+    "fits",
+    "plan_layout",
+    "write_output",
+]

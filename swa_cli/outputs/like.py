@@ -5,14 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any, cast
 
 from safetensors import safe_open
 
 from swa_cli.checkpoints import Checkpoint, strip_wrappers
 from swa_cli.checkpoints.safetensors_file import EXTRA_STATE, PROVENANCE
 from swa_cli.checkpoints.sharded import INDEX_SUFFIX, shards_of
-from swa_cli.checkpoints.zip_directory import ZIP_MAGIC
 from swa_cli.checkpoints.torch_legacy import looks_legacy
+from swa_cli.checkpoints.zip_directory import ZIP_MAGIC
 from swa_cli.errors import MismatchError, listing
 from swa_cli.outputs.layout import Contents, Layout, OutputFile
 from swa_cli.outputs.safetensors_output import index_file, part_of, safetensors_file
@@ -70,7 +71,7 @@ def files_like(like: Like, contents: Contents, *, name: str | None = None) -> tu
 
 
 def files_beside(path: Path) -> list[Path]:
-    """Configuration and tokenizer files in the folder of a checkpoint: what belongs to the model, not to its training."""
+    """Configuration and tokenizer files in the folder of a checkpoint: what belongs to the model."""
     names = sorted(entry for entry in path.parent.iterdir() if entry.is_file() and not entry.name.startswith("."))
     return [
         entry
@@ -98,7 +99,11 @@ def _check_same(checkpoint: Checkpoint, contents: Contents) -> None:
     found = {name: stored.spec for name, stored in checkpoint.tensors.items()}
     both = [name for name in expected if name in found]
     problems = [
-        *(f"{name}: the average has {expected[name]}, {there} no such tensor" for name in expected if name not in found),
+        *(
+            f"{name}: the average has {expected[name]}, {there} no such tensor"
+            for name in expected
+            if name not in found
+        ),
         *(f"{name}: {there} has {found[name]}, the average no such tensor" for name in found if name not in expected),
         *(
             f"{name}: the average has {expected[name]}, {there} {found[name]}"
@@ -139,8 +144,8 @@ def _file_like(path: Path, key: str | None, contents: Contents, name: str) -> tu
 
 def _safetensors_like(path: Path, contents: Contents, name: str) -> OutputFile:
     with safe_open(path, framework="np") as file:
-        there = set(file.keys())  # noqa: SIM118  # it is no mapping
-        metadata: Mapping[str, str] = file.metadata() or {}
+        there = cast("set[str]", set(file.keys()))  # it is no mapping
+        metadata = cast("Mapping[str, str]", file.metadata() or {})
     stored_as = strip_wrappers({raw: raw for raw in (*there, *(raw for raw in metadata if metadata[raw] in there))})
     written = _written_names(contents, {short for short, raw in stored_as.items() if raw in there})
     file = safetensors_file(
@@ -173,7 +178,7 @@ def _all_names(contents: Contents) -> list[tuple[str, str]]:
 
 def _index_like(checkpoint: Checkpoint, contents: Contents, files: Sequence[OutputFile]) -> OutputFile:
     path = checkpoint.path
-    metadata = json.loads(path.read_bytes()).get("metadata") or {}
+    metadata = cast("dict[str, object]", json.loads(path.read_bytes()).get("metadata") or {})
     size = sum(spec.nbytes for spec in contents.specs.values())
     where = shards_of(path)
     raw = strip_wrappers({name: name for name in where})

@@ -12,11 +12,12 @@ from typing import Any, cast
 
 from swa_cli.checkpoints.inert import refuse
 
-_ATOMS = frozenset(
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 "
-    "BYTEARRAY8 NONE NEWTRUE NEWFALSE UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 FLOAT BINFLOAT EMPTY_LIST "
-    "EMPTY_TUPLE EMPTY_DICT EMPTY_SET GLOBAL PERSID".split()
-)
+_ATOMS = frozenset({
+    "NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
+    "STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
+    "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8",
+    "EMPTY_LIST", "EMPTY_TUPLE", "EMPTY_DICT", "EMPTY_SET", "GLOBAL", "PERSID",
+})  # fmt: skip
 _OPERANDS = {
     "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "REDUCE": 2, "NEWOBJ": 2, "NEWOBJ_EX": 3, "BINPERSID": 1, "STACK_GLOBAL": 2,
 }  # fmt: skip
@@ -57,7 +58,7 @@ class Change:
     marked: bool
 
 
-def read_tree(data: bytes, start: int = 0) -> Node:
+def read_tree(data: bytes, start: int = 0) -> Node:  # noqa: PLR0912  # one kind of opcode after the other
     """The tree of the pickle at ``start``.
 
     Raises:

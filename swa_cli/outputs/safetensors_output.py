@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 
 from swa_cli.checkpoints import Provenance, TensorSpec, file_order, safetensors_header, to_metadata
+from swa_cli.checkpoints.safetensors_file import NAMES
+from swa_cli.errors import MismatchError, listing
 from swa_cli.outputs.layout import Contents, Crc, OutputFile
 
 SINGLE = "model.safetensors"
@@ -25,8 +27,10 @@ def safetensors_file(
         metadata: entries besides our own.
 
     Raises:
+        MismatchError: a tensor has a dtype or a name that the format has no place for.
         OutputError: the header would be longer than the format allows.
     """
+    _check(contents)
     new = {short: short for short in (*contents.specs, *contents.tied)} | dict(stored_as or {})
     specs = {new[short]: spec for short, spec in contents.specs.items()}
     tied = {new[short]: new[kept] for short, kept in contents.tied.items()}
@@ -83,6 +87,33 @@ def part_of(contents: Contents, names: Sequence[str], *, first: bool) -> Content
         extra=contents.extra if first else {},
         provenance=contents.provenance,
     )
+
+
+def _check(contents: Contents) -> None:
+    unknown = [f"{name} is {spec}" for name, spec in contents.specs.items() if spec.dtype not in NAMES]
+    if unknown:
+        msg = (
+            f"these tensors have a dtype that safetensors cannot store:\n{listing(unknown)}\n"
+            "Give the output a torch name (.pt), save the checkpoints with another dtype, or without them."
+        )
+        raise MismatchError(msg)
+    unusable = [
+        repr(name) for name in (*contents.specs, *contents.tied) if name == "__metadata__" or not _is_unicode(name)
+    ]
+    if unusable:
+        msg = (
+            f"safetensors cannot store tensors of these names:\n{listing(unusable)}\n"
+            "Give the output a torch name (.pt), or rename them in the checkpoints."
+        )
+        raise MismatchError(msg)
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _shares(specs: Mapping[str, TensorSpec], most: int) -> list[list[str]]:

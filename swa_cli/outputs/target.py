@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from swa_cli.checkpoints import find_checkpoints, open_checkpoint, read_provenance
-from swa_cli.checkpoints.sharded import INDEX_SUFFIX
-from swa_cli.errors import CheckpointError, SourceError, SwaError, UsageError, shortened
+from swa_cli.checkpoints import open_single, read_provenance
+from swa_cli.errors import SwaError, UsageError
 from swa_cli.files import check_output
 from swa_cli.folders import check_folder
 from swa_cli.outputs.layout import Contents, Layout
@@ -34,22 +33,10 @@ class Target:
         """Whether the output is a folder of files."""
         return not self.path.name.endswith((SAFETENSORS, *TORCH))
 
-
-def find_like(path: Path, *, key: str | None) -> Like:
-    """The checkpoint at ``path``, a file, an index, or the folder that holds it.
-
-    Raises:
-        SourceError: there is none, or there are several in the folder.
-        CheckpointError: it cannot be read.
-    """
-    if not path.is_dir():
-        return Like(checkpoint=open_checkpoint(path, key=key), key=key)
-    found = find_checkpoints([path], key=key).checkpoints
-    if len(found) > 1:
-        names = shortened([checkpoint.path.name for checkpoint in found])
-        msg = f"--like {path}: the directory holds several checkpoints ({names}). Name one of them."
-        raise SourceError(msg)
-    return Like(checkpoint=found[0], key=key)
+    @property
+    def folder(self) -> Path:
+        """Where the files of the output lie."""
+        return self.path if self.is_folder else self.path.parent
 
 
 def check_target(target: Target, *, overwrite: bool) -> None:
@@ -60,6 +47,9 @@ def check_target(target: Target, *, overwrite: bool) -> None:
         OutputError: as `swa_cli.files.check_output` and `swa_cli.folders.check_folder`.
     """
     path, like = target.path, target.like
+    if like is not None and target.max_shard_size is not None:
+        msg = "--like takes the shards of the checkpoint that it names; leave out --max-shard-size."
+        raise UsageError(msg)
     if target.is_folder:
         if like is None and target.max_shard_size is None:
             msg = (
@@ -94,17 +84,25 @@ def plan_layout(target: Target, contents: Contents) -> Layout:
     return Layout(files=(torch_file(contents, name=name),))
 
 
+def fits(target: Target) -> bool:
+    """Whether the output can have the structure that it is to be like: one file of that container, or a folder."""
+    if target.like is None or target.is_folder:
+        return True
+    model = target.like.checkpoint
+    return not model.files and is_torch(model.path) != target.path.name.endswith(SAFETENSORS)
+
+
 def _check_like(path: Path, like: Like) -> None:
-    model = like.checkpoint.path
-    if like.checkpoint.files:
+    model = like.checkpoint
+    if model.files:
         msg = (
-            f"--like {model} is a sharded checkpoint, and {path} one file. Give -o the name of a directory, without "
-            f"{path.suffix}."
+            f"--like {model.path} is a sharded checkpoint, and {path} one file. Give -o the name of a directory, "
+            f"without {path.suffix}."
         )
         raise UsageError(msg)
-    if is_torch(model) == path.name.endswith(SAFETENSORS):
-        kind, suffix = ("a torch", model.suffix) if is_torch(model) else ("a safetensors", SAFETENSORS)
-        msg = f"--like {model} is {kind} file, and {path} is not. Give the output a name ending in {suffix}."
+    if not fits(Target(path=path, like=like)):
+        kind, suffix = ("torch", "".join(model.path.suffixes)) if is_torch(model.path) else ("safetensors", SAFETENSORS)
+        msg = f"--like {model.path} is a {kind} file, and {path} is not. Give the output a name ending in {suffix}."
         raise UsageError(msg)
 
 
@@ -112,12 +110,8 @@ def _our_files(folder: Path) -> tuple[str, ...] | None:
     """Names of the files that swa-cli wrote into a folder, if it did."""
     if not folder.is_dir():
         return None
-    weights = sorted(path for path in folder.iterdir() if path.name.endswith((SAFETENSORS, *TORCH, INDEX_SUFFIX)))
-    for path in weights:
-        try:
-            provenance = read_provenance(open_checkpoint(path).metadata)
-        except (SwaError, OSError):
-            continue
-        if provenance and provenance.files:
-            return provenance.files
-    return None
+    try:
+        provenance = read_provenance(open_single(folder).metadata)
+    except SwaError:
+        return None
+    return provenance.files if provenance else None

@@ -127,7 +127,9 @@ def _put_extra(root: Node, found: TorchState, contents: Contents) -> None:
         state = entries.get(part) if part else state
     raw = strip_beside([name for name in found.state if isinstance(name, str)], found.tensors)
     if state:
-        tree.set_items(state, {raw[short]: tree.plain(value) for short, value in contents.extra.items() if short in raw})
+        tree.set_items(
+            state, {raw[short]: tree.plain(value) for short, value in contents.extra.items() if short in raw}
+        )
 
 
 def _archive(

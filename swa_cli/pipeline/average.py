@@ -1,19 +1,17 @@
 """The first step: checkpoints to one average."""
 
-from pathlib import Path
-
 from swa_cli.averaging import (
     AveragePlan,
     AverageResult,
     Engine,
     average,
-    check_average_output,
     ema_weights,
     plan_average,
 )
-from swa_cli.checkpoints import Run, find_checkpoints
+from swa_cli.checkpoints import Run, find_checkpoints, open_single
 from swa_cli.config import AverageConfig
 from swa_cli.errors import UsageError
+from swa_cli.outputs import Like, Target, check_target
 from swa_cli.pipeline.common import Notify, needed
 from swa_cli.progress import Track, silent
 
@@ -27,7 +25,7 @@ def plan_step(config: AverageConfig, *, notify: Notify) -> tuple[Run, AveragePla
     _engine(config)
     _check_weights(config)
     if config.output or not config.dry_run:
-        check_average_output(_output(config), overwrite=config.force or config.dry_run)
+        check_target(target_of(config), overwrite=config.force or config.dry_run)
     sources = needed(config.sources, "checkpoints", flag="SOURCES", key="average.sources")
     run = find_checkpoints(sources, key=config.key, last=config.last)
     weights = config.weights if config.ema is None else ema_weights(len(run.checkpoints), config.ema)
@@ -40,14 +38,30 @@ def plan_step(config: AverageConfig, *, notify: Notify) -> tuple[Run, AveragePla
 def average_step(config: AverageConfig, *, notify: Notify, track: Track = silent) -> AverageResult:
     """``swa-average``."""
     _, plan = plan_step(config, notify=notify)
-    return average(
+    result = average(
         plan,
-        _output(config),
+        target_of(config),
+        key=config.key,
         overwrite=config.force,
         allow_nonfinite=config.allow_nonfinite,
         engine=_engine(config),
         track=track,
     )
+    if result.left_out:
+        notify(f"left out of {result.path}, as they belong to other weights: {', '.join(result.left_out)}.")
+    return result
+
+
+def target_of(config: AverageConfig) -> Target:
+    """Where the average goes, and in what form.
+
+    Raises:
+        UsageError: no output is named.
+        SourceError, CheckpointError: there is nothing to be like.
+    """
+    output = needed(config.output, "output", flag="-o swa.safetensors", key="average.output")
+    like = config.like and Like(checkpoint=open_single(config.like, key=config.key), key=config.key)
+    return Target(path=output, like=like, max_shard_size=config.max_shard_size)
 
 
 def _check_weights(config: AverageConfig) -> None:
@@ -64,7 +78,3 @@ def _engine(config: AverageConfig) -> Engine:
         resolved = resolve_device(device)
         device = "cpu" if resolved.type == "cpu" else str(resolved)
     return Engine(device=device, threads=config.threads)
-
-
-def _output(config: AverageConfig) -> Path:
-    return needed(config.output, "output", flag="-o swa.safetensors", key="average.output")

@@ -6,22 +6,22 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from swa_cli.averaging import check_average_output
 from swa_cli.batchnorm import RecalibrationResult, bn_buffers, bn_layers, recalibrate
 from swa_cli.checkpoints import (
     BnUpdate,
     Checkpoint,
     Provenance,
     Source,
-    open_checkpoint,
+    open_single,
     read_provenance,
 )
-from swa_cli.checkpoints.rewriting import replace_tensors
-from swa_cli.config import Config
+from swa_cli.config import BnUpdateConfig, Config
 from swa_cli.data import batches_of, splitter_of
 from swa_cli.devices import resolve_device
 from swa_cli.errors import UsageError
 from swa_cli.models import load_checkpoint, own_names
+from swa_cli.outputs import Like, Target, check_target, fits
+from swa_cli.outputs.rewriting import replace_tensors
 from swa_cli.pipeline.common import Notify, needed
 from swa_cli.pipeline.user import data_of, model_of
 from swa_cli.progress import Track, silent
@@ -42,18 +42,18 @@ def bn_update_step(config: Config, *, notify: Notify, track: Track = silent) -> 
     """``swa-bn-update``: the same file with the statistics of every BatchNorm layer recomputed."""
     options = config.bn_update
     source = needed(options.input or config.average.output, "file", flag="swa.safetensors", key="bn_update.input")
-    checkpoint = open_checkpoint(source, key=options.key)
-    output = _output(source, options.output, force=options.force)
+    checkpoint = open_single(source, key=options.key)
+    target = _target(source, checkpoint, options)
     device = resolve_device(options.device)
-    model, target = model_of(config)
+    model, model_target = model_of(config)
     load_checkpoint(model, checkpoint)
     layers = bn_layers(model)
     if not layers:
-        notify(f"the model {target.class_path} has no BatchNorm statistics: nothing to do.")
-        if output != source:  # what comes next looks for it
-            replace_tensors(checkpoint, output, {}, _known(checkpoint))
-            notify(f"{output} is {source} unchanged.")
-        return BnUpdateResult(path=output, recalibration=None)
+        notify(f"the model {model_target.class_path} has no BatchNorm statistics: nothing to do.")
+        if target.path != source:  # what comes next looks for it
+            replace_tensors(checkpoint, target, {}, _known(checkpoint))
+            notify(f"{target.path} is {source} unchanged.")
+        return BnUpdateResult(path=target.path, recalibration=None)
     data, data_target = data_of(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
@@ -67,23 +67,30 @@ def bn_update_step(config: Config, *, notify: Notify, track: Track = silent) -> 
         )
     if result.unreached:
         notify(f"no batch reached these BatchNorm layers, which keep what they had: {', '.join(result.unreached)}.")
+    new = _new_buffers(model, result, checkpoint)
     update = BnUpdate(
-        model=target.class_path,
+        model=model_target.class_path,
         data=data_target.class_path,
         n_samples=result.n_samples,
         n_batches=result.n_batches,
         unreached=result.unreached,
+        tensors=tuple(sorted(new)),
     )
-    replace_tensors(checkpoint, output, _new_buffers(model, result, checkpoint), _updated(checkpoint, update))
-    return BnUpdateResult(path=output, recalibration=result)
+    replace_tensors(checkpoint, target, new, _updated(checkpoint, update))
+    return BnUpdateResult(path=target.path, recalibration=result)
 
 
-def _output(source: Path, output: Path | None, *, force: bool) -> Path:
-    if output is None and source.suffix != ".safetensors":
-        msg = f"{source} is not safetensors and cannot be replaced in place: add -o NAME.safetensors."
+def _target(source: Path, checkpoint: Checkpoint, options: BnUpdateConfig) -> Target:
+    """What is written: in place, or to another place, the same file with other statistics; else a plain file."""
+    output = options.output or source
+    if output == source and output.suffix != ".safetensors" and read_provenance(checkpoint.metadata) is None:
+        msg = f"{source} was not written by swa-cli and is not replaced in place: add -o NAME.safetensors."
         raise UsageError(msg)
-    check_average_output(output or source, overwrite=force or output in {None, source})
-    return output or source
+    target = Target(path=output, like=Like(checkpoint=checkpoint, key=options.key))
+    if not fits(target):
+        target = Target(path=output)
+    check_target(target, overwrite=options.force or output == source)
+    return target
 
 
 def _new_buffers(model: nn.Module, result: RecalibrationResult, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:

@@ -12,7 +12,6 @@ from swa_cli.checkpoints import (
     Checkpoint,
     Run,
     find_checkpoints,
-    open_checkpoint,
     read_provenance,
     short_names,
 )
@@ -23,7 +22,7 @@ from swa_cli.errors import UsageError
 from swa_cli.evaluation import EvaluationResult, Member, evaluate
 from swa_cli.files import check_output
 from swa_cli.models import state_dict_for
-from swa_cli.pipeline.common import Notify, needed
+from swa_cli.pipeline.common import Notify, needed, open_average
 from swa_cli.pipeline.user import data_of, model_of
 from swa_cli.progress import Track, silent
 from swa_cli.tasks import make_splitter
@@ -37,7 +36,7 @@ def eval_step(config: Config, *, notify: Notify, track: Track = silent) -> Evalu
     default = config.bn_update.output or config.bn_update.input or config.average.output
     swa_path = needed(options.swa or default, "average", flag="--swa swa.safetensors", key="eval.swa")
     key = options.key or config.average.key
-    swa = open_checkpoint(swa_path, key=None if swa_path.suffix == ".safetensors" else key)
+    swa = open_average(swa_path, key=key)
     run = _members_of(config, swa_path)
     for notice in run.notices:
         notify(notice)

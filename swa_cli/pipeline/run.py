@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, fields, replace
 
-from swa_cli.averaging import AverageResult, check_average_output
+from swa_cli.averaging import AverageResult
 from swa_cli.config import Config
 from swa_cli.errors import UsageError
 from swa_cli.evaluation import EvaluationResult
+from swa_cli.outputs import Target, check_target
 from swa_cli.pipeline.average import average_step
 from swa_cli.pipeline.bn_update import BnUpdateResult, bn_update_step
 from swa_cli.pipeline.common import Notify, needed
@@ -55,7 +56,7 @@ def _check(config: Config) -> None:
     load_target(data.class_path, what="data module")
     check_json_output(config.eval.json)
     if config.bn_update.output and config.bn_update.output != config.average.output:
-        check_average_output(config.bn_update.output, overwrite=config.bn_update.force)
+        check_target(Target(path=config.bn_update.output), overwrite=config.bn_update.force)
     for section, names in _PASSED_ON.items():
         options = getattr(config, section)
         defaults = {field.name: field.default for field in fields(options)}

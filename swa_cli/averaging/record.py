@@ -1,0 +1,65 @@
+"""What an output says of the average in it."""
+
+import os
+from collections.abc import Mapping
+
+from swa_cli.averaging.plan import AveragePlan
+from swa_cli.checkpoints import BnStatistics, Checkpoint, Options, Provenance, Source
+from swa_cli.outputs import Contents, Target
+
+_DIGITS = 16
+
+
+def contents_of(plan: AveragePlan, record: Provenance) -> Contents:
+    """What ``plan`` gives, to be written with ``record``."""
+    specs = {tensor.name: tensor.spec for tensor in plan.tensors}
+    return Contents(specs=specs, tied=plan.tied, extra=plan.extra, provenance=record)
+
+
+def provenance_of(plan: AveragePlan, target: Target, *, key: str | None, allow_nonfinite: bool) -> Provenance:
+    """The record of an average that is yet to be carried out: of its full length, with fingerprints of zero."""
+    paths = [source.path.absolute() for source in plan.sources]
+    folder = os.path.commonpath([path.parent for path in paths])
+    sources = tuple(
+        Source(name=os.path.relpath(path, folder), step=source.step, weight=weight, size=_size(source))
+        for source, path, weight in zip(plan.sources, paths, plan.weights, strict=True)
+    )
+    return Provenance(
+        n_averaged=len(sources),
+        sources=sources,
+        bn_statistics=_bn_statistics(plan),
+        options=Options(
+            key=key,
+            dtype=plan.dtype,
+            integers=plan.integers,
+            allow_nonfinite=allow_nonfinite,
+            like=target.like.checkpoint.path.name if target.like else None,
+        ),
+        folder=os.path.relpath(os.path.realpath(folder), os.path.realpath(target.folder)),
+        fingerprints=as_text({tensor.name: 0 for tensor in plan.tensors}),
+    )
+
+
+def as_text(fingerprints: Mapping[str, int]) -> str:
+    """Fingerprints as the record has them: hexadecimal, in the order of the names."""
+    return "".join(f"{fingerprints[name]:0{_DIGITS}x}" for name in sorted(fingerprints))
+
+
+def from_text(text: str, plan: AveragePlan) -> dict[str, int]:
+    """The same, read; nothing where there are not as many as tensors."""
+    names = sorted(tensor.name for tensor in plan.tensors)
+    if len(text) != _DIGITS * len(names):
+        return {}
+    return {
+        name: int(text[at : at + _DIGITS], 16) for name, at in zip(names, range(0, len(text), _DIGITS), strict=True)
+    }
+
+
+def _size(source: Checkpoint) -> int:
+    return sum(stamp[2] for stamp in source.stamps.values())
+
+
+def _bn_statistics(plan: AveragePlan) -> BnStatistics:
+    if not plan.has_bn_statistics:
+        return "none"
+    return "averaged" if len(plan.sources) > 1 else "as trained"

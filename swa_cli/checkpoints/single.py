@@ -1,0 +1,29 @@
+"""One checkpoint, by its file or by the folder that holds it alone."""
+
+from pathlib import Path
+
+from swa_cli.checkpoints.checkpoint import Checkpoint
+from swa_cli.checkpoints.discovery import checkpoint_files
+from swa_cli.checkpoints.opening import open_checkpoint
+from swa_cli.errors import SourceError, shortened
+
+
+def open_single(path: Path, *, key: str | None = None) -> Checkpoint:
+    """Open a file, an index of shards, or what a folder holds, as Hugging Face's model folders do.
+
+    Raises:
+        SourceError: the folder holds no checkpoint, or several.
+        CheckpointError: it cannot be read.
+    """
+    if not path.is_dir():
+        return open_checkpoint(path, key=key)
+    try:
+        found = checkpoint_files(path)
+    except OSError as error:
+        msg = f"cannot read the directory {path}: {error.strerror or error}."
+        raise SourceError(msg) from error
+    if len(found) != 1:
+        names = shortened([entry.name for entry in found]) or "none"
+        msg = f"expected a checkpoint or a directory that holds one, found {path} with {names}. Name the file."
+        raise SourceError(msg)
+    return open_checkpoint(found[0], key=key)

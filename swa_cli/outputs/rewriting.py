@@ -1,0 +1,84 @@
+"""A checkpoint once more, with some tensors replaced."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from swa_cli.checkpoints import Checkpoint, Provenance, find_ties
+from swa_cli.checkpoints.dtypes import is_floating
+from swa_cli.checkpoints.rounding import round_once
+from swa_cli.errors import NonFiniteError
+from swa_cli.outputs.layout import Contents
+from swa_cli.outputs.target import Target, plan_layout
+from swa_cli.outputs.writer import write_output
+
+_CHUNK = 1 << 22
+
+
+def replace_tensors(
+    checkpoint: Checkpoint, target: Target, tensors: Mapping[str, torch.Tensor], provenance: Provenance
+) -> None:
+    """Publish ``checkpoint`` with ``tensors`` in place of its own; the others keep their bytes.
+
+    Args:
+        target: may be what ``checkpoint`` was read from; an existing file is replaced.
+        tensors: converted to the dtype that the checkpoint stores; of a tied tensor, under any of its names.
+
+    Raises:
+        OutputError: the target cannot be written; it is then as it was.
+        NonFiniteError: a tensor is not finite in that dtype.
+        CheckpointError: the checkpoint ends early.
+    """
+    tied = find_ties([checkpoint])
+    stored = {tied.get(name, name): _converted(checkpoint, name, tensor) for name, tensor in tensors.items()}
+    contents = Contents(
+        specs={name: entry.spec for name, entry in checkpoint.tensors.items() if name not in tied},
+        tied=tied,
+        extra=checkpoint.extra,
+        provenance=provenance.model_copy(update={"folder": _seen_from(target.folder, checkpoint, provenance.folder)}),
+    )
+    layout = plan_layout(target, contents)
+    if layout.is_folder:
+        record = contents.provenance.model_copy(update={"files": layout.names})
+        contents = replace(contents, provenance=record)
+        layout = plan_layout(target, contents)
+    with write_output(target, layout, overwrite=True) as writer:
+        for name, offset in layout.offsets.items():
+            numel, size = contents.specs[name].numel, contents.specs[name].dtype.itemsize
+            for start in range(0, numel, _CHUNK):
+                stop = min(numel, start + _CHUNK)
+                values = (
+                    stored[name].reshape(-1)[start:stop]
+                    if name in stored
+                    else checkpoint.get_elements(name, start, stop)
+                )
+                writer.write(offset + start * size, memoryview(values.tobytes()))
+        writer.finish(contents.provenance)
+
+
+def _seen_from(output_folder: Path, checkpoint: Checkpoint, folder: str | None) -> str | None:
+    """The folder of the sources, which the record of ``checkpoint`` gives as seen from there, as seen from another."""
+    if folder is None:
+        return None
+    there = os.path.realpath(checkpoint.path.parent / folder)
+    return os.path.relpath(there, os.path.realpath(output_folder))
+
+
+def _converted(checkpoint: Checkpoint, name: str, tensor: torch.Tensor) -> npt.NDArray[np.generic]:
+    """What is to be stored in place of a tensor of the checkpoint, in its dtype."""
+    spec = checkpoint.spec(name)
+    if not is_floating(spec.dtype):
+        return tensor.detach().cpu().numpy().astype(spec.dtype)
+    values = round_once(tensor.detach().cpu().to(torch.float64).contiguous().numpy(), spec.dtype)
+    if not np.isfinite(values).all():
+        msg = (
+            f"{checkpoint.path}: {name} is stored as {spec}, in which its new values overflow. Average with --dtype "
+            "float32, which can hold them."
+        )
+        raise NonFiniteError(msg)
+    return values

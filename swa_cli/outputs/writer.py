@@ -1,0 +1,85 @@
+"""Filling the files of an output, and publishing them together."""
+
+import os
+import zlib
+from bisect import bisect_right
+from collections.abc import Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from swa_cli.checkpoints import Provenance
+from swa_cli.files import check_space, publish, writer_at
+from swa_cli.folders import publish_folder
+from swa_cli.outputs.layout import Layout
+from swa_cli.outputs.target import Target
+
+_BLOCK = 1 << 20
+
+
+class Writer:
+    """Writes into the files of a layout, which are of their full size already.
+
+    Args:
+        streams: one for each file.
+    """
+
+    def __init__(self, layout: Layout, streams: Iterable[BinaryIO]) -> None:
+        self._layout = layout
+        self._descriptors = [stream.fileno() for stream in streams]
+        self._starts = layout.starts
+        self._writers = [writer_at(descriptor) for descriptor in self._descriptors]
+        for descriptor, file in zip(self._descriptors, layout.files, strict=True):
+            os.ftruncate(descriptor, file.size)
+
+    def write(self, offset: int, view: memoryview) -> None:
+        """Put bytes where they go, as if the files lay one after the other; from any thread."""
+        number = bisect_right(self._starts, offset) - 1
+        self._writers[number](offset - self._starts[number], view)
+
+    def finish(self, provenance: Provenance) -> None:
+        """Write everything but the tensors, which must all be there."""
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            list(pool.map(partial(self._frame, provenance), range(len(self._descriptors))))
+
+    def _frame(self, provenance: Provenance, number: int) -> None:
+        descriptor = self._descriptors[number]
+
+        def crc(offset: int, size: int) -> int:
+            check = 0
+            for done in range(offset, offset + size, _BLOCK):
+                check = zlib.crc32(os.pread(descriptor, min(_BLOCK, offset + size - done), done), check)
+            return check
+
+        for offset, content in self._layout.files[number].frame(provenance, crc):
+            self._writers[number](offset, memoryview(content))
+
+
+@contextmanager
+def write_output(target: Target, layout: Layout, *, overwrite: bool) -> Generator[Writer]:
+    """Write an output: it appears when the body ends, whole, and not at all if the body raises.
+
+    Raises:
+        OutputError: there is no space, or as `swa_cli.files.publish` and `swa_cli.folders.publish_folder`.
+    """
+    check_space(target.path, layout.size)
+    if not layout.is_folder:
+        with publish(target.path, overwrite=overwrite) as stream:
+            yield Writer(layout, [stream])
+        return
+    with publish_folder(target.path) as folder, ExitStack() as opened:
+        streams = [opened.enter_context((folder / file.name).open("xb+")) for file in layout.files]
+        yield Writer(layout, streams)
+        for path in layout.copies:
+            _copy(path, folder / path.name)
+        for stream in streams:
+            os.fsync(stream.fileno())
+
+
+def _copy(path: Path, to: Path) -> None:
+    with to.open("xb") as stream:
+        stream.write(path.read_bytes())
+        stream.flush()
+        os.fsync(stream.fileno())
