@@ -6,12 +6,16 @@ Only what describes the file is read: tensors stay on disk until they are asked 
 
 import os
 from collections.abc import Callable
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, cast
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.mappings import Mappings
+from swa_cli.checkpoints.metrics import metrics_in_name, metrics_of
+from swa_cli.checkpoints.numbers import Number, entries_of, from_bytes, numbers_in
+from swa_cli.checkpoints.optimizer_state import optimizer_is_empty
 from swa_cli.checkpoints.plain import plain_values
 from swa_cli.checkpoints.reading import stamp_of
 from swa_cli.checkpoints.steps import counters_of
@@ -19,7 +23,7 @@ from swa_cli.checkpoints.stored import StoredTensor, spec_of
 from swa_cli.checkpoints.torch_legacy import read_legacy
 from swa_cli.checkpoints.torch_pickle import PickledStorage, PickledTensor
 from swa_cli.checkpoints.torch_zip import read_zip
-from swa_cli.checkpoints.unwrap import find_state_dict, other_state_dicts, strip_beside, strip_wrappers
+from swa_cli.checkpoints.unwrap import find_state_dict, other_state_dicts, strip_beside, strip_wrappers, wrappers_in
 from swa_cli.checkpoints.zip_directory import ZIP_MAGIC
 from swa_cli.errors import CheckpointError
 
@@ -57,8 +61,8 @@ def open_torch(path: Path, *, key: str | None = None) -> Checkpoint:
 
 
 def _open(path: Path, descriptor: int, key: str | None) -> Checkpoint:
-    read = read_zip if os.pread(descriptor, len(ZIP_MAGIC), 0) == ZIP_MAGIC else read_legacy
-    contents, place = read(descriptor)
+    is_zip = os.pread(descriptor, len(ZIP_MAGIC), 0) == ZIP_MAGIC
+    contents, place = (read_zip if is_zip else read_legacy)(descriptor)
     mappings = Mappings()
     where, state = find_state_dict(contents, key, mappings)
     tensors = {name: value for name, value in state.items() if type(value) is PickledTensor and isinstance(name, str)}
@@ -67,15 +71,36 @@ def _open(path: Path, descriptor: int, key: str | None) -> Checkpoint:
     plain = plain_values(others)
     extra = strip_beside(plain, tensors)
     kept = {*extra.values()}
+    top = mappings.of(contents) or {}
+    # Without a key the tensors at the top are the weights, and no metrics.
+    read = partial(_read_number, descriptor=descriptor, place=place) if where else None
     return Checkpoint(
         path=path,
         stamps={path: stamp_of(descriptor)},
         tensors=strip_wrappers(stored),
-        counters=counters_of(mappings.of(contents) or {}),
+        counters=counters_of(numbers_in(entries_of(top.get("meta")), read) | numbers_in(top, read)),
+        metrics={**metrics_in_name(path), **metrics_of(top, read, path)},
         extra={short: plain[name] for short, name in extra.items()},
         left_out=tuple(str(name) for name in others if name not in kept),
         alternatives=other_state_dicts(contents, where.split(".", maxsplit=1)[0], mappings) if where else (),
+        container="torch, zip" if is_zip else "torch, from before 1.6",
+        key=where,
+        stripped=wrappers_in(stored),
+        optimizer_is_empty=optimizer_is_empty(top),
     )
+
+
+def _read_number(
+    tensor: PickledTensor, *, descriptor: int, place: Callable[[PickledStorage], tuple[int, int]]
+) -> Number | None:
+    """The only element of a tensor that has one; None for any other, and for one that is damaged."""
+    if tensor.unsupported or tensor.shape not in ((), (1,)):
+        return None
+    try:
+        stored = _stored("", tensor, place)
+    except CheckpointError:
+        return None
+    return from_bytes(os.pread(descriptor, stored.spec.nbytes, stored.offset), stored.spec.dtype)
 
 
 def _stored(name: str, tensor: PickledTensor, place: Callable[[PickledStorage], tuple[int, int]]) -> StoredTensor:

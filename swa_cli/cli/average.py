@@ -1,14 +1,15 @@
 """``swa-average``."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from swa_cli.cli.options import ConfigFile, Debug, Force, Key, Last
+from swa_cli.cli.options import ConfigFile, Debug, Force, Key, selecting
 from swa_cli.cli.terminal import exit_on_error, notify, say, stdout, track
 
 
+@selecting
 def average(  # noqa: PLR0913
     sources: Annotated[
         list[Path] | None,
@@ -20,7 +21,6 @@ def average(  # noqa: PLR0913
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The safetensors file to write.", show_default=False)
     ] = None,
-    last: Last = None,
     key: Key = None,
     dtype: Annotated[
         Literal["float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"] | None,
@@ -48,6 +48,7 @@ def average(  # noqa: PLR0913
     ] = None,
     config: ConfigFile = None,
     debug: Debug = False,
+    **selection: Any,
 ) -> None:
     """Average the checkpoints of a run, with equal weights, into one safetensors file.
 
@@ -62,7 +63,7 @@ def average(  # noqa: PLR0913
         flags = {
             "sources": sources,
             "output": output,
-            "last": last,
+            **selection,
             "key": key,
             "dtype": dtype,
             "integers": integers,

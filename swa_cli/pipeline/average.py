@@ -5,7 +5,7 @@ from pathlib import Path
 from swa_cli.averaging import AveragePlan, AverageResult, Engine, average, check_average_output, plan_average
 from swa_cli.checkpoints import Run, find_checkpoints
 from swa_cli.config import AverageConfig
-from swa_cli.pipeline.common import Notify, needed
+from swa_cli.pipeline.common import Notify, needed, selection_of
 from swa_cli.progress import Track, silent
 
 
@@ -19,7 +19,7 @@ def plan_step(config: AverageConfig, *, notify: Notify) -> tuple[Run, AveragePla
     if config.output or not config.dry_run:
         check_average_output(_output(config), overwrite=config.force or config.dry_run)
     sources = needed(config.sources, "checkpoints", flag="SOURCES", key="average.sources")
-    run = find_checkpoints(sources, key=config.key, last=config.last)
+    run = find_checkpoints(sources, key=config.key, selection=selection_of(config))
     plan = plan_average(run.checkpoints, dtype=config.dtype, integers=config.integers)
     for notice in (*run.notices, *plan.notices):
         notify(notice)
