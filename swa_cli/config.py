@@ -31,6 +31,10 @@ Numbers = Annotated[tuple[float, ...], BeforeValidator(_split)]
 
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_as_list)]
 """One path, or several."""
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
+"""One pattern, or several."""
+
+_EXCLUSIVE = ("first", "last", "best")
 
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -62,7 +66,16 @@ class AverageConfig:
 
     sources: Paths = ()
     output: Path | None = None
+    include: Patterns = ()
+    exclude: Patterns = ()
+    from_step: int | None = None
+    to_step: int | None = None
+    every: PositiveInt | None = None
+    first: PositiveInt | None = None
     last: PositiveInt | None = None
+    best: PositiveInt | None = None
+    metric: str | None = None
+    mode: Literal["min", "max"] | None = None
     key: str | None = None
     dtype: Literal["float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"] | None = None
     integers: Literal["agree", "last", "first", "mean-round"] = "agree"
@@ -95,7 +108,16 @@ class EvalConfig:
 
     checkpoints: Paths = ()
     swa: Path | None = None
+    include: Patterns = ()
+    exclude: Patterns = ()
+    from_step: int | None = None
+    to_step: int | None = None
+    every: PositiveInt | None = None
+    first: PositiveInt | None = None
     last: PositiveInt | None = None
+    best: PositiveInt | None = None
+    metric: str | None = None
+    mode: Literal["min", "max"] | None = None
     key: str | None = None
     split: Literal["test", "val", "train"] | None = None
     compare_ensemble: bool = False
@@ -186,12 +208,21 @@ def _find_code(target: object, folder: Path) -> None:
 def _override(section: str, current: object, given: dict[str, Any]) -> object:
     if not isinstance(current, dict):
         return given if current is None else current  # a section that is no mapping is refused later
-    merged = {**cast("dict[str, Any]", current), **given}
+    written = _without_rivals(cast("dict[str, Any]", current), given)
+    merged = {**written, **given}
     if section in {"model", "data"} and "class_path" not in given and "init_args" in given:
-        merged["init_args"] = _update(cast("dict[str, object]", current).get("init_args"), given["init_args"])
+        merged["init_args"] = _update(written.get("init_args"), given["init_args"])
     elif section in {"model", "data"} and "init_args" not in given:
         merged["init_args"] = {}  # the file's arguments belong to the class that the flag replaced
     return merged
+
+
+def _without_rivals(written: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The file's values without those that exclude a flag: ``--first`` goes over ``last:``."""
+    if not any(name in given for name in _EXCLUSIVE):
+        return written
+    rivals = _EXCLUSIVE if "best" in given else (*_EXCLUSIVE, "metric", "mode")
+    return {name: value for name, value in written.items() if name not in rivals}
 
 
 def _update(written: object, given: dict[str, Any]) -> object:

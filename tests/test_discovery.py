@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from swa_cli.averaging import average, plan_average
-from swa_cli.checkpoints import find_checkpoints, open_checkpoint, short_names
+from swa_cli.checkpoints import Selection, find_checkpoints, open_checkpoint, short_names
 from swa_cli.checkpoints.steps import natural_key, step_in_name
 from swa_cli.errors import CheckpointError, SourceError
 
@@ -111,9 +111,9 @@ def test_last_takes_the_newest(tmp_path):
     for epoch in range(12):
         save(tmp_path / f"epoch-{epoch}.pt")
 
-    assert names(find_checkpoints([tmp_path], last=2)) == ["epoch-10.pt", "epoch-11.pt"]
+    assert names(find_checkpoints([tmp_path], selection=Selection(last=2))) == ["epoch-10.pt", "epoch-11.pt"]
     with pytest.raises(SourceError, match="--last 13: there are only 12 checkpoints"):
-        find_checkpoints([tmp_path], last=13)
+        find_checkpoints([tmp_path], selection=Selection(last=13))
 
 
 def test_links_count_once(tmp_path):
@@ -285,3 +285,61 @@ def test_a_trainers_final_model_beside_its_checkpoints_is_said(tmp_path):
     assert f"{tmp_path} holds checkpoints itself: those in its folders are left out (checkpoint-100, che" in notice
     assert f"To take them: '{tmp_path}/checkpoint-*'." in notice
     assert len(find_checkpoints([tmp_path / "checkpoint-*"]).checkpoints) == 2
+
+
+def run_of_lightning(folder: Path, version: int, epochs: int) -> Path:
+    checkpoints = folder / "lightning_logs" / f"version_{version}" / "checkpoints"
+    for epoch in range(epochs):
+        save(checkpoints / f"epoch={epoch}-step={10 * epoch + 10}.ckpt", epoch=epoch, global_step=10 * epoch + 10)
+    return checkpoints
+
+
+def test_a_run_of_lightning_is_found_three_levels_down(tmp_path):
+    checkpoints = run_of_lightning(tmp_path, 0, 3)
+    save(tmp_path / ".tmp" / "epoch=9.ckpt")
+    save(checkpoints / ".half" / "epoch=9.ckpt")
+    save(checkpoints / ".epoch=9.ckpt")
+
+    run = find_checkpoints([tmp_path])
+
+    assert [checkpoint.step for checkpoint in run.checkpoints] == [10, 20, 30]
+    assert run.notices == (f"{tmp_path} holds no checkpoints itself: those in {checkpoints} are taken.",)
+
+
+def test_several_runs_are_refused_and_named(tmp_path):
+    for version, epochs in ((0, 2), (1, 1)):
+        run_of_lightning(tmp_path, version, epochs)
+    for run in ("a", "b"):
+        for epoch in (1, 2):
+            save(tmp_path / "side by side" / run / f"epoch-{epoch}.pt")
+
+    with pytest.raises(
+        SourceError, match=r"several runs:\n  version_0/checkpoints\n  version_1/checkpoints\nName the one that is"
+    ):
+        find_checkpoints([tmp_path / "lightning_logs"])
+    with pytest.raises(SourceError, match=r"several runs:\n  a\n  b\n"):
+        find_checkpoints([tmp_path / "side by side"])
+    assert len(find_checkpoints([tmp_path / "lightning_logs" / "version_0"]).checkpoints) == 2
+
+
+def test_what_lies_deeper_than_four_levels_is_not_looked_for(tmp_path):
+    save(tmp_path / "a" / "b" / "c" / "d" / "1.pt")
+
+    assert names(find_checkpoints([tmp_path])) == ["1.pt"]
+    (tmp_path / "a").rename(tmp_path / "x")
+    (tmp_path / "y").mkdir()
+    (tmp_path / "x").rename(tmp_path / "y" / "x")
+    with pytest.raises(SourceError, match="nor 4 levels below"):
+        find_checkpoints([tmp_path])
+
+
+def test_an_average_is_named_however_it_is_spelt(tmp_path, monkeypatch):
+    save(tmp_path / "epoch-1.pt")
+    average(plan_average(find_checkpoints([tmp_path]).checkpoints), tmp_path / "swa.safetensors")
+    monkeypatch.chdir(tmp_path)
+
+    save(tmp_path / "epoch-1.pt")
+
+    run = find_checkpoints([tmp_path, Path("swa.safetensors")])
+
+    assert sorted(names(run)) == ["epoch-1.pt", "swa.safetensors"]

@@ -1,7 +1,8 @@
 """Checkpoints on disk: found, put in order, opened lazily, written."""
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
-from swa_cli.checkpoints.discovery import SUFFIXES, Run, find_checkpoints, short_names
+from swa_cli.checkpoints.discovery import Run, find_checkpoints
+from swa_cli.checkpoints.folders import SUFFIXES, short_names
 from swa_cli.checkpoints.opening import open_checkpoint
 from swa_cli.checkpoints.provenance import (
     BnStatistics,
@@ -14,8 +15,10 @@ from swa_cli.checkpoints.provenance import (
 )
 from swa_cli.checkpoints.reading import OpenFiles, read_tensor
 from swa_cli.checkpoints.safetensors_file import file_order, safetensors_header
+from swa_cli.checkpoints.selection import Selection, known_metrics, select
 from swa_cli.checkpoints.single import open_single
 from swa_cli.checkpoints.stored import StoredTensor, TensorSpec
+from swa_cli.checkpoints.survey import Survey, survey_checkpoints
 from swa_cli.checkpoints.ties import find_ties
 from swa_cli.checkpoints.unwrap import strip_wrappers
 
@@ -28,18 +31,23 @@ __all__ = [
     "Options",
     "Provenance",
     "Run",
+    "Selection",
     "Source",
     "StoredTensor",
+    "Survey",
     "TensorSpec",
     "file_order",
     "find_checkpoints",
     "find_ties",
+    "known_metrics",
     "open_checkpoint",
     "open_single",
     "read_provenance",
     "read_tensor",
     "safetensors_header",
+    "select",
     "short_names",
     "strip_wrappers",
+    "survey_checkpoints",
     "to_metadata",
 ]

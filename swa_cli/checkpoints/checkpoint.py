@@ -30,7 +30,9 @@ class Checkpoint:
     stamps: Mapping[Path, Stamp] = field(default_factory=dict[Path, Stamp])
     """What the files were when their headers were read."""
     counters: Mapping[str, int] = field(default_factory=dict[str, int])
-    """``global_step``, ``step``, ``iteration`` or ``epoch``, as far as the file holds them."""
+    """``global_step``, ``step``, ``iteration``, ``epoch`` and the like, as far as the file holds them."""
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    """How good the file says it is, by the names of the metrics; from its contents, else from its name."""
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     """The safetensors metadata; empty for torch files."""
     extra: Mapping[str, object] = field(default_factory=dict[str, object])
@@ -40,6 +42,14 @@ class Checkpoint:
     alternatives: tuple[str, ...] = ()
     """Keys of other mappings of tensors in the file (an EMA, say), for ``--key``."""
     step: int | None = None
+    container: str = ""
+    """What kind of file it is, in words."""
+    key: str = ""
+    """Dotted key under which the weights lie; empty where they are all there is."""
+    stripped: tuple[str, ...] = ()
+    """Prefixes of wrappers that the names had."""
+    optimizer_is_empty: bool | None = None
+    """Whether the optimizer beside the weights has no state; None where there is none."""
 
     def keys(self) -> tuple[str, ...]:
         """Names of the tensors, in the order of the file."""

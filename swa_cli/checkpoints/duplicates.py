@@ -11,15 +11,17 @@ _SAMPLE = 256
 _CHUNK = 1 << 20
 
 
-def without_copies(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint], list[str]]:
-    """Keep one of several files with the same tensors, unless they tell different steps, and say which were left out.
+def without_copies(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint], list[tuple[Checkpoint, Checkpoint]]]:
+    """Keep one of several files with the same tensors, unless they tell different steps.
+
+    The others are given too, each beside the one that is kept in its place.
 
     A few kilobytes of each file tell most apart; only files that agree there are read whole. Of several copies the
     one kept is that whose name tells a step.
     """
     kept: dict[object, list[Checkpoint]] = {}
     names: dict[int, tuple[str, ...]] = {}  # of each layout, in an order that no container has a part in
-    notices: list[str] = []
+    copies: list[tuple[Checkpoint, Checkpoint]] = []
     preferred = sorted(checkpoints, key=lambda c: (step_in_name(c.path) is None, natural_key(c.path)))
     for checkpoint in preferred:
         layout = id(checkpoint.tensors)
@@ -32,14 +34,15 @@ def without_copies(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint],
         if original is None:
             alike.append(checkpoint)
         else:
-            notices.append(f"{checkpoint.path} holds the same weights as {original.path}: counted once.")
-    return [checkpoint for alike in kept.values() for checkpoint in alike], notices
+            copies.append((checkpoint, original))
+    return [checkpoint for alike in kept.values() for checkpoint in alike], copies
 
 
 def _may_be_copy(checkpoint: Checkpoint, original: Checkpoint) -> bool:
     """Whether what they say of their step allows it; one container tells more than another."""
-    if checkpoint.counters and original.counters:
-        return checkpoint.counters == original.counters
+    common = checkpoint.counters.keys() & original.counters.keys()
+    if common:
+        return all(checkpoint.counters[name] == original.counters[name] for name in common)
     step = step_in_name(checkpoint.path)
     return step is None or step == step_in_name(original.path)
 

@@ -7,6 +7,7 @@ from swa_cli.checkpoints.safetensors_file import looks_like_safetensors, open_sa
 from swa_cli.checkpoints.sharded import INDEX_SUFFIX, open_sharded
 from swa_cli.checkpoints.torch_file import open_torch
 from swa_cli.checkpoints.torch_legacy import looks_legacy
+from swa_cli.checkpoints.trainer_state import with_trainer_state
 from swa_cli.checkpoints.zip_directory import ZIP_MAGIC
 from swa_cli.errors import CheckpointError
 
@@ -23,11 +24,15 @@ def open_checkpoint(path: Path, *, key: str | None = None) -> Checkpoint:
     Raises:
         CheckpointError: not a checkpoint, truncated, or refused; the message says what was found.
     """
+    return with_trainer_state(_open(path, key))
+
+
+def _open(path: Path, key: str | None) -> Checkpoint:
     if path.exists() and not path.is_file():
         msg = f"{path} is not a regular file. Name a checkpoint."
         raise CheckpointError(msg)
     if path.name.endswith(INDEX_SUFFIX):
-        return open_sharded(path, lambda shard: open_checkpoint(shard, key=key))
+        return open_sharded(path, lambda shard: _open(shard, key))
     try:
         with path.open("rb") as stream:
             head = stream.read(_HEAD)

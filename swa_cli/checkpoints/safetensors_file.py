@@ -16,10 +16,11 @@ from safetensors import SafetensorError, safe_open
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.dtypes import BY_NAME
+from swa_cli.checkpoints.metrics import metrics_in_name, metrics_of_text
 from swa_cli.checkpoints.reading import Stamp, stamp_of
 from swa_cli.checkpoints.steps import COUNTERS, counters_of
 from swa_cli.checkpoints.stored import StoredTensor, TensorSpec, row_major, spec_of
-from swa_cli.checkpoints.unwrap import strip_wrappers
+from swa_cli.checkpoints.unwrap import strip_wrappers, wrappers_in
 from swa_cli.errors import CheckpointError, OutputError
 
 NAMES = {
@@ -92,7 +93,10 @@ def open_safetensors(path: Path) -> Checkpoint:
         tensors=header.tensors,
         metadata=header.metadata,
         counters=counters_of(header.metadata),
+        metrics={**metrics_in_name(path), **metrics_of_text(header.metadata)},
         extra=_extra(header.metadata),
+        container="safetensors",
+        stripped=header.stripped,
     )
 
 
@@ -102,6 +106,7 @@ class _Header:
     file_size: int
     tensors: Mapping[str, StoredTensor]
     metadata: Mapping[str, str]
+    stripped: tuple[str, ...]
 
 
 _latest: list[_Header] = []
@@ -134,6 +139,7 @@ def _read_header(path: Path) -> tuple[_Header, Stamp]:
             file_size=size,
             tensors=MappingProxyType(strip_wrappers(tensors | tied)),
             metadata=MappingProxyType(metadata),
+            stripped=wrappers_in(tensors),
         )
     ]
     return _latest[0], stamp

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
+from swa_cli.checkpoints.metrics import metrics_in_name
 from swa_cli.checkpoints.stored import StoredTensor
 from swa_cli.checkpoints.unwrap import strip_wrappers
 from swa_cli.errors import CheckpointError, listing
@@ -77,8 +78,11 @@ def open_sharded(index: Path, open_shard: Callable[[Path], Checkpoint]) -> Check
         stamps={path: stamp for shard in shards for path, stamp in shard.stamps.items()},
         tensors=tensors,
         counters=first.counters,
+        metrics={**metrics_in_name(index), **first.metrics},
         metadata=first.metadata,
         extra=extra,
         left_out=left_out,
         alternatives=first.alternatives,
+        container=f"{first.container}, {len(files)} shards",
+        stripped=first.stripped,
     )

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
-from swa_cli.checkpoints.discovery import checkpoint_files
+from swa_cli.checkpoints.folders import checkpoint_files
 from swa_cli.checkpoints.opening import open_checkpoint
 from swa_cli.errors import SourceError, shortened
 

@@ -2,20 +2,20 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from swa_cli.checkpoints.checkpoint import Checkpoint
-
-COUNTERS = ("global_step", "step", "iteration", "epoch")
+OF_THE_WHOLE_RUN = ("global_step", "global_steps", "num_updates")
+"""Counters that by their names never start anew."""
+COUNTERS = (*OF_THE_WHOLE_RUN, "step", "steps", "iteration", "iter", "iter_num", "epoch")
+"""In the order in which they are believed."""
 
 # In the order in which they are believed: `epoch=3-step=1200.ckpt` was saved at step 1200.
 _LABELS = (r"(?:global_?)?step", r"iter(?:ation)?|it", r"checkpoint|ckpt|chkpt", r"ep(?:och)?")
 _DECIMAL = re.compile(r"\d+\.\d+")
 _DIGITS = 20  # a longer number is no step
-_SUFFIX = re.compile(r"(\.(safetensors|pt|pth|ckpt|tar|bin))+$")
+SUFFIX = re.compile(r"(\.(safetensors|pt|pth|ckpt|tar|bin))+$")
 
 
 def counters_of(contents: Mapping[Any, Any]) -> dict[str, int]:
@@ -40,7 +40,7 @@ def step_in_name(path: Path) -> int | None:
     >>> step_in_name(Path("run/checkpoint-500/model.safetensors"))
     500
     """
-    stem = _DECIMAL.sub(" ", _SUFFIX.sub("", path.name))
+    stem = _DECIMAL.sub(" ", SUFFIX.sub("", path.name))
     labelled = _labelled(stem)
     if labelled is not None:
         return labelled
@@ -65,24 +65,10 @@ def natural_key(path: Path) -> list[tuple[int, int, str]]:
     return [*numbers, (2, 0, absolute)]  # `ck-1` and `ck-01` have the same numbers
 
 
-def in_order_of_steps(checkpoints: Sequence[Checkpoint]) -> tuple[tuple[Checkpoint, ...], str]:
-    """Sort by step, oldest first, and say by what.
+def numbers_in_name(path: Path) -> list[int]:
+    """All whole numbers in the name of the file.
 
-    The first of the counters that every file holds and that tells them apart is the step; else the number in
-    the names, if every name has one and they differ; else there are no steps and the order is that of the names,
-    with numbers read as numbers. The result does not depend on the order of ``checkpoints``.
+    >>> numbers_in_name(Path("epoch=3-step=1200-v1.ckpt"))
+    [3, 1200, 1]
     """
-    by_name = sorted(checkpoints, key=lambda checkpoint: natural_key(checkpoint.path))
-    for origin, step_of in _readings():
-        steps = [step_of(checkpoint) for checkpoint in by_name]
-        known = [step for step in steps if step is not None]
-        if len(set(known)) == len(by_name):
-            pairs = sorted(zip(known, by_name, strict=True), key=lambda pair: pair[0])
-            return tuple(replace(checkpoint, step=step) for step, checkpoint in pairs), origin
-    return tuple(by_name), "name"
-
-
-def _readings() -> Iterator[tuple[str, Callable[[Checkpoint], int | None]]]:
-    for counter in COUNTERS:
-        yield counter, lambda checkpoint, counter=counter: checkpoint.counters.get(counter)
-    yield "number in the name", lambda checkpoint: step_in_name(checkpoint.path)
+    return [int(digits) for digits in re.findall(r"\d+", _DECIMAL.sub(" ", SUFFIX.sub("", path.name)))]

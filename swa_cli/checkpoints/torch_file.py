@@ -7,12 +7,16 @@ Only what describes the file is read: tensors stay on disk until they are asked 
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, cast
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.mappings import Mappings
+from swa_cli.checkpoints.metrics import metrics_in_name, metrics_of
+from swa_cli.checkpoints.numbers import Number, entries_of, from_bytes, numbers_in
+from swa_cli.checkpoints.optimizer_state import optimizer_is_empty
 from swa_cli.checkpoints.plain import plain_values
 from swa_cli.checkpoints.reading import stamp_of
 from swa_cli.checkpoints.steps import counters_of
@@ -20,7 +24,7 @@ from swa_cli.checkpoints.stored import StoredTensor, spec_of
 from swa_cli.checkpoints.torch_legacy import read_legacy
 from swa_cli.checkpoints.torch_pickle import PickledStorage, PickledTensor, TorchFile
 from swa_cli.checkpoints.torch_zip import read_zip
-from swa_cli.checkpoints.unwrap import find_state_dict, other_state_dicts, strip_beside, strip_wrappers
+from swa_cli.checkpoints.unwrap import find_state_dict, other_state_dicts, strip_beside, strip_wrappers, wrappers_in
 from swa_cli.checkpoints.zip_directory import ZIP_MAGIC
 from swa_cli.errors import CheckpointError
 
@@ -59,14 +63,17 @@ def open_torch(path: Path, *, key: str | None = None) -> Checkpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class TorchState:
-    """The state_dict in a torch file: the dotted key where it lies, and its tensors by the names that the file uses."""
+    """The state_dict in a torch file: the dotted key where it lies, and its tensors by the names that the file uses.
+
+    ``top`` is what lies around it.
+    """
 
     file: TorchFile
+    top: Mapping[Any, Any]
     where: str
     state: Mapping[Any, Any]
     tensors: Mapping[str, PickledTensor]
     alternatives: tuple[str, ...]
-    counters: Mapping[str, int]
 
 
 def read_state(descriptor: int, key: str | None) -> TorchState:
@@ -76,7 +83,7 @@ def read_state(descriptor: int, key: str | None) -> TorchState:
         CheckpointError: as `open_torch`, without the name of the file.
         Exception: of any kind, when the file is damaged.
     """
-    read = read_zip if os.pread(descriptor, len(ZIP_MAGIC), 0) == ZIP_MAGIC else read_legacy
+    read = read_zip if _is_zip(descriptor) else read_legacy
     file = read(descriptor)
     mappings = Mappings()
     where, state = find_state_dict(file.contents, key, mappings)
@@ -86,7 +93,7 @@ def read_state(descriptor: int, key: str | None) -> TorchState:
         state=state,
         tensors={name: value for name, value in state.items() if type(value) is PickledTensor and type(name) is str},
         alternatives=other_state_dicts(file.contents, where.split(".", maxsplit=1)[0], mappings) if where else (),
-        counters=counters_of(mappings.of(file.contents) or {}),
+        top=mappings.of(file.contents) or {},
     )
 
 
@@ -98,16 +105,41 @@ def _open(path: Path, descriptor: int, key: str | None) -> Checkpoint:
     plain = plain_values(others)
     extra = strip_beside(plain, tensors)
     kept = {*extra.values()}
+    top = found.top
+    # Without a key the tensors at the top are the weights, and no metrics.
+    read = partial(_read_number, descriptor=descriptor, place=found.file.place) if found.where else None
     return Checkpoint(
         path=path,
         stamps={path: stamp_of(descriptor)},
         tensors=strip_wrappers(stored),
-        counters=found.counters,
+        counters=counters_of(numbers_in(entries_of(top.get("meta")), read) | numbers_in(top, read)),
+        metrics={**metrics_in_name(path), **metrics_of(top, read, path)},
         metadata=found.file.metadata,
         extra={short: plain[name] for short, name in extra.items()},
         left_out=tuple(str(name) for name in others if name not in kept),
         alternatives=found.alternatives,
+        container="torch, zip" if _is_zip(descriptor) else "torch, from before 1.6",
+        key=found.where,
+        stripped=wrappers_in(stored),
+        optimizer_is_empty=optimizer_is_empty(top),
     )
+
+
+def _is_zip(descriptor: int) -> bool:
+    return os.pread(descriptor, len(ZIP_MAGIC), 0) == ZIP_MAGIC
+
+
+def _read_number(
+    tensor: PickledTensor, *, descriptor: int, place: Callable[[PickledStorage], tuple[int, int]]
+) -> Number | None:
+    """The only element of a tensor that has one; None for any other, and for one that is damaged."""
+    if tensor.unsupported or tensor.shape not in ((), (1,)):
+        return None
+    try:
+        stored = _stored("", tensor, place)
+    except CheckpointError:
+        return None
+    return from_bytes(os.pread(descriptor, stored.spec.nbytes, stored.offset), stored.spec.dtype)
 
 
 def _stored(name: str, tensor: PickledTensor, place: Callable[[PickledStorage], tuple[int, int]]) -> StoredTensor:

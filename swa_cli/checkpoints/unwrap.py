@@ -109,6 +109,19 @@ def strip_beside(names: Iterable[str], state: Mapping[str, object]) -> dict[str,
     return short
 
 
+def wrappers_in(names: Iterable[str]) -> tuple[str, ...]:
+    """The prefixes that `strip_wrappers` takes off, as often as each stands before a name.
+
+    >>> wrappers_in(["module._orig_mod.w", "module._orig_mod.b"])
+    ('module.', '_orig_mod.')
+    """
+    listed = [*names]
+    if not any("_orig_mod" in name or name.startswith("module.") for name in listed):
+        return ()
+    compiled = any("_orig_mod" in name.split(".") for name in listed)
+    return ("module.",) * _wrapped(listed) + (("_orig_mod.",) if compiled else ())
+
+
 def _wrapped(names: Iterable[str]) -> int:
     """How often ``module.`` stands before all names, a counter's apart."""
     split = [_unwrapped(name, None) for name in names]

@@ -1,14 +1,15 @@
 """``swa-average``."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from swa_cli.cli.options import ConfigFile, Debug, Force, Key, Last
+from swa_cli.cli.options import ConfigFile, Debug, Force, Key, selecting
 from swa_cli.cli.terminal import exit_on_error, notify, say, stdout, track
 
 
+@selecting
 def average(  # noqa: PLR0913
     sources: Annotated[
         list[Path] | None,
@@ -38,7 +39,6 @@ def average(  # noqa: PLR0913
             "--max-shard-size", help="Write a directory of shards of this size at most, as 5GB, and an index."
         ),
     ] = None,
-    last: Last = None,
     key: Key = None,
     dtype: Annotated[
         Literal["float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"] | None,
@@ -76,6 +76,7 @@ def average(  # noqa: PLR0913
     ] = None,
     config: ConfigFile = None,
     debug: Debug = False,
+    **selection: Any,
 ) -> None:
     """Average the checkpoints of a run, with equal weights unless told otherwise, into one safetensors file.
 
@@ -92,7 +93,7 @@ def average(  # noqa: PLR0913
             "output": output,
             "like": like,
             "max_shard_size": max_shard_size,
-            "last": last,
+            **selection,
             "key": key,
             "dtype": dtype,
             "integers": integers,

@@ -1,17 +1,29 @@
 """``swa-eval``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from swa_cli.cli.options import ConfigFile, Data, DataArg, Debug, Device, Key, Last, Model, ModelArg, target_options
+from swa_cli.cli.options import (
+    ConfigFile,
+    Data,
+    DataArg,
+    Debug,
+    Device,
+    Key,
+    Model,
+    ModelArg,
+    selecting,
+    target_options,
+)
 from swa_cli.cli.terminal import exit_on_error, notify, only_results_on_stdout, say, stderr, stdout, track
 
 if TYPE_CHECKING:
     from swa_cli.evaluation import EvaluationResult
 
 
+@selecting
 def evaluate(  # noqa: PLR0913
     checkpoints: Annotated[
         list[Path] | None,
@@ -30,7 +42,6 @@ def evaluate(  # noqa: PLR0913
         Literal["test", "val", "train"] | None,
         typer.Option("--split", help="By default test where the data module has it, else val."),
     ] = None,
-    last: Last = None,
     key: Key = None,
     json: Annotated[
         Path | None, typer.Option("--json", help="Write the result as JSON; - for standard output, without the table.")
@@ -38,6 +49,7 @@ def evaluate(  # noqa: PLR0913
     device: Device = None,
     config: ConfigFile = None,
     debug: Debug = False,
+    **selection: Any,
 ) -> None:
     """Compare an average with each checkpoint and with their ensemble, in one pass over the data.
 
@@ -52,7 +64,7 @@ def evaluate(  # noqa: PLR0913
             "swa": swa,
             "compare_ensemble": compare_ensemble,
             "split": split,
-            "last": last,
+            **selection,
             "key": key,
             "json": json,
             "device": device,

@@ -1,12 +1,16 @@
 """Options that several commands share."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import typer
 
 _MODEL_AND_DATA = "Model and data"
+_SELECTION = "Selection, in this order"
+
+Command = TypeVar("Command", bound=Callable[..., None])
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="YAML file with any of these options; flags are put over it.")
@@ -17,7 +21,6 @@ Force = Annotated[bool | None, typer.Option("--force", help="Replace an existing
 Key = Annotated[
     str | None, typer.Option("--key", help="Where the state_dict lies in torch files; dotted, as in model.ema")
 ]
-Last = Annotated[int | None, typer.Option("--last", min=1, help="Take only the newest so many checkpoints.")]
 Model = Annotated[
     str | None,
     typer.Option(
@@ -50,6 +53,41 @@ DataArg = Annotated[
         rich_help_panel=_MODEL_AND_DATA,
     ),
 ]
+
+
+def _selecting(kind: Any, flag: str, text: str, **settings: Any) -> Any:
+    return Annotated[kind | None, typer.Option(flag, help=text, rich_help_panel=_SELECTION, **settings)]
+
+
+_SELECTING = {
+    "include": _selecting(
+        list[str],
+        "--include",
+        "Only files of this pattern: of the name of the file or of a folder, or with a slash of the path below the "
+        "source. May be repeated.",
+    ),
+    "exclude": _selecting(list[str], "--exclude", "No files of this pattern, likewise."),
+    "from_step": _selecting(int, "--from", "From this step on, itself included."),
+    "to_step": _selecting(int, "--to", "Up to this step, itself included."),
+    "every": _selecting(int, "--every", "Every so many, counted back from the newest.", min=1),
+    "first": _selecting(int, "--first", "Only the oldest so many.", min=1),
+    "last": _selecting(int, "--last", "Only the newest so many.", min=1),
+    "best": _selecting(int, "--best", "Only the best so many, by --metric and --mode.", min=1),
+    "metric": _selecting(str, "--metric", "A metric that the files hold or have in their names; see swa inspect."),
+    "mode": _selecting(Literal["min", "max"], "--mode", "Whether less or more of the metric is better."),
+}
+
+
+def selecting(command: Command) -> Command:
+    """Give ``command`` the options that say which checkpoints are meant, instead of its ``**selection``."""
+    signature = inspect.signature(command)
+    own = [entry for entry in signature.parameters.values() if entry.kind is not inspect.Parameter.VAR_KEYWORD]
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in _SELECTING.items()
+    ]
+    cast("Any", command).__signature__ = signature.replace(parameters=[*own, *shared])
+    return command
 
 
 def target_options(class_path: str | None, arguments: Sequence[str] | None) -> dict[str, Any]:

@@ -143,9 +143,10 @@ def _file_like(path: Path, key: str | None, contents: Contents, name: str) -> tu
 
 
 def _safetensors_like(path: Path, contents: Contents, name: str) -> OutputFile:
-    with safe_open(path, framework="np") as file:
-        there = cast("set[str]", set(file.keys()))  # it is no mapping
-        metadata = cast("Mapping[str, str]", file.metadata() or {})
+    with safe_open(path, framework="np") as opened:  # pyright: ignore[reportUnknownVariableType]
+        header = cast("Any", opened)
+        there: set[str] = {*header.keys()}
+        metadata: Mapping[str, str] = header.metadata() or {}
     stored_as = strip_wrappers({raw: raw for raw in (*there, *(raw for raw in metadata if metadata[raw] in there))})
     written = _written_names(contents, {short for short, raw in stored_as.items() if raw in there})
     file = safetensors_file(

@@ -12,7 +12,7 @@ from swa_cli.checkpoints import Run, find_checkpoints, open_single
 from swa_cli.config import AverageConfig
 from swa_cli.errors import UsageError
 from swa_cli.outputs import Like, Target, check_target
-from swa_cli.pipeline.common import Notify, needed
+from swa_cli.pipeline.common import Notify, needed, selection_of
 from swa_cli.progress import Track, silent
 
 
@@ -27,7 +27,7 @@ def plan_step(config: AverageConfig, *, notify: Notify) -> tuple[Run, AveragePla
     if config.output or not config.dry_run:
         check_target(target_of(config), overwrite=config.force or config.dry_run)
     sources = needed(config.sources, "checkpoints", flag="SOURCES", key="average.sources")
-    run = find_checkpoints(sources, key=config.key, last=config.last)
+    run = find_checkpoints(sources, key=config.key, selection=selection_of(config))
     weights = config.weights if config.ema is None else ema_weights(len(run.checkpoints), config.ema)
     plan = plan_average(run.checkpoints, dtype=config.dtype, integers=config.integers, weights=weights)
     for notice in (*run.notices, *plan.notices):

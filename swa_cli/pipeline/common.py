@@ -1,10 +1,12 @@
-"""What the steps share: asking for what must be there, opening an average."""
+"""What the steps share: asking for what must be there or what is selected, opening an average."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
 
-from swa_cli.checkpoints import Checkpoint, open_single
+from swa_cli.checkpoints import Checkpoint, Selection, open_single
+from swa_cli.config import AverageConfig, EvalConfig
 from swa_cli.errors import CheckpointError, UsageError
 
 Notify = Callable[[str], None]
@@ -39,3 +41,12 @@ def open_average(path: Path, *, key: str | None) -> Checkpoint:
         if key is None:
             raise
         return open_single(path)
+
+
+def selection_of(options: AverageConfig | EvalConfig) -> Selection:
+    """What a section says of which checkpoints are meant.
+
+    Raises:
+        UsageError: it contradicts itself.
+    """
+    return Selection(**{field.name: getattr(options, field.name) for field in fields(Selection)})

@@ -11,6 +11,7 @@ from swa_cli.checkpoints import (
     SUFFIXES,
     Checkpoint,
     Run,
+    Selection,
     find_checkpoints,
     read_provenance,
     short_names,
@@ -22,7 +23,7 @@ from swa_cli.errors import UsageError
 from swa_cli.evaluation import EvaluationResult, Member, evaluate
 from swa_cli.files import check_output
 from swa_cli.models import state_dict_for
-from swa_cli.pipeline.common import Notify, needed, open_average
+from swa_cli.pipeline.common import Notify, needed, open_average, selection_of
 from swa_cli.pipeline.user import data_of, model_of
 from swa_cli.progress import Track, silent
 from swa_cli.tasks import make_splitter
@@ -80,11 +81,12 @@ def check_json_output(path: Path | None) -> None:
 
 def _members_of(config: Config, swa: Path) -> Run:
     options, average = config.eval, config.average
-    key = options.key or average.key
+    key, selection = options.key or average.key, selection_of(options)
     if options.checkpoints:
-        return find_checkpoints(options.checkpoints, key=key, last=options.last, apart_from=swa)
+        return find_checkpoints(options.checkpoints, key=key, selection=selection, apart_from=swa)
     sources = needed(average.sources, "checkpoints", flag="CKPTS", key="eval.checkpoints")
-    return find_checkpoints(sources, key=key, last=options.last or average.last, apart_from=swa)
+    selection = selection if selection != Selection() else selection_of(average)
+    return find_checkpoints(sources, key=key, selection=selection, apart_from=swa)
 
 
 def _warnings(swa: Checkpoint, members: Sequence[Checkpoint], model: nn.Module) -> tuple[str, ...]:

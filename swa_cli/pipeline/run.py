@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields, replace
 
 from swa_cli.averaging import AverageResult
+from swa_cli.checkpoints import Selection
 from swa_cli.config import Config
 from swa_cli.errors import UsageError
 from swa_cli.evaluation import EvaluationResult
@@ -18,7 +19,7 @@ from swa_cli.targets import load_target
 _PASSED_ON = {
     "average": ("dry_run",),
     "bn_update": ("input", "key"),
-    "eval": ("checkpoints", "swa", "last", "key"),
+    "eval": ("checkpoints", "swa", "key", *(field.name for field in fields(Selection))),
 }
 
 

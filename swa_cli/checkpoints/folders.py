@@ -1,0 +1,114 @@
+"""Which files of a directory are checkpoints."""
+
+import os
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+
+from swa_cli.checkpoints.sharded import INDEX_SUFFIX, shards_of
+from swa_cli.checkpoints.steps import natural_key, step_in_name
+from swa_cli.errors import SourceError, listing, shortened
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".pth.tar", ".bin")
+
+_DEEPEST = 4  # lightning_logs/version_0/checkpoints/ is three levels down
+
+# What the Hugging Face Trainer and accelerate leave beside a checkpoint; never a model.
+_SIDE_FILES = (
+    *("optimizer*.pt", "scheduler*.pt", "scaler.pt", "rng_state*.pth"),
+    *("training_args.bin", "optimizer*.bin", "scheduler*.bin"),
+)
+
+
+def checkpoints_in(folder: Path, notices: list[str]) -> list[Path]:
+    """The checkpoints that ``folder`` holds, or else those of the folders in it, the fewest levels down.
+
+    Hidden files and folders are passed over: a run that was killed leaves temporary ones.
+
+    Raises:
+        SourceError: there are none, they are of several runs, or a directory cannot be read.
+    """
+    try:
+        found = checkpoint_files(folder)
+        if found:
+            _say_what_is_left(folder, notices)
+            return found
+        return _further_down(folder, notices)
+    except OSError as error:
+        msg = f"cannot read the directory {error.filename or folder}: {error.strerror or error}."
+        raise SourceError(msg) from error
+
+
+def _further_down(folder: Path, notices: list[str]) -> list[Path]:
+    level = _folders_in(folder)
+    for depth in range(1, _DEEPEST + 1):
+        found = {below: files for below in level if (files := checkpoint_files(below))}
+        if found:
+            _check_one_run(folder, found)
+            if depth > 1:
+                notices.append(f"{folder} holds no checkpoints itself: those in {_parent(found)} are taken.")
+            return [path for files in found.values() for path in files]
+        level = [below for above in level if not above.is_symlink() for below in _folders_in(above)]
+    msg = (
+        f"no checkpoints in {folder}, nor {_DEEPEST} levels below: looked for files ending in {', '.join(SUFFIXES)}. "
+        "Name the directory that holds them, or the files."
+    )
+    raise SourceError(msg)
+
+
+def _check_one_run(folder: Path, found: dict[Path, list[Path]]) -> None:
+    """Several folders are checkpoints of one run if they lie side by side and none holds several steps itself."""
+    runs = {below for below, files in found.items() if len({step_in_name(Path(path.name)) for path in files}) > 1}
+    if len(found) == 1 or not (runs or len({below.parent for below in found}) > 1):
+        return
+    names = [os.path.relpath(below, folder) for below in found]
+    msg = f"{folder} holds checkpoints of several runs:\n{listing(names)}\nName the one that is meant."
+    raise SourceError(msg)
+
+
+def _parent(found: dict[Path, list[Path]]) -> Path:
+    return next(iter(found)) if len(found) == 1 else next(iter(found)).parent
+
+
+def _say_what_is_left(folder: Path, notices: list[str]) -> None:
+    trained = [child.name for child in _folders_in(folder) if fnmatch(child.name, "checkpoint-[0-9]*")]
+    if trained:  # as the Hugging Face Trainer leaves them beside its final model
+        notices.append(
+            f"{folder} holds checkpoints itself: those in its folders are left out ({shortened(trained)}). "
+            f"To take them: '{folder}/checkpoint-*'."
+        )
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    below = (path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
+    return sorted(below, key=natural_key)
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """Files and indices in a folder that look like checkpoints, in natural order; no side files, no shards of an index.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    paths = [path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file()]
+    indices = [path for path in paths if path.name.endswith(tuple(suffix + INDEX_SUFFIX for suffix in SUFFIXES))]
+    shards = {name for index in indices for name in shards_of(index).values()}
+    # Beside a file that holds everything, transformers too leaves the shards alone.
+    indices = [index for index in indices if not index.with_name(index.name.removesuffix(INDEX_SUFFIX)).exists()]
+    files = [
+        path
+        for path in paths
+        if path.name.endswith(SUFFIXES)
+        and path.name not in shards
+        and not any(fnmatch(path.name, pattern) for pattern in _SIDE_FILES)
+    ]
+    return sorted(indices + files, key=natural_key)
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """File names; where two files have the same, paths from the folder that holds all of them."""
+    names = [path.name for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    common = os.path.commonpath([path.absolute() for path in paths])
+    return [os.path.relpath(path.absolute(), common) for path in paths]

@@ -1,0 +1,198 @@
+"""Which of the checkpoints of a run are meant."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from pathlib import PurePath
+from typing import Literal, cast
+
+from swa_cli.checkpoints.checkpoint import Checkpoint
+from swa_cli.checkpoints.ordering import Order
+from swa_cli.errors import SourceError, UsageError, listing, shortened
+
+_FLAGS = {"from_step": "from", "to_step": "to"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What the flags of the same names say; they apply in this order.
+
+    Of ``first``, ``last`` and ``best`` there can be one only; ``best`` goes with ``metric`` and ``mode``.
+
+    Raises:
+        UsageError: flags that make no sense together, or a number that is none of theirs.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    from_step: int | None = None
+    to_step: int | None = None
+    every: int | None = None
+    first: int | None = None
+    last: int | None = None
+    best: int | None = None
+    metric: str | None = None
+    mode: Literal["min", "max"] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself; what it takes to know the files for is refused later."""
+        counts = {"every": self.every, "first": self.first, "last": self.last, "best": self.best}
+        for name, count in counts.items():
+            if count is not None and count < 1:
+                msg = f"--{name} {count}: expected 1 or more."
+                raise UsageError(msg)
+        picked = [f"--{name} {count}" for name, count in counts.items() if name != "every" and count is not None]
+        if len(picked) > 1:
+            msg = f"{' and '.join(picked)} exclude each other. Give one of them."
+            raise UsageError(msg)
+        if self.best is None and (self.metric or self.mode):
+            msg = f"{self.in_words('metric', 'mode')} without --best. Say how many: --best 5."
+            raise UsageError(msg)
+        if self.from_step is not None and self.to_step is not None and self.from_step > self.to_step:
+            msg = (
+                f"--from {self.from_step} --to {self.to_step}: the first is greater than the second, so none is meant."
+            )
+            raise UsageError(msg)
+
+    def in_words(self, *names: str) -> str:
+        """The flags that were given, as they are typed; all of them, or those of these names."""
+        words: list[str] = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            flag = f"--{_FLAGS.get(field.name, field.name)}"
+            if value not in (None, ()) and (not names or field.name in names):
+                values = cast("tuple[object, ...]", value if isinstance(value, tuple) else (value,))
+                words += [f"{flag} {one}" for one in values]
+        return " ".join(words)
+
+
+def is_meant(below: PurePath, selection: Selection) -> bool:
+    """Whether ``--include`` and ``--exclude`` let a path pass, which is given from the source on.
+
+    A pattern with a slash is one of the path, any other of the name of the file or of a folder on the way.
+
+    >>> is_meant(PurePath("checkpoint-500/model.safetensors"), Selection(include=("checkpoint-5*",)))
+    True
+    """
+    included = not selection.include or any(is_of(below, pattern) for pattern in selection.include)
+    return included and not any(is_of(below, pattern) for pattern in selection.exclude)
+
+
+def is_of(below: PurePath, pattern: str) -> bool:
+    """Whether ``pattern`` is one of this path."""
+    names = (str(below),) if "/" in pattern else below.parts
+    return any(fnmatchcase(name, pattern) for name in names)
+
+
+def select(order: Order, selection: Selection, *, where: str) -> tuple[tuple[Checkpoint, ...], list[str]]:
+    """Those of ``order`` that are meant, oldest first, and what is to be said of the choice.
+
+    ``include`` and ``exclude`` are not looked at: they choose files before these are opened.
+
+    Args:
+        where: what the user named, for messages.
+
+    Raises:
+        SourceError: fewer than asked for, none in the range, no order to go by, or a metric that some files lack.
+        UsageError: ``best`` without a metric and mode, or with a metric that no file has.
+    """
+    if order.trouble and selection.in_words("from_step", "to_step", "every", "first", "last"):
+        msg = f"{selection.in_words('from_step', 'to_step', 'every', 'first', 'last')}: {order.trouble}"
+        raise SourceError(msg)
+    left = _in_range(order, selection, where)
+    left = left[::-1][:: selection.every or 1][::-1]
+    count = selection.first or selection.last or selection.best
+    if count is None:
+        return left, []
+    if selection.best:
+        return _best(left, selection, where)
+    _check_enough(len(left), selection, where)
+    return (left[:count] if selection.first else left[-count:]), []
+
+
+def _in_range(order: Order, selection: Selection, where: str) -> tuple[Checkpoint, ...]:
+    low, high = selection.from_step, selection.to_step
+    if low is None and high is None:
+        return order.checkpoints
+    steps = [checkpoint.step for checkpoint in order.checkpoints if checkpoint.step is not None]
+    asked = selection.in_words("from_step", "to_step")
+    if len(steps) < len(order.checkpoints):
+        msg = f"{asked}: no step is known of {order.checkpoints[0].path}."
+        raise SourceError(msg)
+    left = [
+        checkpoint
+        for checkpoint, step in zip(order.checkpoints, steps, strict=True)
+        if (low is None or step >= low) and (high is None or step <= high)
+    ]
+    if not left:
+        msg = (
+            f"{asked}: no checkpoint in {where} is in that range; the steps ({order.by}) are {steps[0]} to {steps[-1]}."
+        )
+        raise SourceError(msg)
+    return tuple(left)
+
+
+def _best(left: Sequence[Checkpoint], selection: Selection, where: str) -> tuple[tuple[Checkpoint, ...], list[str]]:
+    metric, count = _known_metric(left, selection), selection.best or 0
+    without = [str(checkpoint.path) for checkpoint in left if metric not in checkpoint.metrics]
+    if without:
+        msg = (
+            f"--metric {metric}: {len(left) - len(without)} of {len(left)} checkpoints have it, these have not:\n"
+            f"{listing(without)}\nLeave them out with --exclude, or name the files that you mean."
+        )
+        raise SourceError(msg)
+    sign = 1 if selection.mode == "min" else -1
+    ranked = [
+        (sign * checkpoint.metrics[metric], -number)  # of equal ones the newer
+        for number, checkpoint in enumerate(left)
+        if not math.isnan(checkpoint.metrics[metric])
+    ]
+    ranked.sort()
+    notices: list[str] = []
+    nan = [str(checkpoint.path) for checkpoint in left if math.isnan(checkpoint.metrics[metric])]
+    if nan:
+        notices.append(f"{metric} is NaN in {shortened(nan)}: never among the best.")
+    _check_enough(len(ranked), selection, where, f" whose {metric} is a number" if nan else "")
+    if count < len(ranked) and ranked[count - 1][0] == ranked[count][0]:
+        value = sign * ranked[count][0]
+        tied = [str(left[-number].path) for score, number in ranked if score == ranked[count][0]]
+        notices.append(f"{metric} is {value:g} in {shortened(tied)}: of equal ones the newer are taken.")
+    chosen = {-number for _, number in ranked[:count]}
+    return tuple(checkpoint for number, checkpoint in enumerate(left) if number in chosen), notices
+
+
+def _known_metric(left: Sequence[Checkpoint], selection: Selection) -> str:
+    """The metric to go by, if all that it takes was said."""
+    known = known_metrics(left)
+    held = f"The files have: {shortened(known)}." if known else "The files have none, in the contents or the names."
+    if selection.metric is None or selection.mode is None:
+        lacking = " and ".join(
+            flag
+            for flag, value in (("--metric NAME", selection.metric), ("--mode min|max", selection.mode))
+            if value is None
+        )
+        msg = f"--best {selection.best} needs {lacking}: which metric is meant, and which way is better. {held}"
+        raise UsageError(msg)
+    if selection.metric not in known:
+        near = get_close_matches(selection.metric, known, n=1, cutoff=0.0)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        msg = f"--metric {selection.metric}: no file has a metric of this name.{hint} {held}"
+        raise UsageError(msg)
+    return selection.metric
+
+
+def known_metrics(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """The names of all metrics that any of them has."""
+    return sorted({name for checkpoint in checkpoints for name in checkpoint.metrics})
+
+
+def _check_enough(there: int, selection: Selection, where: str, which: str = "") -> None:
+    for name in ("first", "last", "best"):
+        count = getattr(selection, name)
+        if count is not None and count > there:
+            earlier = selection.in_words("include", "exclude", "from_step", "to_step", "every")
+            after = f" after {earlier}" if earlier else ""
+            msg = f"--{name} {count}: there are only {there} checkpoints{which} in {where}{after}."
+            raise SourceError(msg)

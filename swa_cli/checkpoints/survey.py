@@ -1,0 +1,128 @@
+"""All that a look at the sources finds: checkpoints in order, and what is none of them, or one of them once more."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from swa_cli.checkpoints.checkpoint import Checkpoint
+from swa_cli.checkpoints.duplicates import without_copies
+from swa_cli.checkpoints.opening import open_checkpoint
+from swa_cli.checkpoints.ordering import Order, in_order_of_steps
+from swa_cli.checkpoints.provenance import read_provenance
+from swa_cli.checkpoints.selection import Selection
+from swa_cli.checkpoints.sources import named_paths
+from swa_cli.checkpoints.steps import natural_key, step_in_name
+from swa_cli.collector import without_collections
+from swa_cli.errors import CheckpointError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What there is, whatever becomes of it."""
+
+    order: Order
+    copies: tuple[tuple[Checkpoint, Path], ...] = ()
+    """Files with the weights of another one (links to it too), and that other one's path."""
+    own: tuple[Checkpoint, ...] = ()
+    """Averages that swa-cli wrote and that are not named themselves."""
+    unreadable: tuple[tuple[Path, CheckpointError], ...] = ()
+    notices: tuple[str, ...] = ()
+
+
+def survey_checkpoints(
+    sources: Sequence[Path],
+    *,
+    key: str | None = None,
+    selection: Selection,
+    apart_from: Path | None = None,
+    keep_going: bool = False,
+) -> Survey:
+    """Open what ``sources`` name, as far as ``include`` and ``exclude`` of ``selection`` let it pass.
+
+    Args:
+        keep_going: note a file that cannot be read and go on with the others.
+
+    Raises:
+        SourceError: a source that is not there, or one without checkpoints.
+        CheckpointError: a file cannot be read, unless ``keep_going``.
+    """
+    notices: list[str] = []
+    paths = [path for path in named_paths(sources, selection, notices) if not _same(path, apart_from)]
+    paths, links = _without_links(paths)
+    notices += [f"{path} is the same file as {first}: counted once." for path, first in links]
+    opened, unreadable = _open(paths, key, keep_going=keep_going)
+    kept, own = _apart_from_own(opened, sources)
+    notices += [f"{file.path} was written by swa-cli: left out, since it was not named itself." for file in own]
+    kept, copies = without_copies(kept)
+    notices += [f"{copy.path} holds the same weights as {other.path}: counted once." for copy, other in copies]
+    order = in_order_of_steps(kept)
+    linked = [
+        (replace(original, path=path), first) for path, first in links for original in opened if original.path == first
+    ]
+    return Survey(
+        order=order,
+        copies=(*((copy, other.path) for copy, other in copies), *linked),
+        own=tuple(own),
+        unreadable=tuple(unreadable),
+        notices=(*notices, *order.notices),
+    )
+
+
+def _open(
+    paths: Sequence[Path], key: str | None, *, keep_going: bool
+) -> tuple[list[Checkpoint], list[tuple[Path, CheckpointError]]]:
+    unreadable: list[tuple[Path, CheckpointError]] = []
+
+    def opened() -> Iterable[Checkpoint]:
+        for path in paths:
+            try:
+                yield open_checkpoint(path, key=key)
+            except CheckpointError as error:
+                if not keep_going:
+                    raise
+                unreadable.append((path, error))
+
+    with without_collections():
+        return _sharing_layouts(opened()), unreadable
+
+
+def _sharing_layouts(opened: Iterable[Checkpoint]) -> list[Checkpoint]:
+    """The files of a run often have their tensors at the same places: one record of them for all."""
+    checkpoints: list[Checkpoint] = []
+    for checkpoint in opened:
+        same = checkpoints and checkpoints[-1].tensors == checkpoint.tensors
+        checkpoints.append(replace(checkpoint, tensors=checkpoints[-1].tensors) if same else checkpoint)
+    return checkpoints
+
+
+def _same(path: Path, other: Path | None) -> bool:
+    return other is not None and other.exists() and path.samefile(other)
+
+
+def _without_links(paths: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, Path]]]:
+    """Each file once, however often it is named, linked or hard-linked (`last.ckpt`, `model_best.pth.tar`).
+
+    The other names of files are given too, each beside the one that is kept.
+    """
+    kept: dict[tuple[int, int], Path] = {}
+    links: list[tuple[Path, Path]] = []
+    # Of several names of one file, the one kept is a real file's, and tells a step.
+    for path in sorted(set(paths), key=lambda path: (path.is_symlink(), step_in_name(path) is None, natural_key(path))):
+        status = path.stat()
+        first = kept.setdefault((status.st_dev, status.st_ino), path)
+        if first is not path:
+            links.append((path, first))
+    return list(kept.values()), links
+
+
+def _apart_from_own(
+    checkpoints: Sequence[Checkpoint], sources: Sequence[Path]
+) -> tuple[list[Checkpoint], list[Checkpoint]]:
+    """Those that are sources, and averages that an earlier run wrote, unless they are named themselves."""
+    own = [
+        checkpoint
+        for checkpoint in checkpoints
+        if read_provenance(checkpoint.metadata) is not None
+        and not any(source.is_file() and source.samefile(checkpoint.path) for source in sources)
+    ]
+    return [checkpoint for checkpoint in checkpoints if checkpoint not in own], own

@@ -1,0 +1,44 @@
+"""What the Hugging Face Trainer writes of a checkpoint beside its weights."""
+
+import json
+from dataclasses import replace
+from fnmatch import fnmatch
+from typing import Any, cast
+
+from swa_cli.checkpoints.checkpoint import Checkpoint
+from swa_cli.checkpoints.metrics import metrics_among
+
+FILE = "trainer_state.json"
+_WEIGHTS = ("model.*", "model-*", "pytorch_model.*", "pytorch_model-*", "adapter_model.*")
+_LARGEST = 1 << 28
+
+
+def with_trainer_state(checkpoint: Checkpoint) -> Checkpoint:
+    """Add the step and what was logged at it; the checkpoint as it is where there is no such file, or no whole one."""
+    if not any(fnmatch(checkpoint.path.name, pattern) for pattern in _WEIGHTS):
+        return checkpoint
+    beside = checkpoint.path.with_name(FILE)
+    try:
+        if not beside.is_file() or beside.stat().st_size > _LARGEST:
+            return checkpoint
+        state = json.loads(beside.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return checkpoint
+    step = _entries(state).get("global_step")
+    if type(step) is not int:
+        return checkpoint
+    logged: dict[str, float] = {}
+    history = _entries(state).get("log_history")
+    for entry in cast("list[Any]", history) if isinstance(history, list) else []:
+        if _entries(entry).get("step") == step:
+            numbers = {name: value for name, value in _entries(entry).items() if type(value) in {int, float}}
+            logged |= metrics_among(numbers)
+    return replace(
+        checkpoint,
+        counters={"global_step": step, **checkpoint.counters},
+        metrics={**checkpoint.metrics, **logged},
+    )
+
+
+def _entries(value: object) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
