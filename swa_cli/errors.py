@@ -9,6 +9,7 @@
      +- CheckpointError       one file that cannot be read as a checkpoint
      +- MismatchError         checkpoints, or a checkpoint and a model, that do not fit together
      +- NonFiniteError        NaN or infinity where a number was needed
+     +- VerifyError           an average that is not what its sources give
      +- OutputError           a file that cannot be written
      +- DeviceError           a device that is not there
      +- UserCodeError         the user's model or data module failed or is not what was expected
@@ -54,6 +55,10 @@ class MismatchError(SwaError):
 
 class NonFiniteError(SwaError):
     """NaN or infinity in a checkpoint, a batch or an output."""
+
+
+class VerifyError(SwaError):
+    """An average whose bits are not those that its sources give, or sources that are not those it was made of."""
 
 
 class OutputError(SwaError):

@@ -14,6 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from swa_cli.checkpoints import open_checkpoint, open_single
+
 CODE = """
 import torch
 from torch import nn
@@ -723,3 +725,37 @@ def test_the_version(run_swa):
     from importlib.metadata import version
 
     assert run_swa("--version").stdout.strip() == version("swa-cli")
+
+
+def test_statistics_that_were_recomputed_are_not_verified(run_swa, run_folder, tmp_path):
+    run_swa("average", "ckpts", "-o", "swa.pt")
+    (tmp_path / "elsewhere").mkdir()
+    updated = run_swa("bn-update", "swa.pt", *MODEL_AND_DATA, "-o", "elsewhere/bn.pt")
+    assert updated.exit_code == 0, updated.stderr
+
+    result = run_swa("verify", "elsewhere/bn.pt")
+
+    assert result.exit_code == 0, result.stderr
+    assert "Not compared: 3 BatchNorm statistics, recomputed after the averaging." in result.stdout
+    record = json.loads(open_checkpoint(tmp_path / "elsewhere" / "bn.pt").metadata["swa_cli"])
+    assert record["folder"] == f"../{run_folder.name}"
+
+
+@pytest.mark.parametrize("output", ["swa.pt", "swa.safetensors", "folder", "like.pth"])
+def test_every_kind_of_output_can_be_updated_in_place(run_swa, run_folder, tmp_path, output):
+    form = {"folder": ("--max-shard-size", "1KB"), "like.pth": ("--like", "ckpts/epoch-7.pt")}.get(output, ())
+    assert run_swa("average", "ckpts", "-o", output, *form).exit_code == 0
+    before = open_single(tmp_path / output)
+    old = {name: before.get_tensor(name) for name in before.tensors}
+
+    result = run_swa("bn-update", output, *MODEL_AND_DATA)
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    after = open_single(tmp_path / output)
+    assert after.container == before.container
+    changed = {name for name, tensor in old.items() if not torch.equal(tensor, after.get_tensor(name))}
+    assert changed == {"bn.running_mean", "bn.running_var", "bn.num_batches_tracked"}
+    assert run_swa("verify", output).exit_code == 0
+    evaluated = run_swa("eval", "ckpts", "--swa", output, *MODEL_AND_DATA)
+    assert evaluated.exit_code == 0, evaluated.stderr
+    assert "averages of the checkpoints" not in evaluated.stderr

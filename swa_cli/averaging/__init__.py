@@ -3,6 +3,7 @@
 from swa_cli.averaging.average import AverageResult, average
 from swa_cli.averaging.plan import AveragePlan, TensorPlan, plan_average
 from swa_cli.averaging.stream import Engine
+from swa_cli.averaging.verify import Verification, verify
 from swa_cli.averaging.weights import ema_weights
 
 __all__ = [
@@ -10,7 +11,9 @@ __all__ = [
     "AverageResult",
     "Engine",
     "TensorPlan",
+    "Verification",
     "average",
     "ema_weights",
     "plan_average",
+    "verify",
 ]

@@ -30,10 +30,11 @@ def explain_nonfinite(piece: Piece, plan: AveragePlan) -> str:
                 if len(bad):
                     at = int(bad[0])
                     found = rows[at].tolist()
+                    index = index_of(start + at, tensor.spec.shape)
                     return (
                         f"{source.path}: tensor {tensor.name} holds {found[0] if len(found) == 1 else found} at index "
-                        f"{_index(start + at, tensor.spec.shape)}, expected finite numbers. Leave that checkpoint out, "
-                        "or let it through with --allow-nonfinite."
+                        f"{index}, expected finite numbers. Leave that checkpoint out, or let it through with "
+                        "--allow-nonfinite."
                     )
     large = list(dict.fromkeys(part.tensor.name for part in piece.parts if _overflows(part, plan)))
     names = shortened(large or [piece.parts[0].tensor.name])
@@ -58,7 +59,7 @@ def explain_disagreement(piece: Piece, first: Checkpoint, other: Checkpoint) -> 
                 at = int(differ[0]) // expected.itemsize
                 return (
                     f"tensor {name} ({first.spec(name)}) must be equal in all checkpoints, differs at index "
-                    f"{_index(start + at, part.tensor.spec.shape)}: {expected[at].item()} in {first.path}, "
+                    f"{index_of(start + at, part.tensor.spec.shape)}: {expected[at].item()} in {first.path}, "
                     f"{found[at].item()} in {other.path}. Leave out the checkpoints that differ, or choose what "
                     "becomes of integers with --integers."
                 )
@@ -90,7 +91,8 @@ def _as_doubles(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
     return values.view(real).astype(np.float64).reshape(len(values), -1)
 
 
-def _index(flat: int, shape: tuple[int, ...]) -> list[int]:
+def index_of(flat: int, shape: tuple[int, ...]) -> list[int]:
+    """The index, one number for each axis, of an element of a flattened tensor."""
     index: list[int] = []
     for size in reversed(shape):
         flat, position = divmod(flat, size)

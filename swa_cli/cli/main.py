@@ -13,6 +13,7 @@ from swa_cli.cli.bn_update import bn_update
 from swa_cli.cli.demo import demo
 from swa_cli.cli.evaluate import evaluate
 from swa_cli.cli.run import run
+from swa_cli.cli.verify import verify
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
@@ -21,6 +22,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "bn-update": bn_update,
     "eval": evaluate,
     "run": run,
+    "verify": verify,
     "demo": demo,
 }
 

@@ -22,7 +22,7 @@ def plan_step(config: AverageConfig, *, notify: Notify) -> tuple[Run, AveragePla
     Raises:
         SwaError: as `find_checkpoints` and `plan_average`, and for an output that could not be written.
     """
-    _engine(config)
+    engine_of(config.device, config.threads)
     _check_weights(config)
     if config.output or not config.dry_run:
         check_target(target_of(config), overwrite=config.force or config.dry_run)
@@ -44,7 +44,7 @@ def average_step(config: AverageConfig, *, notify: Notify, track: Track = silent
         key=config.key,
         overwrite=config.force,
         allow_nonfinite=config.allow_nonfinite,
-        engine=_engine(config),
+        engine=engine_of(config.device, config.threads),
         track=track,
     )
     if result.left_out:
@@ -70,11 +70,15 @@ def _check_weights(config: AverageConfig) -> None:
         raise UsageError(msg)
 
 
-def _engine(config: AverageConfig) -> Engine:
-    device = config.device
+def engine_of(device: str, threads: int | None) -> Engine:
+    """The engine for a device.
+
+    Raises:
+        DeviceError: it is not there.
+    """
     if device not in {"auto", "cpu"}:
         from swa_cli.devices import resolve_device  # noqa: PLC0415  # the CPU does without torch
 
         resolved = resolve_device(device)
         device = "cpu" if resolved.type == "cpu" else str(resolved)
-    return Engine(device=device, threads=config.threads)
+    return Engine(device=device, threads=threads)

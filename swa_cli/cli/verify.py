@@ -1,0 +1,33 @@
+"""``swa verify``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from swa_cli.cli.options import Debug
+from swa_cli.cli.terminal import exit_on_error, say, track
+
+
+def verify(
+    swa: Annotated[Path, typer.Argument(metavar="SWA", help="The average: a file, or a directory of shards.")],
+    *,
+    sources: Annotated[
+        Path | None, typer.Option("--sources", help="The directory that holds the sources now, if they were moved.")
+    ] = None,
+    key: Annotated[str | None, typer.Option("--key", help="Where the state_dict lies in the average, dotted.")] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto.")] = "auto",
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Worker threads.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Derive an average anew from the sources that it names, and compare bit for bit.
+
+    Exit code 1 if a tensor of it, or of a source, is not what it was.
+    """
+    with exit_on_error(debug=debug):
+        from swa_cli.pipeline.verify import verify_step  # noqa: PLC0415  # not needed for --help
+        from swa_cli.report.verify import verification_report  # noqa: PLC0415
+
+        result = verify_step(swa, sources=sources, key=key, device=device, threads=threads, track=track)
+        for line in verification_report(result):
+            say(line)

@@ -1,0 +1,19 @@
+"""Checking an average against its sources."""
+
+from pathlib import Path
+
+from swa_cli.averaging import Verification, verify
+from swa_cli.checkpoints import open_single
+from swa_cli.pipeline.average import engine_of
+from swa_cli.progress import Track, silent
+
+
+def verify_step(
+    path: Path, *, sources: Path | None, key: str | None, device: str, threads: int | None, track: Track = silent
+) -> Verification:
+    """``swa verify``.
+
+    Raises:
+        SwaError: as `open_single` and `verify`.
+    """
+    return verify(open_single(path, key=key), sources=sources, engine=engine_of(device, threads), track=track)

@@ -1,0 +1,20 @@
+"""What was verified, in words."""
+
+from collections.abc import Iterator
+
+from swa_cli.averaging import Verification
+from swa_cli.report.units import counted, in_bytes
+
+
+def verification_report(result: Verification) -> Iterator[str]:
+    """Lines that say what is as it should be, and what was not compared."""
+    yield (
+        f"{result.path} is the average of its {counted(result.n_sources, 'source')}, bit for bit: "
+        f"{counted(result.n_tensors, 'tensor')}, {in_bytes(result.n_bytes)}."
+    )
+    if result.has_checksums:
+        yield "The sources have the SHA-256 that was recorded."
+    if result.recomputed:
+        yield (
+            f"Not compared: {counted(len(result.recomputed), 'BatchNorm statistic')}, recomputed after the averaging."
+        )

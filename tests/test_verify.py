@@ -1,0 +1,196 @@
+"""An average is derived anew from its sources and compared bit for bit."""
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from swa_cli.averaging import average, plan_average, verify
+from swa_cli.checkpoints import Checkpoint, find_checkpoints, open_single
+from swa_cli.errors import MismatchError, SourceError, SwaError, VerifyError
+from swa_cli.outputs import Like, Target
+
+KINDS = ["safetensors", "pt", "shards", "like torch", "like safetensors", "like shards"]
+
+
+def save_states(folder: Path, *, n: int = 4) -> Path:
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(n)
+    for step in range(n):
+        state = {
+            "a.weight": torch.randn(300, 7, generator=generator),
+            "b.weight": torch.randn(41, generator=generator).to(torch.bfloat16),
+            "bn.running_var": torch.rand(5, generator=generator),
+            "bn.num_batches_tracked": torch.tensor(step),
+            "table": torch.arange(9),
+        }
+        torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}, "epoch": step,
+                    "optimizer": {"state": {0: torch.randn(5)}}}, folder / f"epoch-{step}.pth")  # fmt: skip
+    return folder
+
+
+def written(tmp_path: Path, kind: str, **options) -> Path:
+    """An average of each kind of output; where it is like another, the other is a first average."""
+    run = save_states(tmp_path / "run")
+    plan = plan_average(find_checkpoints([run]).checkpoints, **options)
+    if kind == "shards":
+        target = Target(path=tmp_path / "out", max_shard_size=4000)
+    elif kind.startswith("like"):
+        models = {"like torch": run / "epoch-2.pth", "like safetensors": tmp_path / "first.safetensors"}
+        model = models.get(kind, tmp_path / "first")
+        if kind != "like torch":
+            average(plan, Target(path=model, max_shard_size=4000 if kind == "like shards" else None))
+        path = tmp_path / {"like torch": "out.pth", "like safetensors": "out.safetensors"}.get(kind, "out")
+        target = Target(path=path, like=Like(checkpoint=open_single(model), key=None))
+    else:
+        target = Target(path=tmp_path / f"out.{kind}")
+    average(plan, target)
+    return target.path
+
+
+def flip(checkpoint: Checkpoint, name: str, element: int, bit: int) -> None:
+    stored = checkpoint.tensors[name]
+    offset = stored.offset + element * stored.spec.dtype.itemsize + bit // 8
+    with checkpoint.file_of(stored.file).open("r+b") as stream:
+        stream.seek(offset)
+        byte = stream.read(1)[0]
+        stream.seek(offset)
+        stream.write(bytes([byte ^ 1 << bit % 8]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_output_is_verified(tmp_path, kind):
+    path = written(tmp_path, kind)
+
+    result = verify(open_single(path))
+
+    assert (result.n_sources, result.n_tensors, result.recomputed) == (4, 5, ())
+
+
+@pytest.mark.parametrize("options", [{"dtype": "float16"}, {"integers": "mean-round"}, {"weights": [1, 2, 3, 4]}])
+def test_with_the_options_that_it_was_made_with(tmp_path, options):
+    verify(open_single(written(tmp_path, "safetensors", **options)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["a.weight", "b.weight", "bn.num_batches_tracked", "table"])
+def test_one_flipped_bit_of_the_output_is_named(tmp_path, kind, name):
+    path = written(tmp_path, kind)
+    checkpoint = open_single(path)
+    element = random.randrange(checkpoint.spec(name).numel)
+    flip(checkpoint, name, element, bit=random.randrange(8 * checkpoint.spec(name).dtype.itemsize))
+
+    with pytest.raises(VerifyError, match=rf"tensor {name} differs at index \["):
+        verify(open_single(path))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_one_flipped_bit_of_a_source_is_named(tmp_path, seed):
+    """Any bit of the floating tensors, the lowest too, which rounding hides; and of integers that must agree."""
+    path = written(tmp_path, "safetensors")
+    chosen = random.Random(seed)
+    name = chosen.choice(["a.weight", "b.weight", "bn.running_var", "table"])
+    source = open_single(tmp_path / "run" / f"epoch-{chosen.randrange(4)}.pth")
+    bits = 8 * source.spec(name).dtype.itemsize
+    flip(source, name, chosen.randrange(source.spec(name).numel), bit=0 if seed % 2 else chosen.randrange(bits))
+
+    with pytest.raises(SwaError, match=f"tensor {name}[ :]"):
+        verify(open_single(path))
+
+
+def test_a_bit_that_rounding_hides(tmp_path):
+    """A float32 far below the last digit of the mean."""
+    (tmp_path / "run").mkdir()
+    for step, value in enumerate([1e6, 1e-3]):
+        torch.save({"w": torch.tensor([value])}, tmp_path / "run" / f"{step}.pt")
+    average(plan_average(find_checkpoints([tmp_path / "run"]).checkpoints), tmp_path / "out.safetensors")
+    flip(open_single(tmp_path / "run" / "1.pt"), "w", 0, bit=0)
+
+    with pytest.raises(VerifyError, match="tensor w: a source holds other values than when it was averaged"):
+        verify(open_single(tmp_path / "out.safetensors"))
+
+
+def test_sources_that_moved(tmp_path):
+    path = written(tmp_path, "safetensors")
+    shutil.move(tmp_path / "run", tmp_path / "elsewhere")
+
+    with pytest.raises(SourceError, match="say where with --sources FOLDER"):
+        verify(open_single(path))
+
+    assert verify(open_single(path), sources=tmp_path / "elsewhere").n_sources == 4
+
+
+def test_output_and_sources_that_moved_together(tmp_path):
+    (tmp_path / "here").mkdir()
+    path = written(tmp_path / "here", "shards")
+    shutil.move(tmp_path / "here", tmp_path / "there")
+
+    assert verify(open_single(tmp_path / "there" / path.name)).n_sources == 4
+
+
+def test_a_source_of_another_size(tmp_path):
+    path = written(tmp_path, "safetensors")
+    source = tmp_path / "run" / "epoch-1.pth"
+    contents = torch.load(source)
+    torch.save(contents | {"more": list(range(100))}, source)
+
+    with pytest.raises(SourceError, match=r"epoch-1\.pth was another then: expected [\d,]+ bytes, found [\d,]+"):
+        verify(open_single(path))
+
+
+def test_another_value_of_an_entry_that_is_no_tensor(tmp_path):
+    (tmp_path / "run").mkdir()
+    for step in range(2):
+        torch.save({"w": torch.ones(2), "_extra_state": {"n": step}}, tmp_path / "run" / f"{step}.pt")
+    average(plan_average(find_checkpoints([tmp_path / "run"]).checkpoints), tmp_path / "out.pt")
+    verify(open_single(tmp_path / "out.pt"))
+    torch.save({"w": torch.ones(2), "_extra_state": {"n": 7}}, tmp_path / "run" / "1.pt")
+
+    with pytest.raises(VerifyError, match="entry _extra_state of the state_dict is not that of the newest source"):
+        verify(open_single(tmp_path / "out.pt"))
+
+
+def test_a_source_whose_tensors_are_others(tmp_path):
+    path = written(tmp_path, "safetensors")
+    for file in (tmp_path / "run").iterdir():
+        contents = torch.load(file)
+        contents["state_dict"]["module.a.weight"] = contents["state_dict"]["module.a.weight"].reshape(7, 300)
+        torch.save(contents, file)
+
+    with pytest.raises(VerifyError, match=r"tensor a\.weight: expected float32 \[7, 300\], found float32 \[300, 7\]"):
+        verify(open_single(path))
+
+
+def test_integers_that_disagree_now(tmp_path):
+    path = written(tmp_path, "safetensors")
+    flip(open_single(tmp_path / "run" / "epoch-0.pth"), "table", 3, bit=5)
+
+    with pytest.raises(MismatchError, match="tensor table"):
+        verify(open_single(path))
+
+
+def test_a_file_of_another_tool_has_nothing_to_verify(tmp_path):
+    torch.save({"w": torch.ones(1)}, tmp_path / "w.pt")
+
+    with pytest.raises(SourceError, match="has no record of its sources"):
+        verify(open_single(tmp_path / "w.pt"))
+
+
+def test_the_command(tmp_path, run_swa):
+    path = written(tmp_path, "shards")
+
+    result = run_swa("verify", path.name)
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert (
+        result.stdout
+        == "out/model.safetensors.index.json is the average of its 4 sources, bit for bit: 5 tensors, 8.6 kB.\n"
+    )
+
+    flip(open_single(path), "a.weight", 15, bit=30)
+    result = run_swa("verify", path.name)
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "tensor a.weight differs at index [2, 1]: expected" in result.stderr
