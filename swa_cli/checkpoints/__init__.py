@@ -3,6 +3,7 @@
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.discovery import Run, find_checkpoints
 from swa_cli.checkpoints.folders import SUFFIXES, short_names
+from swa_cli.checkpoints.inspection import Description, Inspection, Pick, describe, inspect_checkpoints
 from swa_cli.checkpoints.opening import open_checkpoint
 from swa_cli.checkpoints.provenance import BnStatistics, BnUpdate, Provenance, Source, read_provenance, to_metadata
 from swa_cli.checkpoints.reading import OpenFiles, read_tensor
@@ -18,7 +19,10 @@ __all__ = [
     "BnStatistics",
     "BnUpdate",
     "Checkpoint",
+    "Description",
+    "Inspection",
     "OpenFiles",
+    "Pick",
     "Provenance",
     "Run",
     "Selection",
@@ -26,9 +30,11 @@ __all__ = [
     "StoredTensor",
     "Survey",
     "TensorSpec",
+    "describe",
     "file_order",
     "find_checkpoints",
     "find_ties",
+    "inspect_checkpoints",
     "known_metrics",
     "open_checkpoint",
     "read_provenance",
