@@ -670,7 +670,7 @@ def test_a_bug_of_ours_is_owned_up_to(run_swa, run_folder, monkeypatch):
     assert "Traceback" not in result.stderr
 
 
-COMMANDS = ["", "average", "bn-update", "eval", "run", "demo"]
+COMMANDS = ["", "inspect", "average", "bn-update", "eval", "run", "demo"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

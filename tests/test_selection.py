@@ -228,7 +228,7 @@ def test_a_file_that_is_left_out_is_never_opened(tmp_path):
     assert [checkpoint.path.name for checkpoint in run.checkpoints] == ["epoch-1.pt"]
     assert run.notices == ("--exclude nothing* matches none of the 2 files.",)
     with pytest.raises(
-        SourceError, match=r"none of the 2 files in .* left after --include \*\.ckpt\. The first is epoch-1"
+        SourceError, match=r"none of the 2 files in .* left after --include '\*\.ckpt'\. The first is epoch-1"
     ):
         find_checkpoints([tmp_path], selection=Selection(include=("*.ckpt",)))
 

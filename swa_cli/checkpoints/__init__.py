@@ -3,6 +3,7 @@
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.discovery import Run, find_checkpoints
 from swa_cli.checkpoints.folders import SUFFIXES, short_names
+from swa_cli.checkpoints.inspection import Description, Inspection, Pick, describe, inspect_checkpoints
 from swa_cli.checkpoints.opening import open_checkpoint
 from swa_cli.checkpoints.provenance import (
     BnStatistics,
@@ -27,8 +28,11 @@ __all__ = [
     "BnStatistics",
     "BnUpdate",
     "Checkpoint",
+    "Description",
+    "Inspection",
     "OpenFiles",
     "Options",
+    "Pick",
     "Provenance",
     "Run",
     "Selection",
@@ -36,9 +40,11 @@ __all__ = [
     "StoredTensor",
     "Survey",
     "TensorSpec",
+    "describe",
     "file_order",
     "find_checkpoints",
     "find_ties",
+    "inspect_checkpoints",
     "known_metrics",
     "open_checkpoint",
     "open_single",

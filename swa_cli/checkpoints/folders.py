@@ -1,13 +1,13 @@
 """Which files of a directory are checkpoints."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
 from swa_cli.checkpoints.sharded import INDEX_SUFFIX, shards_of
 from swa_cli.checkpoints.steps import natural_key, step_in_name
-from swa_cli.errors import SourceError, listing, shortened
+from swa_cli.errors import CheckpointError, SourceError, listing, shortened
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".pth.tar", ".bin")
 
@@ -92,7 +92,7 @@ def checkpoint_files(folder: Path) -> list[Path]:
     """
     paths = [path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file()]
     indices = [path for path in paths if path.name.endswith(tuple(suffix + INDEX_SUFFIX for suffix in SUFFIXES))]
-    shards = {name for index in indices for name in shards_of(index).values()}
+    shards = {name for index in indices for name in _shards_named_by(index)}
     # Beside a file that holds everything, transformers too leaves the shards alone.
     indices = [index for index in indices if not index.with_name(index.name.removesuffix(INDEX_SUFFIX)).exists()]
     files = [
@@ -103,6 +103,13 @@ def checkpoint_files(folder: Path) -> list[Path]:
         and not any(fnmatch(path.name, pattern) for pattern in _SIDE_FILES)
     ]
     return sorted(indices + files, key=natural_key)
+
+
+def _shards_named_by(index: Path) -> Collection[str]:
+    try:
+        return shards_of(index).values()
+    except CheckpointError:  # said when it is opened
+        return ()
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:

@@ -1,6 +1,7 @@
 """Which of the checkpoints of a run are meant."""
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
@@ -64,7 +65,7 @@ class Selection:
             flag = f"--{_FLAGS.get(field.name, field.name)}"
             if value not in (None, ()) and (not names or field.name in names):
                 values = cast("tuple[object, ...]", value if isinstance(value, tuple) else (value,))
-                words += [f"{flag} {one}" for one in values]
+                words += [f"{flag} {shlex.quote(str(one))}" for one in values]
         return " ".join(words)
 
 

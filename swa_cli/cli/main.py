@@ -12,12 +12,14 @@ from swa_cli.cli.average import average
 from swa_cli.cli.bn_update import bn_update
 from swa_cli.cli.demo import demo
 from swa_cli.cli.evaluate import evaluate
+from swa_cli.cli.inspect import inspect as inspect_command
 from swa_cli.cli.run import run
 from swa_cli.cli.verify import verify
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "inspect": inspect_command,
     "average": average,
     "bn-update": bn_update,
     "eval": evaluate,

@@ -1,0 +1,37 @@
+"""A look at checkpoints before anything is done with them."""
+
+from swa_cli.checkpoints import Inspection, inspect_checkpoints
+from swa_cli.config import AverageConfig
+from swa_cli.errors import CheckpointError, listing
+from swa_cli.pipeline.common import Notify, needed, selection_of
+
+
+def inspect_step(config: AverageConfig, *, notify: Notify) -> Inspection:
+    """``swa inspect``, of the sources that would be averaged.
+
+    Raises:
+        SourceError: a source that is not there, or one without checkpoints.
+        UsageError: no sources, or a selection that contradicts itself.
+    """
+    sources = needed(config.sources, "checkpoints", flag="PATH", key="average.sources")
+    inspection = inspect_checkpoints(sources, key=config.key, selection=selection_of(config))
+    for notice in inspection.notices:
+        notify(notice)
+    return inspection
+
+
+def check_inspection(inspection: Inspection) -> None:
+    """Say what was wrong, once the rest has been shown.
+
+    Raises:
+        SwaError: the selection that was asked for cannot be.
+        CheckpointError: files that could not be read.
+    """
+    for pick in inspection.picks:
+        if pick.error and pick.flags == inspection.selection.in_words():
+            raise pick.error
+    unreadable = inspection.survey.unreadable
+    if unreadable:
+        names = [str(path) for path, _ in unreadable]
+        msg = f"files that cannot be read:\n{listing(names)}\nLeave them out with --exclude, or save them again."
+        raise CheckpointError(msg)

@@ -1,0 +1,124 @@
+"""What ``swa inspect`` found, as a table in the order of averaging."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from swa_cli.checkpoints import Checkpoint, Description, Inspection, describe, known_metrics, short_names
+from swa_cli.errors import shortened
+from swa_cli.report.units import counted, in_bytes
+
+_MOST_METRICS = 3
+
+
+def inspection_report(inspection: Inspection) -> RenderableType:
+    """Every file with its step and metrics, what the files have in common, and what the flags pick."""
+    survey = inspection.survey
+    files = survey.order.checkpoints
+    shown = [*files, *(copy for copy, _ in survey.copies), *survey.own]
+    paths = [file.path for file in shown] + [path for path, _ in survey.unreadable]
+    names = dict(zip(paths, short_names(paths), strict=True))
+    metrics = known_metrics(files)
+    parts: list[RenderableType] = [_table(inspection, names, metrics[:_MOST_METRICS])]
+    if len(metrics) > _MOST_METRICS:
+        parts.append(Text(f"Metrics too, see --json: {shortened(metrics[_MOST_METRICS:])}"))
+    parts += [Text(line) for line in _descriptions(files or survey.own, names)]
+    asked = inspection.selection.in_words()
+    if any(not pick.error or pick.flags != asked for pick in inspection.picks):
+        parts.append(_picks(inspection, names))
+    return Group(*parts)
+
+
+def _table(inspection: Inspection, names: Mapping[Path, str], metrics: Sequence[str]) -> Table:
+    survey = inspection.survey
+    files = survey.order.checkpoints
+    title = f"{counted(len(files), 'checkpoint')}, ordered by {survey.order.by}" if len(files) > 1 else None
+    table = Table(title=title, title_justify="left")
+    table.add_column("file", overflow="fold")
+    for name in ("step", *metrics):
+        table.add_column(name, justify="right", overflow="fold")
+    table.add_column("size", justify="right", no_wrap=True)
+    notes = _notes(inspection, names)
+    if notes:
+        table.add_column("note", overflow="fold")
+    asked = inspection.selection.in_words()
+    taken = {path for pick in inspection.picks if pick.flags == asked for path in pick.paths}
+    for number, file in enumerate([*files, *(copy for copy, _ in survey.copies), *survey.own]):
+        step = "" if file.step is None else str(file.step)
+        values = [f"{file.metrics[name]:g}" if name in file.metrics else "" for name in metrics]
+        note = [notes.get(file.path, "")] if notes else []
+        left_out = number >= len(files) or (bool(asked) and file.path not in taken)
+        cells = [names[file.path], step, *values, in_bytes(_size(file)), *note]
+        table.add_row(*map(Text, cells), style="dim" if left_out else "")
+    for path, _ in survey.unreadable:
+        table.add_row(Text(names[path]), "", *("" for _ in metrics), "", Text(notes[path]), style="red")
+    return table
+
+
+def _notes(inspection: Inspection, names: Mapping[Path, str]) -> dict[Path, str]:
+    survey, asked = inspection.survey, inspection.selection.in_words()
+    picked = {path: "taken" for pick in inspection.picks if pick.flags == asked for path in pick.paths}
+    steps = _steps(inspection)
+    copies = {
+        copy.path: f"same as step {steps[other]}" if steps else f"same as {names[other]}"
+        for copy, other in survey.copies
+    }
+    own = {file.path: "written by swa-cli" for file in survey.own}
+    unreadable = {path: str(error).removeprefix(f"{path}: ") for path, error in survey.unreadable}
+    return {**picked, **copies, **own, **unreadable}
+
+
+def _size(file: Checkpoint) -> int:
+    return sum(stamp[2] for stamp in file.stamps.values())
+
+
+def _descriptions(files: Sequence[Checkpoint], names: Mapping[Path, str]) -> Iterator[str]:
+    groups: dict[Description, list[str]] = {}
+    for file in files:
+        groups.setdefault(describe(file), []).append(names[file.path])
+    for description, members in groups.items():
+        which = "" if len(files) == 1 else "All: " if len(groups) == 1 else f"{shortened(members)}: "
+        yield f"{which}{'; '.join(_facts(description))}."
+
+
+def _facts(description: Description) -> Iterator[str]:
+    yield description.container
+    if description.container != "safetensors":
+        yield f"weights under {description.key}" if description.key else "weights at the top"
+    if description.stripped:
+        yield f"{', '.join(description.stripped)} stripped"
+    dtypes = ", ".join(f"{name} ({count:,})" for name, count in description.dtypes)
+    yield (
+        f"{counted(description.tensors, 'tensor')}, {counted(description.parameters, 'parameter')}, {dtypes}, "
+        f"{in_bytes(description.weight_bytes)}"
+    )
+    if description.ema:
+        yield f"EMA under {', '.join(description.ema)}"
+    if description.other_weights:
+        yield f"other weights under {', '.join(description.other_weights)}"
+    if description.optimizer_is_empty is not None:
+        yield "an optimizer without state" if description.optimizer_is_empty else "an optimizer with its state"
+
+
+def _picks(inspection: Inspection, names: Mapping[Path, str]) -> Table:
+    asked = inspection.selection.in_words()
+    title = "What the flags pick" if asked else "What each flag would pick, for example"
+    table = Table(title=title, title_justify="left")
+    table.add_column("flags", overflow="fold")
+    table.add_column("files", justify="right")
+    steps = _steps(inspection)
+    table.add_column("steps" if steps else "which", overflow="fold")
+    for pick in inspection.picks:
+        which = str(pick.error) if pick.error else shortened([(steps or names)[path] for path in pick.paths])
+        table.add_row(Text(pick.flags), "" if pick.error else str(len(pick.paths)), Text(which))
+    return table
+
+
+def _steps(inspection: Inspection) -> dict[Path, str]:
+    """The steps in words, if they tell the files apart."""
+    files = inspection.survey.order.checkpoints
+    steps = {file.path: str(file.step) for file in files if file.step is not None}
+    return steps if len({*steps.values()}) == len(files) else {}
