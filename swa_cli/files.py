@@ -69,18 +69,13 @@ def publish(target: Path, *, overwrite: bool) -> Generator[BinaryIO]:
     check_output(target, overwrite=overwrite)
     target = written(target)
     leftovers.clear(target)
-    with explained(target):
-        temporary, descriptor = leftovers.create(target)
-        with os.fdopen(descriptor, "w+b") as stream:  # open, and so locked, until all is done
-            try:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-                check_output(target, overwrite=overwrite)
-                temporary.replace(target)
-            except BaseException:
-                leftovers.remove(temporary)
-                raise
+    with explained(target), leftovers.temporary(target) as (temporary, descriptor):
+        with os.fdopen(descriptor, "w+b", closefd=False) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        check_output(target, overwrite=overwrite)
+        temporary.replace(target)
         sync_folder(target.parent)
 
 

@@ -3,7 +3,7 @@
 import ctypes
 import errno
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,29 +64,27 @@ def check_folder(target: Path, *, overwrite: bool, ours: Iterable[str] | None) -
 
 
 @contextmanager
-def publish_folder(target: Path) -> Generator[Path]:
+def publish_folder(target: Path, check: Callable[[], None]) -> Generator[Path]:
     """Fill a folder so that at any moment ``target`` is either absent, the old one whole, or the new one whole.
 
     The body gets a hidden temporary folder beside ``target``, and must sync the files that it writes there. When the
     body ends the two change places, and what was there before is removed; when it raises, the temporary folder is.
+
+    Args:
+        check: raises if what is at ``target`` is not to be replaced.
 
     Raises:
         OutputError: the system refuses.
     """
     target = written(target)
     leftovers.clear(target)
-    with explained(target):
-        temporary, descriptor = leftovers.create(target, folder=True)
-        try:
-            yield temporary
-            sync_folder(temporary)
-            _put_in_place(temporary, target)
-            sync_folder(target.parent)
-        except BaseException:
-            leftovers.remove(temporary)
-            raise
-        finally:
-            os.close(descriptor)
+    check()
+    with explained(target), leftovers.temporary(target, folder=True) as (temporary, _):
+        yield temporary
+        sync_folder(temporary)
+        check()
+        _put_in_place(temporary, target)
+        sync_folder(target.parent)
 
 
 def _put_in_place(new: Path, target: Path) -> None:
@@ -126,8 +124,9 @@ def _replace_in_two_steps(new: Path, target: Path) -> None:
         target.rename(old)
         try:
             new.rename(target)
-        except OSError:
-            old.rename(target)
+        except BaseException:
+            if not os.path.lexists(target):
+                old.rename(target)
             raise
         leftovers.remove(old)
     finally:

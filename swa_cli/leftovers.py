@@ -10,7 +10,8 @@ import os
 import re
 import secrets
 import shutil
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TEMPORARY = ".tmp"
@@ -24,25 +25,37 @@ def beside(target: Path, kind: str = TEMPORARY) -> Path:
     return target.with_name(f".{target.name[:_NAME]}.{os.getpid()}-{secrets.token_hex(4)}{kind}")
 
 
-def create(target: Path, *, folder: bool = False) -> tuple[Path, int]:
-    """A new temporary file (or folder) for ``target``, and a descriptor that holds its lock.
+@contextmanager
+def temporary(target: Path, *, folder: bool = False) -> Generator[tuple[Path, int]]:
+    """A new file (or folder) for what is to be moved to ``target``, and a descriptor that holds its lock.
 
-    Permissions are those of the umask and default ACLs, as for any file that a program makes.
+    It is removed if the body raises. Permissions are those of the umask and default ACLs, as for any file that a
+    program makes.
 
     Raises:
         OSError: it cannot be made.
     """
-    while True:
-        temporary = beside(target)
-        if folder:
-            temporary.mkdir()
-            descriptor = os.open(temporary, os.O_RDONLY)
-        else:
-            descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+    path, descriptor = beside(target), -1
+    try:  # from here on a signal finds the name
+        descriptor = _create(path, folder=folder)
         # Another run may have found it before it was locked, and cleared it away.
-        if lock(descriptor, wait=True) is not False and _is_still(temporary, descriptor):
-            return temporary, descriptor
-        os.close(descriptor)
+        while lock(descriptor, wait=True) is not None and not _is_still(path, descriptor):
+            os.close(descriptor)
+            descriptor = _create(path, folder=folder)
+        yield path, descriptor
+    except BaseException:
+        remove(path)
+        raise
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _create(path: Path, *, folder: bool) -> int:
+    if not folder:
+        return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+    path.mkdir()
+    return os.open(path, os.O_RDONLY)
 
 
 def clear(target: Path) -> None:

@@ -14,7 +14,7 @@ from swa_cli.checkpoints import Provenance
 from swa_cli.files import check_space, publish, writer_at
 from swa_cli.folders import publish_folder
 from swa_cli.outputs.layout import Layout
-from swa_cli.outputs.target import Target
+from swa_cli.outputs.target import Target, check_target
 
 _BLOCK = 1 << 20
 
@@ -69,7 +69,8 @@ def write_output(target: Target, layout: Layout, *, overwrite: bool) -> Generato
         with publish(target.path, overwrite=overwrite) as stream:
             yield Writer(layout, [stream])
         return
-    with publish_folder(target.path) as folder, ExitStack() as opened:
+    check = partial(check_target, target, overwrite=overwrite)
+    with publish_folder(target.path, check) as folder, ExitStack() as opened:
         streams = [opened.enter_context((folder / file.name).open("xb+")) for file in layout.files]
         yield Writer(layout, streams)
         for path in layout.copies:
