@@ -40,7 +40,7 @@ def plan_step(config: AverageConfig, *, notify: Notify) -> tuple[Run, AveragePla
 def average_step(config: AverageConfig, *, notify: Notify, track: Track = silent) -> AverageResult:
     """``swa-average``."""
     _, plan = plan_step(config, notify=notify)
-    return average(
+    result = average(
         plan,
         _output(config),
         overwrite=config.force,
@@ -48,6 +48,9 @@ def average_step(config: AverageConfig, *, notify: Notify, track: Track = silent
         engine=_engine(config),
         track=track,
     )
+    for notice in result.notices:
+        notify(notice)
+    return result
 
 
 def _check_weights(config: AverageConfig) -> None:
