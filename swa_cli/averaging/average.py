@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from swa_cli.averaging.outliers import outlier_notice
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.averaging.record import as_text, contents_of, provenance_of
 from swa_cli.averaging.stream import Engine, stream_average
@@ -34,8 +35,17 @@ class AverageResult:
     """Which device did it, and why, if it was chosen by measurement."""
     fingerprints: Mapping[str, int]
     """Of every tensor, see `swa_cli.averaging.fingerprints`."""
+    outliers: Mapping[Path, float]
+    """Sources that lie apart from the others, see `swa_cli.averaging.outliers`."""
     peak_memory: int | None
     """Most bytes that the process has had resident so far; None where Linux does not tell."""
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What there is to tell, although all went well."""
+        far = (outlier_notice(self.outliers),) if self.outliers else ()
+        left = (f"left out of {self.path}, as they belong to other weights: {', '.join(self.left_out)}.",)
+        return (*far, *(left if self.left_out else ()))
 
     @property
     def n_averaged(self) -> int:
@@ -98,6 +108,7 @@ def average(
         seconds=time.perf_counter() - start,
         device=streamed.device,
         fingerprints=streamed.fingerprints,
+        outliers=streamed.outliers,
         peak_memory=_peak_memory(),
     )
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from swa_cli.averaging import cpu
 from swa_cli.averaging.explain import explain_nonfinite
@@ -10,6 +11,7 @@ from swa_cli.averaging.faster import run_on_the_faster
 from swa_cli.averaging.job import Job, NotFiniteError, Worker
 from swa_cli.averaging.pieces import Piece, Write, cut
 from swa_cli.averaging.plan import AveragePlan, TensorPlan
+from swa_cli.averaging.sampling import Sampler, SamplingWorker
 from swa_cli.averaging.workers import default_threads, work
 from swa_cli.checkpoints import OpenFiles
 from swa_cli.collector import without_collections
@@ -40,6 +42,8 @@ class Streamed:
     """Which one did it, and why, if it was chosen by measurement."""
     fingerprints: Mapping[str, int]
     """Of every tensor, see `swa_cli.averaging.fingerprints`."""
+    outliers: Mapping[Path, float]
+    """The sources that lie apart from the others, see `swa_cli.averaging.outliers`."""
 
 
 def stream_average(
@@ -68,6 +72,7 @@ def stream_average(
     """
     stamps = {path: stamp for source in plan.sources for path, stamp in source.stamps.items()}
     with OpenFiles(stamps) as files:
+        sampler = Sampler(plan, files)
         job = Job(plan=plan, files=files, write=write, allow_nonfinite=allow_nonfinite)
 
         def run(device: str, tensors: Sequence[TensorPlan]) -> float:
@@ -77,7 +82,8 @@ def stream_average(
             with without_collections():
                 pieces = list(cut(plan, tensors, offsets, chunk=chunk))
             start = time.perf_counter()
-            work(pieces, workers, advance=advance, bytes_of=lambda piece: _bytes_of(plan, piece))
+            sampling = [SamplingWorker(worker, sampler) for worker in workers]
+            work(pieces, sampling, advance=advance, bytes_of=lambda piece: _bytes_of(plan, piece))
             return time.perf_counter() - start
 
         try:
@@ -95,7 +101,7 @@ def stream_average(
             msg = f"device {engine.device} failed: {reason}. Use --device cpu."
             raise DeviceError(msg) from error
         files.check_unchanged()
-    return Streamed(device=device, fingerprints=job.fingerprints.as_mapping())
+    return Streamed(device=device, fingerprints=job.fingerprints.as_mapping(), outliers=sampler.outliers())
 
 
 def _workers(job: Job, device: str, engine: Engine) -> tuple[Sequence[Worker], int]:

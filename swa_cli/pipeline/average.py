@@ -47,8 +47,8 @@ def average_step(config: AverageConfig, *, notify: Notify, track: Track = silent
         engine=engine_of(config.device, config.threads),
         track=track,
     )
-    if result.left_out:
-        notify(f"left out of {result.path}, as they belong to other weights: {', '.join(result.left_out)}.")
+    for notice in result.notices:
+        notify(notice)
     return result
 
 

@@ -1,0 +1,118 @@
+"""Reading a few places of every source along the way, for comparing the sources with each other."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from swa_cli.averaging.job import Worker
+from swa_cli.averaging.outliers import FEWEST, Ratios, outliers, ratios_at
+from swa_cli.averaging.pieces import Part, Piece
+from swa_cli.averaging.plan import AveragePlan
+from swa_cli.checkpoints import Checkpoint, OpenFiles, read_tensor
+from swa_cli.checkpoints.dtypes import real_dtype
+
+_PLACES = 32
+_LENGTH = 2048
+"""Most elements of a place."""
+_SHARE = 64
+"""All places together are one in so many of the elements, unless places would be shorter than `_SHORT` then."""
+_SHORT = 64
+_SHORTEST = 16
+"""Elements that a place should have: fewer say nothing about a model."""
+_MOST = 1 << 18
+"""Elements of a place in all sources together."""
+_MOST_RATIOS = 1 << 22
+"""Ratios between sources at all places together."""
+
+
+class Place(NamedTuple):
+    """Elements of a flattened tensor that are compared between all sources."""
+
+    tensor: str
+    start: int
+    stop: int
+
+
+def choose_places(plan: AveragePlan) -> list[Place]:
+    """Evenly spread over all averaged elements, from the plan alone; none for too few sources or elements."""
+    k = len(plan.sources)
+    tensors = [tensor for tensor in plan.tensors if tensor.policy == "mean" and tensor.spec.numel]
+    ends = np.cumsum([0, *(tensor.spec.numel for tensor in tensors)])
+    total = int(ends[-1])
+    count = min(_PLACES, total // _SHORTEST, max(1, _MOST_RATIOS // k**2))
+    if k < FEWEST or not count:
+        return []
+    length = min(max(_SHORT, total // count // _SHARE), _LENGTH, total // count, max(1, _MOST // k))
+    places: list[Place] = []
+    for number in range(count):
+        at = total * number // count
+        index = int(np.searchsorted(ends, at, side="right")) - 1
+        start = at - int(ends[index])
+        tensor = tensors[index]
+        places.append(Place(tensor.name, start, min(start + length, tensor.spec.numel)))
+    return places
+
+
+class Sampler:
+    """Looks at each place in all sources once the piece that holds it is done: then it is in memory still."""
+
+    def __init__(self, plan: AveragePlan, files: OpenFiles) -> None:
+        self._plan, self._files = plan, files
+        self._places: dict[str, list[tuple[int, Place]]] = {}
+        for number, place in enumerate(choose_places(plan)):
+            self._places.setdefault(place.tensor, []).append((number, place))
+        self._seen: dict[int, Ratios] = {}
+
+    def look(self, piece: Piece) -> None:
+        """Compare the sources at the places that start in ``piece``; from any thread.
+
+        Raises:
+            CheckpointError: as `OpenFiles.read`.
+        """
+        for part in piece.parts:
+            for number, place in self._places.get(part.tensor.name, ()):
+                if _holds(part, place.start):
+                    rows = [self._read(source, place) for source in self._plan.sources]
+                    ratios = ratios_at(np.stack(rows))
+                    if ratios is not None:
+                        self._seen[number] = ratios
+
+    def outliers(self) -> Mapping[Path, float]:
+        """The sources that lie apart, and how far; see `swa_cli.averaging.outliers`."""
+        found = outliers([self._seen[number] for number in sorted(self._seen)])
+        return {self._plan.sources[number].path: ratio for number, ratio in found.items()}
+
+    def _read(self, source: Checkpoint, place: Place) -> npt.NDArray[np.float64]:
+        stored = source.tensors[place.tensor]
+        parts: list[npt.NDArray[np.generic]] = []
+        for part in stored.parts(place.start, place.stop):
+            values = np.empty(part.spec.shape, part.spec.dtype)
+            read_tensor(self._files, source.file_of(part.file), part, values, place.tensor)
+            parts.append(values.reshape(-1))
+        with np.errstate(all="ignore"):  # NaN and infinity, which may be let through
+            return np.concatenate(parts).view(real_dtype(stored.spec.dtype)).astype(np.float64)
+
+
+class SamplingWorker:
+    """A `Worker` that looks at the places of each piece it has done."""
+
+    def __init__(self, worker: Worker, sampler: Sampler) -> None:
+        self._worker, self._sampler = worker, sampler
+
+    def submit(self, piece: Piece) -> None:
+        """See `Worker`."""
+        self._worker.submit(piece)
+        self._sampler.look(piece)
+
+    def finish(self) -> None:
+        """See `Worker`."""
+        self._worker.finish()
+
+
+def _holds(part: Part, start: int) -> bool:
+    if part.box is None:
+        return part.start <= start < part.stop
+    return not any(first for first, _ in part.box)  # boxes are small; the first stands for all

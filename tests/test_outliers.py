@@ -1,0 +1,190 @@
+"""Checkpoints that lie apart are named, wanderers are not."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from test_engine import late_device, save_as, states_of_all_kinds
+
+from swa_cli.averaging import Engine, average, plan_average
+from swa_cli.averaging.outliers import outliers, ratios_at
+from swa_cli.averaging.sampling import choose_places
+from swa_cli.checkpoints import find_checkpoints, open_checkpoint
+from swa_cli.demo.train import train_digits
+
+
+def walk(n: int, numel: int = 3000, *, steps=None) -> list[torch.Tensor]:
+    """Checkpoints that each go off in a new direction, by 1 % of the start or as far as ``steps`` say."""
+    at = torch.randn(numel)
+    made = []
+    for step in range(n):
+        at = at + 0.01 * (1 if steps is None else steps[step]) * torch.randn(numel)
+        made.append(at)
+    return made
+
+
+def found(folder, tensors, *, engine=None, **options) -> dict[str, float]:
+    """Which of the checkpoints lie apart, by their names."""
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for step, tensor in enumerate(tensors):
+        state = tensor if isinstance(tensor, dict) else {"a": tensor[:1000].clone(), "b": tensor[1000:].clone()}
+        paths.append(folder / f"epoch-{step}.pt")
+        torch.save(state, paths[-1])
+    plan = plan_average([open_checkpoint(path) for path in paths])
+    result = average(plan, folder / "o.safetensors", engine=engine or Engine(), overwrite=True, **options)
+    assert bool(result.notices) == bool(result.outliers)
+    return {path.name: ratio for path, ratio in result.outliers.items()}
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 8, 20, 50])
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+def test_a_checkpoint_of_another_run_is_named(tmp_path, n, place):
+    tensors = walk(n)
+    at = {"first": 0, "middle": n // 2, "last": n - 1}[place]
+    tensors[at] = walk(n)[at]
+
+    assert list(found(tmp_path / "c", tensors)) == [f"epoch-{at}.pt"]
+
+
+def test_two_of_another_run_are_named(tmp_path):
+    tensors, others = walk(9), walk(9)
+    tensors[7:] = others[7:]
+
+    assert list(found(tmp_path / "c", tensors)) == ["epoch-7.pt", "epoch-8.pt"]
+
+
+def test_a_folder_of_two_runs_is_said_to_be_one(tmp_path):
+    tensors, others = walk(8), walk(8)
+    tensors[:4] = others[:4]
+
+    assert list(found(tmp_path / "c", tensors)) == [f"epoch-{step}.pt" for step in range(4)]
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 8, 20, 50])
+@pytest.mark.parametrize("kind", ["wandering", "straight on", "slowing down", "scattered"])
+def test_a_run_that_wanders_is_one_run(tmp_path, n, kind):
+    start, direction = torch.randn(3000), torch.randn(3000)
+    tensors = {
+        "wandering": lambda: walk(n),
+        "straight on": lambda: [start + 0.01 * step * direction for step in range(n)],
+        "slowing down": lambda: walk(n, steps=np.linspace(3, 1, n)),
+        "scattered": lambda: [start + 0.1 * torch.randn(3000) for _ in range(n)],
+    }[kind]()
+
+    assert found(tmp_path / "c", tensors) == {}
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_two_checkpoints_are_never_judged(tmp_path, n):
+    assert found(tmp_path / "c", [torch.randn(3000) for _ in range(n)]) == {}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_runs_of_the_demo_are_one_run_each_and_strangers_are_named(tmp_path, seed):
+    run = [open_checkpoint(path) for path in train_digits(tmp_path / "run", seed=seed)]
+    other = [open_checkpoint(path) for path in train_digits(tmp_path / "other", seed=seed + 10)]
+    named = {}
+    for n in (3, 5, 12):
+        for label, last in (("own", run[-1]), ("other", other[-1])):
+            plan = plan_average([*run[-n:-1], last])
+            named[n, label] = average(plan, tmp_path / "o.safetensors", overwrite=True).outliers
+
+    for n in (3, 5, 12):
+        assert named[n, "own"] == {}
+        assert list(named[n, "other"]) == [other[-1].path]
+
+
+def test_the_odd_one_among_equals_is_named_and_equals_are_not(tmp_path):
+    frozen, moving = torch.randn(5000), walk(6)
+    states = [{"frozen": frozen.clone(), "a": tensor} for tensor in moving]
+    assert found(tmp_path / "lora", states) == {}
+
+    states = [{"w": frozen.clone()} for _ in range(6)]
+    assert found(tmp_path / "equal", states) == {}
+
+    states[2]["w"] += torch.randn(5000)
+    assert found(tmp_path / "odd", states) == {"epoch-2.pt": np.inf}
+
+
+def test_threads_pieces_and_the_device_change_nothing(tmp_path, monkeypatch):
+    states = states_of_all_kinds(5)
+    for state in states[1:]:
+        for name, tensor in state.items():
+            if tensor.is_floating_point() or tensor.is_complex():
+                start = states[0][name].contiguous().to(torch.complex64 if tensor.is_complex() else torch.float32)
+                state[name] = (start + 0.03 * torch.randn_like(start)).to(tensor.dtype)
+        state["h.tied_too"] = state["h.tied"]
+    states[3] = states_of_all_kinds(5)[3]
+    for step, state in enumerate(states):
+        save_as(["torch", "safetensors", "shards 2", "nested", "reversed"][step], state, tmp_path / f"epoch-{step}")
+    plan = plan_average(find_checkpoints([tmp_path, tmp_path / "epoch-2"]).checkpoints)
+    monkeypatch.setattr("swa_cli.averaging.cuda.cuda", late_device(1))
+
+    results = [
+        average(plan, tmp_path / "o.safetensors", engine=engine, overwrite=True).outliers
+        for engine in (
+            *(Engine(device="cpu", threads=threads, chunk=chunk) for threads, chunk in [(1, 8), (2, 97), (3, None)]),
+            *(Engine(device="cuda", threads=threads, chunk=40) for threads in (1, 2)),
+        )
+    ]
+
+    assert all(result == results[0] for result in results)
+    assert [path.name for path in results[0]] == ["epoch-3.pth"]
+
+
+def test_nan_that_is_let_through_is_left_out_of_the_comparison(tmp_path):
+    tensors = walk(5)
+    tensors[1][::200] = torch.nan
+    tensors[2][5] = torch.inf
+
+    assert found(tmp_path / "c", tensors, allow_nonfinite=True) == {}
+
+
+def test_places_are_few_spread_and_short_however_many_sources_there_are(tmp_path):
+    for step in range(3):
+        save_file(
+            {f"w{i}": torch.zeros(2_000_000) for i in range(4)} | {"z": torch.zeros(3)},
+            tmp_path / f"{step}.safetensors",
+        )
+    sources = find_checkpoints([tmp_path]).checkpoints
+
+    few, many = choose_places(plan_average(sources)), choose_places(plan_average(sources * 200))
+
+    assert [place.tensor for place in few] == [f"w{i}" for i in range(4) for _ in range(8)]
+    assert all(0 <= place.start < place.stop <= 2_000_000 for place in [*few, *many])
+    assert max(place.stop - place.start for place in few) == 2048
+    assert sum(place.stop - place.start for place in few) <= 8_000_000 // 64
+    assert max(place.stop - place.start for place in many) * 600 <= 1 << 18
+    assert len(many) * 600**2 <= 1 << 22
+    assert choose_places(plan_average(sources[:2])) == []
+
+
+def test_a_ratio_is_the_distance_over_that_to_the_usual_neighbour():
+    line = np.array([[0.0], [1.0], [2.0], [3.0], [30.0]])
+
+    ratios = ratios_at(line)
+
+    assert ratios is not None
+    assert ratios[:4, :4].tolist() == [[abs(i - j) for j in range(4)] for i in range(4)]
+    assert ratios[4].tolist() == [30, 29, 28, 27, 0]
+    assert outliers([ratios]) == {4: 27}
+    assert outliers([]) == {}
+
+
+def test_the_note_names_file_and_distance_and_the_average_is_written(run_swa, tmp_path):
+    tensors = walk(6)
+    tensors[2] = torch.randn(3000)
+    (tmp_path / "ckpts").mkdir()
+    for step, tensor in enumerate(tensors):
+        torch.save({"w": tensor}, tmp_path / "ckpts" / f"epoch-{step}.pt")
+
+    plan = run_swa("average", "ckpts", "-o", "o.safetensors", "--dry-run")
+    result = run_swa("average", "ckpts", "-o", "o.safetensors")
+
+    said = " ".join(result.stderr.split())
+    assert (result.exit_code, plan.stderr) == (0, "")
+    assert said.startswith("note: far from the other checkpoints")
+    assert "ckpts/epoch-2.pt (1" in said
+    assert "Averaged all the same; leave out what does not belong (--exclude)." in said
+    assert (tmp_path / "o.safetensors").exists()
