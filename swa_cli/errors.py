@@ -11,6 +11,7 @@
      +- NonFiniteError        NaN or infinity where a number was needed
      +- VerifyError           an average that is not what its sources give
      +- OutputError           a file that cannot be written
+     +- RankError             one of several processes that ended before its share was done
      +- DeviceError           a device that is not there
      +- UserCodeError         the user's model or data module failed or is not what was expected
      +- DataError             a batch, label or output that does not fit the task
@@ -63,6 +64,10 @@ class VerifyError(SwaError):
 
 class OutputError(SwaError):
     """An output that exists, cannot be written, or does not fit on the disk."""
+
+
+class RankError(SwaError):
+    """A rank that ended, or ranks that do not come together."""
 
 
 class DeviceError(SwaError):

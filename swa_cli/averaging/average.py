@@ -8,11 +8,11 @@ from pathlib import Path
 
 from swa_cli.averaging.outliers import outlier_notice
 from swa_cli.averaging.plan import AveragePlan
-from swa_cli.averaging.record import as_text, contents_of, provenance_of
-from swa_cli.averaging.stream import Engine, stream_average
-from swa_cli.checkpoints import BnStatistics, Checkpoint
+from swa_cli.averaging.record import as_text, bn_statistics, contents_of, provenance_of
+from swa_cli.averaging.stream import Engine, Streamed, stream_average
+from swa_cli.checkpoints import BnStatistics, Checkpoint, Provenance
 from swa_cli.collector import without_collections
-from swa_cli.outputs import Target, check_target, plan_layout, write_output
+from swa_cli.outputs import Layout, Target, check_target, plan_layout, write_output
 from swa_cli.progress import Track, silent
 
 _DEFAULT = Engine()
@@ -84,12 +84,7 @@ def average(
     """
     target = output if isinstance(output, Target) else Target(path=output)
     check_target(target, overwrite=overwrite)
-    with without_collections():
-        record = provenance_of(plan, target, key=key, allow_nonfinite=allow_nonfinite)
-        layout = plan_layout(target, contents_of(plan, record))
-        if layout.is_folder:
-            record = record.model_copy(update={"files": layout.names})
-            layout = plan_layout(target, contents_of(plan, record))
+    record, layout = plan_output(plan, target, key=key, allow_nonfinite=allow_nonfinite)
     start = time.perf_counter()
     with (
         track("averaging", total=plan.bytes_to_read, unit="bytes") as advance,
@@ -99,13 +94,37 @@ def average(
             plan, layout.offsets, writer.write, engine=engine, allow_nonfinite=allow_nonfinite, advance=advance
         )
         writer.finish(record.model_copy(update={"fingerprints": as_text(streamed.fingerprints)}))
+    return result_of(plan, target, layout, streamed, seconds=time.perf_counter() - start)
+
+
+def plan_output(
+    plan: AveragePlan, target: Target, *, key: str | None, allow_nonfinite: bool
+) -> tuple[Provenance, Layout]:
+    """What the output will say of itself, and where every byte of it goes.
+
+    Raises:
+        MismatchError, CheckpointError, OutputError: as `swa_cli.outputs.plan_layout`.
+    """
+    with without_collections():
+        record = provenance_of(plan, target, key=key, allow_nonfinite=allow_nonfinite)
+        layout = plan_layout(target, contents_of(plan, record))
+        if layout.is_folder:
+            record = record.model_copy(update={"files": layout.names})
+            layout = plan_layout(target, contents_of(plan, record))
+    return record, layout
+
+
+def result_of(
+    plan: AveragePlan, target: Target, layout: Layout, streamed: Streamed, *, seconds: float
+) -> AverageResult:
+    """What there is to say once the output is in its place."""
     return AverageResult(
         path=target.path,
         sources=plan.sources,
-        bn_statistics=record.bn_statistics,
+        bn_statistics=bn_statistics(plan),
         left_out=layout.left_out,
         bytes_read=plan.bytes_to_read,
-        seconds=time.perf_counter() - start,
+        seconds=seconds,
         device=streamed.device,
         fingerprints=streamed.fingerprints,
         outliers=streamed.outliers,

@@ -27,7 +27,7 @@ def provenance_of(plan: AveragePlan, target: Target, *, key: str | None, allow_n
     return Provenance(
         n_averaged=len(sources),
         sources=sources,
-        bn_statistics=_bn_statistics(plan),
+        bn_statistics=bn_statistics(plan),
         options=Options(
             key=key,
             dtype=plan.dtype,
@@ -59,7 +59,8 @@ def _size(source: Checkpoint) -> int:
     return sum(stamp[2] for stamp in source.stamps.values())
 
 
-def _bn_statistics(plan: AveragePlan) -> BnStatistics:
+def bn_statistics(plan: AveragePlan) -> BnStatistics:
+    """What the statistics of BatchNorm layers in the average are."""
     if not plan.has_bn_statistics:
         return "none"
     return "averaged" if len(plan.sources) > 1 else "as trained"

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from swa_cli.errors import SwaError, Terminated
 from swa_cli.progress import Advance, Unit
+from swa_cli.ranks import speaks, world_size
 
 INTERRUPTED = 130
 _WIDTH_OF_FILES = 120
@@ -38,7 +39,9 @@ def stderr() -> Console:
 
 
 def say(message: str) -> None:
-    """Print a line of the result; long lines are left to the terminal."""
+    """Print a line of the result; long lines are left to the terminal. Of several ranks one speaks."""
+    if not speaks():
+        return
     stdout().print(message, soft_wrap=True)
 
 
@@ -62,6 +65,8 @@ def exit_on_error(*, debug: bool) -> Generator[None]:
     except typer.Exit:
         raise
     except BaseException as error:  # noqa: BLE001  # the last resort: whatever happened ends in one message
+        for number in previous:
+            signal.signal(number, signal.SIG_IGN)  # torchrun sends one when another rank ends, and we are about to
         if debug:
             traceback.print_exc()
         if isinstance(error, BrokenPipeError):  # whoever read our output has gone, and wants no message
@@ -92,8 +97,10 @@ def _in_words(error: BaseException, *, debug: bool) -> str:
     words = f"a bug in swa-cli: {type(error).__name__}: {error}.{hint}"
     if isinstance(error, SwaError):
         words = str(error)
-    elif isinstance(error, (KeyboardInterrupt, Terminated)):
+    elif isinstance(error, (KeyboardInterrupt, Terminated, GeneratorExit)):  # the last where a signal came at our end
         words = "interrupted; nothing was left half-written."
+        if world_size() > 1:
+            words = "interrupted, as all ranks are when another rank ended; nothing was written."
     elif isinstance(error, MemoryError):
         words = "out of memory; nothing was left half-written."
     elif isinstance(error, OSError):
@@ -130,12 +137,16 @@ def track(description: str, *, total: int | None, unit: Unit) -> Generator[Advan
     )
     console = stderr()
     columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn(), *amounts, TimeRemainingColumn()]
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(
+        *columns, console=console, transient=True, disable=not (console.is_terminal and speaks())
+    ) as progress:
         task = progress.add_task(description, total=total)
         yield lambda amount: progress.advance(task, amount)
 
 
 def _print_labelled(label: str, style: str, message: str) -> None:
+    if not speaks():
+        return
     console = stderr()
     console.print(f"{label}:", style=style, end=" ")
     console.print(message, soft_wrap=True)

@@ -3,7 +3,7 @@
 from swa_cli.outputs.layout import Contents, Layout, OutputFile
 from swa_cli.outputs.like import Like
 from swa_cli.outputs.target import Target, check_target, fits, plan_layout
-from swa_cli.outputs.writer import Writer, write_output
+from swa_cli.outputs.writer import Writer, fill_folder, write_output
 
 __all__ = [
     "Contents",
@@ -13,6 +13,7 @@ __all__ = [
     "Target",
     "Writer",
     "check_target",
+    "fill_folder",
     "fits",
     "plan_layout",
     "write_output",

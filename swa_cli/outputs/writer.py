@@ -70,7 +70,18 @@ def write_output(target: Target, layout: Layout, *, overwrite: bool) -> Generato
             yield Writer(layout, [stream])
         return
     check = partial(check_target, target, overwrite=overwrite)
-    with publish_folder(target.path, check) as folder, ExitStack() as opened:
+    with publish_folder(target.path, check) as folder, fill_folder(folder, layout) as writer:
+        yield writer
+
+
+@contextmanager
+def fill_folder(folder: Path, layout: Layout) -> Generator[Writer]:
+    """Write the files of ``layout`` into a folder that nobody else sees yet; they are on the disk when the body ends.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    with ExitStack() as opened:
         streams = [opened.enter_context((folder / file.name).open("xb+")) for file in layout.files]
         yield Writer(layout, streams)
         for path in layout.copies:

@@ -1,5 +1,7 @@
 """The first step: checkpoints to one average."""
 
+from typing import TypedDict
+
 from swa_cli.averaging import (
     AveragePlan,
     AverageResult,
@@ -8,12 +10,14 @@ from swa_cli.averaging import (
     ema_weights,
     plan_average,
 )
+from swa_cli.averaging.workers import default_threads
 from swa_cli.checkpoints import Run, find_checkpoints, open_single
 from swa_cli.config import AverageConfig
 from swa_cli.errors import UsageError
 from swa_cli.outputs import Like, Target, check_target
 from swa_cli.pipeline.common import Notify, needed, selection_of
 from swa_cli.progress import Track, silent
+from swa_cli.ranks import local_size, meet, own_device, world_size
 
 
 def plan_step(config: AverageConfig, *, notify: Notify) -> tuple[Run, AveragePlan]:
@@ -24,7 +28,7 @@ def plan_step(config: AverageConfig, *, notify: Notify) -> tuple[Run, AveragePla
     """
     engine_of(config.device, config.threads)
     _check_weights(config)
-    if config.output or not config.dry_run:
+    if (config.output or not config.dry_run) and world_size() == 1:
         check_target(target_of(config), overwrite=config.force or config.dry_run)
     sources = needed(config.sources, "checkpoints", flag="SOURCES", key="average.sources")
     run = find_checkpoints(sources, key=config.key, selection=selection_of(config))
@@ -36,20 +40,44 @@ def plan_step(config: AverageConfig, *, notify: Notify) -> tuple[Run, AveragePla
 
 
 def average_step(config: AverageConfig, *, notify: Notify, track: Track = silent) -> AverageResult:
-    """``swa-average``."""
-    _, plan = plan_step(config, notify=notify)
-    result = average(
-        plan,
-        target_of(config),
-        key=config.key,
-        overwrite=config.force,
-        allow_nonfinite=config.allow_nonfinite,
-        engine=engine_of(config.device, config.threads),
-        track=track,
-    )
+    """``swa-average``; under torchrun each rank does its share.
+
+    Raises:
+        SwaError: as `plan_step`, `average` and `average_together`.
+    """
+    if world_size() > 1:
+        result = _together(config, notify=notify, track=track)
+    else:
+        _, plan = plan_step(config, notify=notify)
+        result = average(plan, target_of(config), **_options(config), track=track)
     for notice in result.notices:
         notify(notice)
     return result
+
+
+def _together(config: AverageConfig, *, notify: Notify, track: Track) -> AverageResult:
+    from swa_cli.averaging.distributed import average_together  # noqa: PLC0415  # one process does without
+
+    plans: list[AveragePlan] = []
+    with meet() as ranks:
+        ranks.step(lambda: plans.append(plan_step(config, notify=notify)[1]))
+        return average_together(plans[0], target_of(config), ranks, **_options(config), track=track)
+
+
+class _Options(TypedDict):
+    key: str | None
+    overwrite: bool
+    allow_nonfinite: bool
+    engine: Engine
+
+
+def _options(config: AverageConfig) -> _Options:
+    return {
+        "key": config.key,
+        "overwrite": config.force,
+        "allow_nonfinite": config.allow_nonfinite,
+        "engine": engine_of(config.device, config.threads),
+    }
 
 
 def target_of(config: AverageConfig) -> Target:
@@ -76,7 +104,10 @@ def engine_of(device: str, threads: int | None) -> Engine:
     Raises:
         DeviceError: it is not there.
     """
+    if threads is None and local_size() > 1:
+        threads = max(1, default_threads() // local_size())
     if device not in {"auto", "cpu"}:
+        device = own_device(device)
         from swa_cli.devices import resolve_device  # noqa: PLC0415  # the CPU does without torch
 
         resolved = resolve_device(device)

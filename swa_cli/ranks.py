@@ -1,0 +1,136 @@
+"""The processes that torchrun starts: which of them this is, and what they tell each other.
+
+What travels between them are names, numbers and errors, never tensors: each rank reads its share from the files. So
+gloo serves, whatever device does the averaging.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from swa_cli.errors import RankError, SwaError, kind_of
+
+_TO_MEET = timedelta(minutes=10)
+_TO_WORK = timedelta(days=7)  # until the last has done its share; one that is gone is noticed at once
+
+T = TypeVar("T")
+
+_peers: list[tuple[str, int]] = []
+"""Host and process number of every rank, once they have met."""
+
+
+def own_rank() -> int:
+    """This process's rank; 0 where torchrun did not start it."""
+    return int(os.environ.get("RANK", "0")) if world_size() > 1 else 0
+
+
+def world_size() -> int:
+    """How many ranks there are."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def local_size() -> int:
+    """How many ranks there are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world_size() > 1 else 1
+
+
+def own_device(device: str) -> str:
+    """``cuda`` is a GPU of its own for each rank of a machine."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" and world_size() > 1 else device
+
+
+def speaks() -> bool:
+    """Whether it is for this process to talk to the user: for rank 0, or the first that is left."""
+    before = _peers[: own_rank()]
+    return own_rank() == 0 or (bool(before) and all(_is_gone(host, number) for host, number in before))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """All ranks, as one of them sees them."""
+
+    rank: int
+    size: int
+    group: Any
+    """torch's handle of them."""
+
+    def step(self, work: Callable[[], T]) -> list[T]:
+        """Let every rank do its part of a step; what each gave.
+
+        Raises:
+            SwaError: the same on all ranks, if the step failed on one.
+            RankError: a rank ended before its part was done.
+        """
+        mine: tuple[T | None, SwaError | None]
+        try:
+            mine = work(), None
+        except SwaError as error:
+            mine = None, error
+        except (ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
+            mine = None, SwaError(f"rank {self.rank} failed: {kind_of(error)}: {error}.")
+        parts = self._gather(mine)
+        for _, error in parts:
+            if error is not None:
+                self._let_speak()
+                raise error
+        return [cast("T", value) for value, _ in parts]
+
+    def _let_speak(self) -> None:
+        """Wait for rank 0 to leave: torchrun ends all others as soon as one has ended."""
+        import torch.distributed as dist  # noqa: PLC0415
+
+        if self.rank:
+            _peers.clear()  # it has the same to say
+            with suppress(RuntimeError):
+                dist.barrier(group=self.group)
+
+    def _gather(self, value: T) -> list[T]:
+        import torch.distributed as dist  # noqa: PLC0415  # one process does without
+
+        gathered: list[Any] = [None] * self.size
+        try:
+            dist.all_gather_object(gathered, value, group=self.group)
+        except RuntimeError as error:
+            msg = "another rank ended before its share was done; nothing was written. Its own output may say why."
+            raise RankError(msg) from error
+        return gathered
+
+
+@contextmanager
+def meet() -> Generator[Ranks]:
+    """Wait until all ranks are there.
+
+    Raises:
+        RankError: they do not come together.
+    """
+    import torch.distributed as dist  # noqa: PLC0415
+
+    try:
+        dist.init_process_group("gloo", timeout=_TO_MEET)
+        group = dist.new_group(timeout=_TO_WORK)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        msg = f"the ranks do not come together: {reason}. Start them with torchrun."
+        raise RankError(msg) from error
+    try:
+        ranks = Ranks(rank=dist.get_rank(), size=dist.get_world_size(), group=group)
+        _peers[:] = ranks.step(lambda: (socket.gethostname(), os.getpid()))
+        yield ranks
+    finally:
+        dist.destroy_process_group()
+
+
+def _is_gone(host: str, number: int) -> bool:
+    """Whether a process of this machine has ended; of another's nothing is known."""
+    if host != socket.gethostname():
+        return False
+    try:
+        state = Path(f"/proc/{number}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return True
+    return state in {"Z", "X"}
