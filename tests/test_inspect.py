@@ -98,6 +98,7 @@ def test_the_json_has_everything(run_swa, folder):
         "ema": ["state_dict_ema"],
         "other_weights": [],
         "optimizer_is_empty": None,
+        "average_of": None,
         "tensors": 3,
         "parameters": 3,
         "dtypes": {"float32": 2, "int64": 1},
@@ -158,6 +159,7 @@ def test_one_file_and_an_average_of_ours(run_swa, folder):
     assert [row[0] for row in rows(named.stdout)] == ["swa.safetensors"]
     assert named.exit_code == 0
     assert "safetensors; 2 tensors, 3 parameters" in named.stdout
+    assert "written by swa-cli, the average of 3 checkpoints." in named.stdout
 
 
 def test_the_configuration_s_average_is_looked_at(run_swa, folder, tmp_path):

@@ -248,7 +248,7 @@ def run_transformers(folder: Path, *, final_model: bool = False, steps: int = 15
 
 
 def run_torchvision(folder: Path, *, epochs: int = 11) -> TrainerRun:
-    """As torchvision's ``references/classification/train.py``: ``model_N.pth``, the newest as ``checkpoint.pth`` too."""
+    """As torchvision's ``references/classification/train.py``: ``model_N.pth``, and ``checkpoint.pth``, the newest."""
     models: Any = imported("torchvision.models")
 
     def build() -> nn.Module:
