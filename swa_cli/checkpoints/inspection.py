@@ -12,7 +12,7 @@ from swa_cli.checkpoints.provenance import read_provenance
 from swa_cli.checkpoints.selection import Selection, known_metrics, select
 from swa_cli.checkpoints.survey import Survey, survey_checkpoints
 from swa_cli.checkpoints.untrained import about_untrained
-from swa_cli.errors import SourceError, SwaError
+from swa_cli.errors import SourceError, SwaError, shortened
 
 _EXAMPLE = 5
 _NEED_AN_ORDER = "--last, --first, --every, --from, --to"
@@ -73,7 +73,7 @@ def inspect_checkpoints(
     """
     selection = selection or Selection()
     survey = survey_checkpoints(sources, key=key, selection=selection, keep_going=True)
-    where = ", ".join(str(source) for source in sources)
+    where = shortened([str(source) for source in sources])
     notices = list(survey.notices)
     if selection == Selection():
         picks = list(_examples(survey, where))
