@@ -185,3 +185,28 @@ def test_the_table_fits(run_swa, folder, monkeypatch, columns):
 
     assert max(map(len, lines)) <= columns
     assert sum(line.startswith("┏") for line in lines) == 2
+
+
+def test_more_metrics_than_columns_and_what_else_a_file_holds(run_swa, tmp_path):
+    (tmp_path / "ckpts").mkdir()
+    for epoch in range(2):
+        weights = {"w": torch.full((1,), float(epoch))}
+        metrics = {name: float(epoch) for name in "abcde"}
+        state = {0: {"momentum_buffer": torch.ones(1)}} if epoch else {}
+        optimizer = {"state": state, "param_groups": []}
+        contents = {
+            "state_dict": weights,
+            "teacher": weights,
+            "metrics": metrics,
+            "optimizer": optimizer,
+            "epoch": epoch,
+        }
+        torch.save(contents, tmp_path / "ckpts" / f"{epoch}.pt")
+
+    result = run_swa("inspect", "ckpts")
+
+    assert [row[:5] for row in rows(result.stdout)[:2]] == [["0.pt", "0", "0", "0", "0"], ["1.pt", "1", "1", "1", "1"]]
+    assert "Metrics too, see --json: d, e" in result.stdout
+    assert "other weights under teacher; an optimizer without state." in result.stdout
+    assert "other weights under teacher; an optimizer with its state." in result.stdout
+    assert "saved before training, it seems (an empty optimizer, where others' is not): ckpts/0.pt." in result.stderr

@@ -201,3 +201,21 @@ def test_what_the_name_of_a_copy_says_is_said_of_the_file_too(tmp_path):
         ("checkpoint1.pt", {"loss": 3.5}),
         ("checkpoint2.pt", {"loss": 3.25}),
     ]
+
+
+def test_a_counter_that_nobody_counted_is_no_sign_of_an_untrained_file(tmp_path):
+    for epoch in (1, 2):
+        torch.save({"state_dict": {"w": torch.randn(1)}, "global_step": 0}, tmp_path / f"{epoch}.pt")
+    torch.save({"state_dict": {"w": torch.randn(1)}, "global_step": 0}, tmp_path / "only.ckpt")
+
+    assert find_checkpoints([tmp_path / "[12].pt"]).notices == ()
+    (notice,) = find_checkpoints([tmp_path / "only.ckpt"]).notices
+    assert notice.startswith("saved before training, it seems (step 0):")
+
+
+def test_numbers_that_cannot_be_read_are_no_metrics(tmp_path):
+    sparse = torch.sparse_coo_tensor(torch.zeros(1, 1, dtype=torch.long), torch.ones(1), (1,), check_invariants=True)
+    contents = {"state_dict": WEIGHTS, "sparse": sparse, "complex": torch.tensor(1j), "acc": torch.tensor(0.5)}
+    torch.save({**contents, "other": np.str_("x"), "huge": 1 << 200, "date": np.datetime64(5, "D")}, tmp_path / "x.pt")
+
+    assert open_checkpoint(tmp_path / "x.pt").metrics == {"acc": 0.5}
