@@ -208,7 +208,15 @@ def test_one_configuration_carries_all_and_flags_go_over_it(run_swa, run_folder,
 
 
 @pytest.mark.parametrize(
-    "setting", ["average: {dry_run: true}", "bn_update: {input: x}", "eval: {swa: x}", "eval: {checkpoints: [x]}"]
+    "setting",
+    [
+        "average: {dry_run: true}",
+        "bn_update: {input: x}",
+        "eval: {swa: x}",
+        "eval: {checkpoints: [x]}",
+        "eval: {every: 2}",
+        "eval: {include: ['*']}",
+    ],
 )
 def test_run_refuses_what_it_would_ignore(run_swa, run_folder, tmp_path, setting):
     section = setting.partition(":")[0]
@@ -256,6 +264,22 @@ def test_members_that_the_average_is_not_of_are_called_out(run_swa, run_folder, 
     assert "the average of 3 checkpoints (epoch-9.pt to epoch-11.pt), the table is of 6 that are not the same" in said
     assert same.stderr == ""
     assert "has no record of an average by swa-cli" in " ".join(unknown.stderr.replace("│", "").split())
+
+
+def test_the_evaluation_has_the_average_s_selection_unless_it_has_one(run_swa, run_folder, tmp_path):
+    (tmp_path / "run.yaml").write_text(
+        "average: {sources: ckpts, output: swa.safetensors, include: ['*'], exclude: '*-11.pt', every: 2, last: 2}\n"
+    )
+    arguments = ("eval", "--config", "run.yaml", *MODEL_AND_DATA, "--json", "-")
+    assert run_swa("average", "--config", "run.yaml").exit_code == 0
+
+    def members(*flags: object) -> list[int]:
+        candidates = json.loads(run_swa(*arguments, *flags).stdout)["candidates"]
+        return [row["step"] for row in candidates if row["kind"] == "checkpoint"]
+
+    assert members() == [8, 10]
+    assert members("--last", 1) == [11]
+    assert members("--from", 7, "--to", 8) == [7, 8]
 
 
 def test_bn_update_gives_the_same_bytes_twice_though_the_loader_shuffles(run_swa, run_folder, tmp_path):
@@ -505,6 +529,13 @@ def without_checkpoints(folder: Path) -> None:
         path.unlink()
 
 
+def without_steps(folder):
+    for number, path in enumerate(sorted(folder.glob("*.pt"))):
+        contents = torch.load(path)
+        torch.save(contents["state_dict"], folder / f"{'abcdef'[number]}.pt")
+        path.unlink()
+
+
 AVERAGE = ("average", "ckpts", "-o", "new.safetensors")
 UPDATE = ("bn-update", "swa.safetensors", "-o", "new.safetensors")
 EVAL = ("eval", "ckpts", "--swa", "swa.safetensors", "--json", "new.json")
@@ -535,6 +566,28 @@ BAD_INPUT = {
     ),
     "nan": (not_finite, AVERAGE, 1, "ckpts/epoch-8.pt: tensor head.bias holds nan at index [2]"),
     "last": (break_nothing, (*AVERAGE, "--last", "9"), 1, "--last 9: there are only 6 checkpoints in ckpts"),
+    "first and last": (break_nothing, (*AVERAGE, "--last", "3", "--first", "3"), 2, "exclude each other"),
+    "from and to": (break_nothing, (*AVERAGE, "--from", "9", "--to", "8"), 2, "--from 9 --to 8: the first is greater"),
+    "no such steps": (
+        break_nothing,
+        (*AVERAGE, "--from", "12"),
+        1,
+        "--from 12: no checkpoint in ckpts is in that range; the steps (epoch) are 6 to 11.",
+    ),
+    "no steps": (without_steps, (*AVERAGE, "--last", "2"), 1, "--last 2: no steps could be told apart"),
+    "metric": (
+        break_nothing,
+        (*AVERAGE, "--best", "2", "--metric", "acc", "--mode", "max"),
+        2,
+        "--metric acc: no file has a metric of this name. The files have none",
+    ),
+    "mode": (break_nothing, (*AVERAGE, "--best", "2", "--metric", "acc"), 2, "--best 2 needs --mode min|max"),
+    "nothing included": (
+        break_nothing,
+        (*AVERAGE, "--include", "x*"),
+        1,
+        "none of the 6 files in ckpts is left after --include 'x*'. The first is epoch-6.pt.",
+    ),
     "no folder": (break_nothing, ("average", "ckpts", "-o", "no/new.safetensors"), 1, "there is no directory no"),
     "suffix": (
         break_nothing,

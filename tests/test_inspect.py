@@ -98,6 +98,7 @@ def test_the_json_has_everything(run_swa, folder):
         "ema": ["state_dict_ema"],
         "other_weights": [],
         "optimizer_is_empty": None,
+        "average_of": None,
         "tensors": 3,
         "parameters": 3,
         "dtypes": {"float32": 2, "int64": 1},
@@ -158,6 +159,7 @@ def test_one_file_and_an_average_of_ours(run_swa, folder):
     assert [row[0] for row in rows(named.stdout)] == ["swa.safetensors"]
     assert named.exit_code == 0
     assert "safetensors; 2 tensors, 3 parameters" in named.stdout
+    assert "written by swa-cli, the average of 3 checkpoints." in named.stdout
 
 
 def test_the_configuration_s_average_is_looked_at(run_swa, folder, tmp_path):
@@ -183,3 +185,28 @@ def test_the_table_fits(run_swa, folder, monkeypatch, columns):
 
     assert max(map(len, lines)) <= columns
     assert sum(line.startswith("┏") for line in lines) == 2
+
+
+def test_more_metrics_than_columns_and_what_else_a_file_holds(run_swa, tmp_path):
+    (tmp_path / "ckpts").mkdir()
+    for epoch in range(2):
+        weights = {"w": torch.full((1,), float(epoch))}
+        metrics = {name: float(epoch) for name in "abcde"}
+        state = {0: {"momentum_buffer": torch.ones(1)}} if epoch else {}
+        optimizer = {"state": state, "param_groups": []}
+        contents = {
+            "state_dict": weights,
+            "teacher": weights,
+            "metrics": metrics,
+            "optimizer": optimizer,
+            "epoch": epoch,
+        }
+        torch.save(contents, tmp_path / "ckpts" / f"{epoch}.pt")
+
+    result = run_swa("inspect", "ckpts")
+
+    assert [row[:5] for row in rows(result.stdout)[:2]] == [["0.pt", "0", "0", "0", "0"], ["1.pt", "1", "1", "1", "1"]]
+    assert "Metrics too, see --json: d, e" in result.stdout
+    assert "other weights under teacher; an optimizer without state." in result.stdout
+    assert "other weights under teacher; an optimizer with its state." in result.stdout
+    assert "saved before training, it seems (an empty optimizer, where others' is not): ckpts/0.pt." in result.stderr

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from containers import save
 from safetensors.torch import save_file
 
-from swa_cli.checkpoints import find_checkpoints, open_checkpoint
+from swa_cli.checkpoints import Selection, find_checkpoints, open_checkpoint
 from swa_cli.checkpoints.metrics import metrics_in_name
 
 WEIGHTS = {"w": torch.ones(2), "n": torch.tensor(3)}
@@ -21,6 +23,8 @@ def test_plain_numbers_tensors_and_numpy_s_are_metrics_and_counters_are_not(tmp_
     contents = {
         "state_dict": WEIGHTS,
         "epoch": torch.tensor(7),
+        "iteration": 70.0,
+        "step": 0.5,
         "global_step": np.int64(700),
         "metric": 0.5,
         "loss": torch.tensor(0.25),
@@ -39,7 +43,7 @@ def test_plain_numbers_tensors_and_numpy_s_are_metrics_and_counters_are_not(tmp_
 
     checkpoint = open_checkpoint(tmp_path / "x.pt")
 
-    assert checkpoint.counters == {"epoch": 7, "global_step": 700}
+    assert checkpoint.counters == {"epoch": 7, "global_step": 700, "iteration": 70}
     assert checkpoint.metrics == {"metric": 0.5, "loss": 0.25, "acc": 0.75, "acc5": 0.5, "half": 0.125, "count": 3.0}
 
 
@@ -181,3 +185,37 @@ def test_an_optimizer_that_never_has_a_state_says_nothing(tmp_path, optimizers):
 
     assert [file.optimizer_is_empty for file in run.checkpoints] == [True, True]
     assert run.notices == ()
+
+
+def test_what_the_name_of_a_copy_says_is_said_of_the_file_too(tmp_path):
+    """As fairseq names the best ones once more."""
+    for epoch, loss in ((1, 3.5), (2, 3.25), (3, 3.75)):
+        torch.save({"model": {"w": torch.tensor([loss])}}, tmp_path / f"checkpoint{epoch}.pt")
+        if epoch != 2:
+            shutil.copy(tmp_path / f"checkpoint{epoch}.pt", tmp_path / f"checkpoint.best_loss_{loss:.2f}.pt")
+    os.link(tmp_path / "checkpoint2.pt", tmp_path / "checkpoint.best_loss_3.25.pt")
+
+    run = find_checkpoints([tmp_path], selection=Selection(best=2, metric="loss", mode="min"))
+
+    assert [(file.path.name, file.metrics) for file in run.checkpoints] == [
+        ("checkpoint1.pt", {"loss": 3.5}),
+        ("checkpoint2.pt", {"loss": 3.25}),
+    ]
+
+
+def test_a_counter_that_nobody_counted_is_no_sign_of_an_untrained_file(tmp_path):
+    for epoch in (1, 2):
+        torch.save({"state_dict": {"w": torch.randn(1)}, "global_step": 0}, tmp_path / f"{epoch}.pt")
+    torch.save({"state_dict": {"w": torch.randn(1)}, "global_step": 0}, tmp_path / "only.ckpt")
+
+    assert find_checkpoints([tmp_path / "[12].pt"]).notices == ()
+    (notice,) = find_checkpoints([tmp_path / "only.ckpt"]).notices
+    assert notice.startswith("saved before training, it seems (step 0):")
+
+
+def test_numbers_that_cannot_be_read_are_no_metrics(tmp_path):
+    sparse = torch.sparse_coo_tensor(torch.zeros(1, 1, dtype=torch.long), torch.ones(1), (1,), check_invariants=True)
+    contents = {"state_dict": WEIGHTS, "sparse": sparse, "complex": torch.tensor(1j), "acc": torch.tensor(0.5)}
+    torch.save({**contents, "other": np.str_("x"), "huge": 1 << 200, "date": np.datetime64(5, "D")}, tmp_path / "x.pt")
+
+    assert open_checkpoint(tmp_path / "x.pt").metrics == {"acc": 0.5}

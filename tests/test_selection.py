@@ -195,6 +195,14 @@ def test_without_steps_nothing_is_taken_that_needs_an_order(flags):
     assert len(select(order, Selection(best=2, metric="a", mode="min"), where="x")[0]) == 2
 
 
+def test_one_file_needs_a_step_only_for_a_range():
+    order = in_order_of_steps([Checkpoint(path=Path("model.pt"), tensors={})])
+
+    assert len(select(order, Selection(last=1, every=3), where="x")[0]) == 1
+    with pytest.raises(SourceError, match=r"--from 0: no step is known of model\.pt\."):
+        select(order, Selection(from_step=0), where="x")
+
+
 @pytest.mark.parametrize("flags", [{"last": 1}, {"first": 1}, {"every": 2}, {"from_step": 0}, {"to_step": 9}])
 def test_where_some_have_no_step_nothing_is_taken_that_needs_an_order(flags):
     files = [Checkpoint(path=Path(name), tensors={}) for name in ("final.pt", "epoch-1.pt", "epoch-2.pt")]

@@ -8,7 +8,7 @@ from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.selection import Selection, select
 from swa_cli.checkpoints.survey import survey_checkpoints
 from swa_cli.checkpoints.untrained import about_untrained
-from swa_cli.errors import SourceError
+from swa_cli.errors import SourceError, shortened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ def find_checkpoints(
     """
     selection = selection or Selection()
     survey = survey_checkpoints(sources, key=key, selection=selection, apart_from=apart_from)
-    where = ", ".join(str(source) for source in sources)
+    where = shortened([str(source) for source in sources])
     if not survey.order.checkpoints:
         msg = f"no checkpoints in {where} but averages that swa-cli wrote. Name them to average averages."
         raise SourceError(msg)

@@ -8,10 +8,11 @@ from typing import Literal
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.dtypes import is_averaged
+from swa_cli.checkpoints.provenance import read_provenance
 from swa_cli.checkpoints.selection import Selection, known_metrics, select
 from swa_cli.checkpoints.survey import Survey, survey_checkpoints
 from swa_cli.checkpoints.untrained import about_untrained
-from swa_cli.errors import SourceError, SwaError
+from swa_cli.errors import SourceError, SwaError, shortened
 
 _EXAMPLE = 5
 _NEED_AN_ORDER = "--last, --first, --every, --from, --to"
@@ -36,6 +37,8 @@ class Description:
     dtypes: tuple[tuple[str, int], ...]
     """The dtypes of the tensors, and how many are of each."""
     weight_bytes: int
+    average_of: int | None = None
+    """Of how many checkpoints it is the average, if swa-cli wrote it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,7 @@ def inspect_checkpoints(
     """
     selection = selection or Selection()
     survey = survey_checkpoints(sources, key=key, selection=selection, keep_going=True)
-    where = ", ".join(str(source) for source in sources)
+    where = shortened([str(source) for source in sources])
     notices = list(survey.notices)
     if selection == Selection():
         picks = list(_examples(survey, where))
@@ -88,6 +91,7 @@ def describe(checkpoint: Checkpoint) -> Description:
     specs = [spec for *_, spec in places]
     dtypes = Counter(stored.spec.dtype.name for stored in checkpoint.tensors.values())
     ema = tuple(name for name in checkpoint.alternatives if any(part in name.lower() for part in _EMA))
+    provenance = read_provenance(checkpoint.metadata)
     return Description(
         container=checkpoint.container,
         key=checkpoint.key,
@@ -99,6 +103,7 @@ def describe(checkpoint: Checkpoint) -> Description:
         parameters=sum(spec.numel for spec in specs if is_averaged(spec.dtype)),
         dtypes=tuple(sorted(dtypes.items(), key=lambda entry: (-entry[1], entry[0]))),
         weight_bytes=sum(spec.nbytes for spec in specs),
+        average_of=provenance.n_averaged if provenance else None,
     )
 
 

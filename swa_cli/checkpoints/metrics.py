@@ -16,7 +16,6 @@ _NO_METRICS = {
     *("version", "seed", "lr", "learning_rate", "grad_norm", "n_averaged", "world_size", "batch_size"),
 }
 _TIMINGS = ("_runtime", "_per_second", "_time")
-_LIGHTNING = "ModelCheckpoint"
 _MOST_CALLBACKS = 100
 _MOST_FILES = 1000
 _LONGEST = 40
@@ -84,8 +83,8 @@ def _of_lightning(callbacks: object, read: ReadTensor, path: Path) -> dict[str, 
     """
     states = [
         state
-        for name, value in islice(entries_of(callbacks).items(), _MOST_CALLBACKS)
-        if type(name) is str and _LIGHTNING in name and (state := entries_of(value))
+        for value in islice(entries_of(callbacks).values(), _MOST_CALLBACKS)
+        if "current_score" in (state := entries_of(value))  # by any name: a user's class may be derived from it
     ]
     found: dict[str, float] = {}
     for state in states:

@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from swa_cli.checkpoints.folders import checkpoints_in
 from swa_cli.checkpoints.selection import Selection, is_meant, is_of
 from swa_cli.checkpoints.steps import natural_key
-from swa_cli.errors import SourceError
+from swa_cli.errors import SourceError, shortened
 
 
 def named_paths(sources: Sequence[Path], selection: Selection, notices: list[str]) -> list[Path]:
@@ -22,7 +22,7 @@ def named_paths(sources: Sequence[Path], selection: Selection, notices: list[str
     notices += [f"--exclude {pattern} matches none of the {len(found)} files." for pattern in idle]
     if not left:
         msg = (
-            f"none of the {len(found)} files in {', '.join(map(str, sources))} is left after "
+            f"none of the {len(found)} files in {shortened([str(source) for source in sources])} is left after "
             f"{selection.in_words('include', 'exclude')}. The first is {found[0][1]}."
         )
         raise SourceError(msg)

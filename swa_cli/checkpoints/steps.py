@@ -15,19 +15,22 @@ COUNTERS = (*OF_THE_WHOLE_RUN, "step", "steps", "iteration", "iter", "iter_num",
 _LABELS = (r"(?:global_?)?step", r"iter(?:ation)?|it", r"checkpoint|ckpt|chkpt", r"ep(?:och)?")
 _DECIMAL = re.compile(r"\d+\.\d+")
 _DIGITS = 20  # a longer number is no step
+_LARGEST = 1 << 53
 SUFFIX = re.compile(r"(\.(safetensors|pt|pth|ckpt|tar|bin))+$")
 
 
 def counters_of(contents: Mapping[Any, Any]) -> dict[str, int]:
-    """The known counters among ``contents``: integers, or the same as text (safetensors metadata)."""
-    found: dict[str, int] = {}
-    for name in COUNTERS:
-        value = contents.get(name)
-        if isinstance(value, str) and value.strip().isdecimal() and len(value) < _DIGITS:
-            value = int(value)
-        if isinstance(value, int) and not isinstance(value, bool):
-            found[name] = value
-    return found
+    """The known counters among ``contents``: whole numbers, or the same as text (safetensors metadata)."""
+    numbers = {name: _whole(contents[name]) for name in COUNTERS if name in contents}
+    return {name: number for name, number in numbers.items() if number is not None}
+
+
+def _whole(value: object) -> int | None:
+    if isinstance(value, str):
+        return int(value) if value.strip().isdecimal() and len(value) < _DIGITS else None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < _LARGEST else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def step_in_name(path: Path) -> int | None:

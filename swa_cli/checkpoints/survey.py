@@ -6,6 +6,7 @@ from pathlib import Path
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.duplicates import without_copies
+from swa_cli.checkpoints.metrics import metrics_in_name
 from swa_cli.checkpoints.opening import open_checkpoint
 from swa_cli.checkpoints.ordering import Order, in_order_of_steps
 from swa_cli.checkpoints.provenance import read_provenance
@@ -55,13 +56,17 @@ def survey_checkpoints(
     notices += [f"{file.path} was written by swa-cli: left out, since it was not named itself." for file in own]
     kept, copies = without_copies(kept)
     notices += [f"{copy.path} holds the same weights as {other.path}: counted once." for copy, other in copies]
-    order = in_order_of_steps(kept)
+    by_path = {checkpoint.path: checkpoint for checkpoint in opened}
     linked = [
-        (replace(original, path=path), first) for path, first in links for original in opened if original.path == first
+        (replace(by_path[first], path=path, metrics={**metrics_in_name(path), **by_path[first].metrics}), first)
+        for path, first in links
+        if first in by_path
     ]
+    again = [*((copy, other.path) for copy, other in copies), *linked]
+    order = in_order_of_steps(_with_metrics_of(again, kept))
     return Survey(
         order=order,
-        copies=(*((copy, other.path) for copy, other in copies), *linked),
+        copies=tuple(again),
         own=tuple(own),
         unreadable=tuple(unreadable),
         notices=(*notices, *order.notices),
@@ -93,6 +98,19 @@ def _sharing_layouts(opened: Iterable[Checkpoint]) -> list[Checkpoint]:
         same = checkpoints and checkpoints[-1].tensors == checkpoint.tensors
         checkpoints.append(replace(checkpoint, tensors=checkpoints[-1].tensors) if same else checkpoint)
     return checkpoints
+
+
+def _with_metrics_of(copies: Sequence[tuple[Checkpoint, Path]], kept: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """The same weights are equally good, whichever of their names says it (fairseq's ``checkpoint.best_loss_3.21``)."""
+    more: dict[Path, dict[str, float]] = {}
+    for copy, other in sorted(copies, key=lambda pair: natural_key(pair[0].path)):
+        more[other] = {**copy.metrics, **more.get(other, {})}
+    return [
+        replace(checkpoint, metrics={**more[checkpoint.path], **checkpoint.metrics})
+        if checkpoint.path in more
+        else checkpoint
+        for checkpoint in kept
+    ]
 
 
 def _same(path: Path, other: Path | None) -> bool:

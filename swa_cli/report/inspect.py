@@ -99,6 +99,8 @@ def _facts(description: Description) -> Iterator[str]:
         yield f"EMA under {', '.join(description.ema)}"
     if description.other_weights:
         yield f"other weights under {', '.join(description.other_weights)}"
+    if description.average_of is not None:
+        yield f"written by swa-cli, the average of {counted(description.average_of, 'checkpoint')}"
     if description.optimizer_is_empty is not None:
         yield "an optimizer without state" if description.optimizer_is_empty else "an optimizer with its state"
 

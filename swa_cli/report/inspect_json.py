@@ -50,6 +50,7 @@ def _file(file: Checkpoint, status: str) -> dict[str, Any]:
         "ema": list(what.ema),
         "other_weights": list(what.other_weights),
         "optimizer_is_empty": what.optimizer_is_empty,
+        "average_of": what.average_of,
         "tensors": what.tensors,
         "parameters": what.parameters,
         "dtypes": dict(what.dtypes),
