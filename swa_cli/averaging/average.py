@@ -43,6 +43,8 @@ class AverageResult:
     """Of every tensor, see `swa_cli.averaging.fingerprints`."""
     outliers: Mapping[Path, float]
     """Sources that lie apart from the others, see `swa_cli.averaging.outliers`."""
+    sha256: Mapping[Path, str]
+    """Of every file of the sources, shards one by one; empty unless it was asked for."""
     peak_memory: int | None
     """Most bytes that the process has had resident so far; None where Linux does not tell."""
 
@@ -76,6 +78,7 @@ def average(
     *,
     overwrite: bool = False,
     allow_nonfinite: bool = False,
+    checksum: bool = False,
     engine: Engine = _DEFAULT,
     track: Track = silent,
 ) -> AverageResult:
@@ -89,6 +92,7 @@ def average(
     Args:
         overwrite: replace an existing ``output``.
         allow_nonfinite: average NaN and infinity like any number.
+        checksum: hash every file of the sources meanwhile.
 
     Raises:
         OutputError: ``output`` exists, or cannot be written; nothing is left behind.
@@ -120,6 +124,7 @@ def average(
             engine=engine,
             allow_nonfinite=allow_nonfinite,
             advance=advance,
+            checksum=checksum,
         )
     return AverageResult(
         path=output,
@@ -130,6 +135,7 @@ def average(
         device=streamed.device,
         fingerprints=streamed.fingerprints,
         outliers=streamed.outliers,
+        sha256=streamed.sha256,
         peak_memory=_peak_memory(),
     )
 

@@ -2,6 +2,7 @@
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.discovery import SUFFIXES, Run, find_checkpoints, short_names
+from swa_cli.checkpoints.hashing import checksums
 from swa_cli.checkpoints.opening import open_checkpoint
 from swa_cli.checkpoints.provenance import BnStatistics, BnUpdate, Provenance, Source, read_provenance, to_metadata
 from swa_cli.checkpoints.reading import OpenFiles, read_tensor
@@ -21,6 +22,7 @@ __all__ = [
     "Source",
     "StoredTensor",
     "TensorSpec",
+    "checksums",
     "file_order",
     "find_checkpoints",
     "find_ties",

@@ -45,6 +45,7 @@ def average_step(config: AverageConfig, *, notify: Notify, track: Track = silent
         _output(config),
         overwrite=config.force,
         allow_nonfinite=config.allow_nonfinite,
+        checksum=config.checksum,
         engine=_engine(config),
         track=track,
     )
