@@ -156,7 +156,7 @@ def test_places_are_few_spread_and_short_however_many_sources_there_are(tmp_path
     assert max(place.stop - place.start for place in few) == 2048
     assert sum(place.stop - place.start for place in few) <= 8_000_000 // 64
     assert max(place.stop - place.start for place in many) * 600 <= 1 << 18
-    assert len(many) * 600**2 <= 1 << 22
+    assert len(many) * 600**2 <= 1 << 21
     assert choose_places(plan_average(sources[:2])) == []
 
 
