@@ -86,6 +86,7 @@ class AverageConfig:
     device: str = "auto"
     threads: PositiveInt | None = None
     allow_nonfinite: bool = False
+    checksum: bool = False
     force: bool = False
     dry_run: bool = False
 

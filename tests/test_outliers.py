@@ -80,8 +80,17 @@ def test_two_checkpoints_are_never_judged(tmp_path, n):
     assert found(tmp_path / "c", [torch.randn(3000) for _ in range(n)]) == {}
 
 
+@pytest.fixture
+def one_thread():
+    """For torch, whose threads wait for each other where others want the cores too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("seed", [1, 2])
-def test_the_runs_of_the_demo_are_one_run_each_and_strangers_are_named(tmp_path, seed):
+def test_the_runs_of_the_demo_are_one_run_each_and_strangers_are_named(tmp_path, one_thread, seed):
     run = [open_checkpoint(path) for path in train_digits(tmp_path / "run", seed=seed)]
     other = [open_checkpoint(path) for path in train_digits(tmp_path / "other", seed=seed + 10)]
     named = {}
@@ -156,7 +165,7 @@ def test_places_are_few_spread_and_short_however_many_sources_there_are(tmp_path
     assert max(place.stop - place.start for place in few) == 2048
     assert sum(place.stop - place.start for place in few) <= 8_000_000 // 64
     assert max(place.stop - place.start for place in many) * 600 <= 1 << 18
-    assert len(many) * 600**2 <= 1 << 22
+    assert len(many) * 600**2 <= 1 << 21
     assert choose_places(plan_average(sources[:2])) == []
 
 

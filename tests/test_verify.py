@@ -1,5 +1,6 @@
 """An average is derived anew from its sources and compared bit for bit."""
 
+import hashlib
 import random
 import shutil
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from swa_cli.averaging import average, plan_average, verify
-from swa_cli.checkpoints import Checkpoint, find_checkpoints, open_single
+from swa_cli.checkpoints import Checkpoint, find_checkpoints, open_single, read_provenance
 from swa_cli.errors import MismatchError, SourceError, SwaError, VerifyError
 from swa_cli.outputs import Like, Target
 
@@ -109,6 +110,22 @@ def test_a_bit_that_rounding_hides(tmp_path):
     flip(open_single(tmp_path / "run" / "1.pt"), "w", 0, bit=0)
 
     with pytest.raises(VerifyError, match="tensor w: a source holds other values than when it was averaged"):
+        verify(open_single(tmp_path / "out.safetensors"))
+
+
+def test_the_checksums_of_the_sources(tmp_path):
+    """They tell of bits that are no part of any tensor that is averaged."""
+    run = save_states(tmp_path / "run")
+    plan = plan_average(find_checkpoints([run]).checkpoints)
+    average(plan, tmp_path / "out.safetensors", checksum=True)
+    record = read_provenance(open_single(tmp_path / "out.safetensors").metadata)
+    assert record
+    for source in record.sources:
+        assert source.sha256 == {source.name: hashlib.sha256((run / source.name).read_bytes()).hexdigest()}
+    assert verify(open_single(tmp_path / "out.safetensors")).has_checksums
+    flip(open_single(run / "epoch-1.pth"), "bn.num_batches_tracked", 0, bit=3)  # of which the newest alone counts
+
+    with pytest.raises(VerifyError, match=r"epoch-1\.pth: its SHA-256 was [0-9a-f]{64}, and is [0-9a-f]{64}\n"):
         verify(open_single(tmp_path / "out.safetensors"))
 
 

@@ -2,13 +2,13 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from swa_cli.averaging.outliers import outlier_notice
 from swa_cli.averaging.plan import AveragePlan
-from swa_cli.averaging.record import as_text, bn_statistics, contents_of, provenance_of
+from swa_cli.averaging.record import bn_statistics, completed, contents_of, provenance_of
 from swa_cli.averaging.stream import Engine, Streamed, stream_average
 from swa_cli.checkpoints import BnStatistics, Checkpoint, Provenance
 from swa_cli.collector import without_collections
@@ -37,6 +37,8 @@ class AverageResult:
     """Of every tensor, see `swa_cli.averaging.fingerprints`."""
     outliers: Mapping[Path, float]
     """Sources that lie apart from the others, see `swa_cli.averaging.outliers`."""
+    sha256: Mapping[Path, str]
+    """Of every file of the sources, shards one by one; empty unless it was asked for."""
     peak_memory: int | None
     """Most bytes that the process has had resident so far; None where Linux does not tell."""
 
@@ -60,6 +62,7 @@ def average(
     key: str | None = None,
     overwrite: bool = False,
     allow_nonfinite: bool = False,
+    checksum: bool = False,
     engine: Engine = _DEFAULT,
     track: Track = silent,
 ) -> AverageResult:
@@ -75,6 +78,7 @@ def average(
         key: with which the sources were opened, for the record.
         overwrite: replace an existing ``output``.
         allow_nonfinite: average NaN and infinity like any number.
+        checksum: hash every file of the sources meanwhile, and record what comes out.
 
     Raises:
         UsageError: the name of the output does not go with its form.
@@ -84,21 +88,28 @@ def average(
     """
     target = output if isinstance(output, Target) else Target(path=output)
     check_target(target, overwrite=overwrite)
-    record, layout = plan_output(plan, target, key=key, allow_nonfinite=allow_nonfinite)
+    hashed = plan.files if checksum else ()
+    record, layout = plan_output(plan, target, key=key, allow_nonfinite=allow_nonfinite, hashed=hashed)
     start = time.perf_counter()
     with (
         track("averaging", total=plan.bytes_to_read, unit="bytes") as advance,
         write_output(target, layout, overwrite=overwrite) as writer,
     ):
         streamed = stream_average(
-            plan, layout.offsets, writer.write, engine=engine, allow_nonfinite=allow_nonfinite, advance=advance
+            plan,
+            layout.offsets,
+            writer.write,
+            engine=engine,
+            allow_nonfinite=allow_nonfinite,
+            advance=advance,
+            hashed=hashed,
         )
-        writer.finish(record.model_copy(update={"fingerprints": as_text(streamed.fingerprints)}))
+        writer.finish(completed(record, plan, streamed))
     return result_of(plan, target, layout, streamed, seconds=time.perf_counter() - start)
 
 
 def plan_output(
-    plan: AveragePlan, target: Target, *, key: str | None, allow_nonfinite: bool
+    plan: AveragePlan, target: Target, *, key: str | None, allow_nonfinite: bool, hashed: Sequence[Path]
 ) -> tuple[Provenance, Layout]:
     """What the output will say of itself, and where every byte of it goes.
 
@@ -106,7 +117,7 @@ def plan_output(
         MismatchError, CheckpointError, OutputError: as `swa_cli.outputs.plan_layout`.
     """
     with without_collections():
-        record = provenance_of(plan, target, key=key, allow_nonfinite=allow_nonfinite)
+        record = provenance_of(plan, target, key=key, allow_nonfinite=allow_nonfinite, hashed=hashed)
         layout = plan_layout(target, contents_of(plan, record))
         if layout.is_folder:
             record = record.model_copy(update={"files": layout.names})
@@ -128,6 +139,7 @@ def result_of(
         device=streamed.device,
         fingerprints=streamed.fingerprints,
         outliers=streamed.outliers,
+        sha256=streamed.sha256,
         peak_memory=_peak_memory(),
     )
 

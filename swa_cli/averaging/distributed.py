@@ -11,7 +11,7 @@ from typing import cast
 from swa_cli import leftovers
 from swa_cli.averaging.average import AverageResult, plan_output, result_of
 from swa_cli.averaging.plan import AveragePlan
-from swa_cli.averaging.record import as_text
+from swa_cli.averaging.record import completed
 from swa_cli.averaging.stream import Engine, Streamed, stream_average
 from swa_cli.checkpoints import Provenance
 from swa_cli.errors import MismatchError, UsageError
@@ -32,6 +32,7 @@ def average_together(
     key: str | None = None,
     overwrite: bool = False,
     allow_nonfinite: bool = False,
+    checksum: bool = False,
     engine: Engine = _DEFAULT,
     track: Track = silent,
 ) -> AverageResult:
@@ -51,11 +52,12 @@ def average_together(
     start = time.perf_counter()
     target = shared_out(target, plan, ranks.size)
     check = partial(check_target, target, overwrite=overwrite)
+    hashed = plan.files if checksum else ()
     prepared: list[tuple[Provenance, Layout]] = []
 
     def prepare() -> str:
         check()
-        prepared.append(plan_output(plan, target, key=key, allow_nonfinite=allow_nonfinite))
+        prepared.append(plan_output(plan, target, key=key, allow_nonfinite=allow_nonfinite, hashed=hashed))
         return _digest(plan, prepared[0][1])
 
     if len(set(ranks.step(prepare))) > 1:
@@ -86,21 +88,25 @@ def average_together(
                     engine=engine,
                     allow_nonfinite=allow_nonfinite,
                     advance=advance,
+                    hashed=hashed[ranks.rank :: ranks.size],
                 )
 
         own_bytes = sum(file.size for file in share.files) * len(plan.sources)
         with track("averaging", total=own_bytes, unit="bytes") as advance:
             parts = ranks.step(stream)
-        fingerprints = {name: one for part in parts for name, one in part.fingerprints.items()}
+        streamed = replace(
+            parts[0],
+            fingerprints={name: one for part in parts for name, one in part.fingerprints.items()},
+            sha256={path: digest for part in parts for path, digest in part.sha256.items()},
+        )
 
         def finish() -> None:
             with explained(target.path):
-                writers[0].finish(record.model_copy(update={"fingerprints": as_text(fingerprints)}))
+                writers[0].finish(completed(record, plan, streamed))
                 files.close()
 
         ranks.step(finish)
         ranks.step(published.close)  # rank 0 puts the folder in its place
-    streamed = replace(parts[0], fingerprints=fingerprints)
     return result_of(plan, target, layout, streamed, seconds=time.perf_counter() - start)
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from swa_cli.averaging.weights import check_whole, checked_weights
@@ -56,6 +57,11 @@ class AveragePlan:
     """That was asked for."""
     integers: Integers
     notices: tuple[str, ...]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files of the sources that hold tensors, each once."""
+        return tuple(dict.fromkeys(path for source in self.sources for path in source.stamps))
 
     def read_by(self, tensor: TensorPlan) -> tuple[Checkpoint, ...]:
         """The sources that a tensor is read from, in the order of summation."""

@@ -1,13 +1,16 @@
 """What an output says of the average in it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from swa_cli.averaging.plan import AveragePlan
+from swa_cli.averaging.stream import Streamed
 from swa_cli.checkpoints import BnStatistics, Checkpoint, Options, Provenance, Source
 from swa_cli.outputs import Contents, Target
 
 _DIGITS = 16
+_LENGTH_OF_SHA256 = 64
 
 
 def contents_of(plan: AveragePlan, record: Provenance) -> Contents:
@@ -16,12 +19,21 @@ def contents_of(plan: AveragePlan, record: Provenance) -> Contents:
     return Contents(specs=specs, tied=plan.tied, extra=plan.extra, provenance=record)
 
 
-def provenance_of(plan: AveragePlan, target: Target, *, key: str | None, allow_nonfinite: bool) -> Provenance:
-    """The record of an average that is yet to be carried out: of its full length, with fingerprints of zero."""
+def provenance_of(
+    plan: AveragePlan, target: Target, *, key: str | None, allow_nonfinite: bool, hashed: Sequence[Path]
+) -> Provenance:
+    """The record of an average that is yet to be carried out: of its full length, with zeros for what is not known."""
     paths = [source.path.absolute() for source in plan.sources]
     folder = os.path.commonpath([path.parent for path in paths])
+    unknown = dict.fromkeys(hashed, "0" * _LENGTH_OF_SHA256)
     sources = tuple(
-        Source(name=os.path.relpath(path, folder), step=source.step, weight=weight, size=_size(source))
+        Source(
+            name=os.path.relpath(path, folder),
+            step=source.step,
+            weight=weight,
+            size=_size(source),
+            sha256=_digests(source, unknown),
+        )
         for source, path, weight in zip(plan.sources, paths, plan.weights, strict=True)
     )
     return Provenance(
@@ -40,6 +52,15 @@ def provenance_of(plan: AveragePlan, target: Target, *, key: str | None, allow_n
     )
 
 
+def completed(record: Provenance, plan: AveragePlan, streamed: Streamed) -> Provenance:
+    """The same record once the average was carried out."""
+    sources = tuple(
+        said.model_copy(update={"sha256": _digests(source, streamed.sha256)})
+        for said, source in zip(record.sources, plan.sources, strict=True)
+    )
+    return record.model_copy(update={"fingerprints": as_text(streamed.fingerprints), "sources": sources})
+
+
 def as_text(fingerprints: Mapping[str, int]) -> str:
     """Fingerprints as the record has them: hexadecimal, in the order of the names."""
     return "".join(f"{fingerprints[name]:0{_DIGITS}x}" for name in sorted(fingerprints))
@@ -53,6 +74,10 @@ def from_text(text: str, plan: AveragePlan) -> dict[str, int]:
     return {
         name: int(text[at : at + _DIGITS], 16) for name, at in zip(names, range(0, len(text), _DIGITS), strict=True)
     }
+
+
+def _digests(source: Checkpoint, digests: Mapping[Path, str]) -> dict[str, str]:
+    return {path.name: digests[path] for path in source.stamps if path in digests}
 
 
 def _size(source: Checkpoint) -> int:

@@ -24,7 +24,7 @@ _SHORTEST = 16
 """Elements that a place should have: fewer say nothing about a model."""
 _MOST = 1 << 18
 """Elements of a place in all sources together."""
-_MOST_RATIOS = 1 << 22
+_MOST_RATIOS = 1 << 21
 """Ratios between sources at all places together."""
 
 

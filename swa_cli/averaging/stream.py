@@ -1,7 +1,7 @@
 """Carrying out a plan: pieces for workers, on the device that was asked for."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from swa_cli.averaging.pieces import Piece, Write, cut
 from swa_cli.averaging.plan import AveragePlan, TensorPlan
 from swa_cli.averaging.sampling import Sampler, SamplingWorker
 from swa_cli.averaging.workers import default_threads, work
-from swa_cli.checkpoints import OpenFiles
+from swa_cli.checkpoints import OpenFiles, checksums
 from swa_cli.collector import without_collections
 from swa_cli.errors import DeviceError, NonFiniteError
 from swa_cli.progress import Advance
@@ -44,6 +44,8 @@ class Streamed:
     """Of every tensor, see `swa_cli.averaging.fingerprints`."""
     outliers: Mapping[Path, float]
     """The sources that lie apart from the others, see `swa_cli.averaging.outliers`."""
+    sha256: Mapping[Path, str]
+    """Of the files that were to be hashed, in hexadecimal."""
 
 
 def stream_average(
@@ -54,6 +56,7 @@ def stream_average(
     engine: Engine,
     allow_nonfinite: bool,
     advance: Advance,
+    hashed: Collection[Path] = (),
 ) -> Streamed:
     """Write the average of every tensor of ``plan`` at its offset.
 
@@ -63,6 +66,7 @@ def stream_average(
     Args:
         write: called from several threads at once.
         advance: told the number of bytes read.
+        hashed: files of the sources that are hashed meanwhile.
 
     Raises:
         NonFiniteError: NaN or infinity in a source, or a mean too large for the output dtype.
@@ -71,7 +75,8 @@ def stream_average(
         DeviceError: the device fails, or has no memory left.
     """
     stamps = {path: stamp for source in plan.sources for path, stamp in source.stamps.items()}
-    with OpenFiles(stamps) as files:
+    threads = engine.threads or default_threads()
+    with OpenFiles(stamps) as files, checksums({path: stamps[path] for path in hashed}, threads=threads) as digests:
         sampler = Sampler(plan, files)
         job = Job(plan=plan, files=files, write=write, allow_nonfinite=allow_nonfinite)
 
@@ -100,8 +105,14 @@ def stream_average(
             reason = str(error).partition("\n")[0].rstrip(".")
             msg = f"device {engine.device} failed: {reason}. Use --device cpu."
             raise DeviceError(msg) from error
+        sha256 = digests()
         files.check_unchanged()
-    return Streamed(device=device, fingerprints=job.fingerprints.as_mapping(), outliers=sampler.outliers())
+    return Streamed(
+        device=device,
+        fingerprints=job.fingerprints.as_mapping(),
+        outliers=sampler.outliers(),
+        sha256=sha256,
+    )
 
 
 def _workers(job: Job, device: str, engine: Engine) -> tuple[Sequence[Worker], int]:

@@ -73,8 +73,10 @@ def verify(
                 engine=engine,
                 allow_nonfinite=record.options.allow_nonfinite,
                 advance=advance,
+                hashed=plan.files if any(source.sha256 for source in record.sources) else (),
             )
         problems = [
+            *_other_files(plan, record, streamed.sha256),
             *(text for name, text in sorted(comparison.differing.items()) if name not in recomputed),
             *_changed(from_text(record.fingerprints, plan), streamed.fingerprints, comparison.differing),
         ]
@@ -126,6 +128,16 @@ def _differences(average: Checkpoint, plan: AveragePlan) -> list[str]:
             for name, value in plan.extra.items()
             if average.extra.get(name) != value
         ),
+    ]
+
+
+def _other_files(plan: AveragePlan, record: Provenance, now: Mapping[Path, str]) -> list[str]:
+    """Files of the sources whose SHA-256 is another."""
+    return [
+        f"{path}: its SHA-256 was {said.sha256[path.name]}, and is {now[path]}"
+        for source, said in zip(plan.sources, record.sources, strict=True)
+        for path in source.stamps
+        if said.sha256.get(path.name, now.get(path)) != now.get(path)
     ]
 
 

@@ -3,6 +3,7 @@
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.discovery import Run, find_checkpoints
 from swa_cli.checkpoints.folders import SUFFIXES, short_names
+from swa_cli.checkpoints.hashing import checksums
 from swa_cli.checkpoints.inspection import Description, Inspection, Pick, describe, inspect_checkpoints
 from swa_cli.checkpoints.opening import open_checkpoint
 from swa_cli.checkpoints.provenance import (
@@ -40,6 +41,7 @@ __all__ = [
     "StoredTensor",
     "Survey",
     "TensorSpec",
+    "checksums",
     "describe",
     "file_order",
     "find_checkpoints",

@@ -89,11 +89,7 @@ class OpenFiles:
             return self._open.get(path)
 
     def _open_same(self, path: Path) -> int:
-        descriptor = os.open(path, os.O_RDONLY)
-        if path in self._stamps and stamp_of(descriptor) != self._stamps[path]:
-            os.close(descriptor)
-            raise CheckpointError(_changed(path))
-        return descriptor
+        return open_same(path, self._stamps.get(path))
 
     def check_unchanged(self) -> None:
         """Find out whether what was read is what is there still.
@@ -107,7 +103,7 @@ class OpenFiles:
             except OSError:
                 unchanged = False
             if not unchanged:
-                raise CheckpointError(_changed(path))
+                raise CheckpointError(changed(path))
 
 
 def stamp_of(file: Path | int) -> Stamp:
@@ -116,7 +112,22 @@ def stamp_of(file: Path | int) -> Stamp:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _changed(path: Path) -> str:
+def open_same(path: Path, stamp: Stamp | None) -> int:
+    """A descriptor of a file that still has its stamp, or that nobody knows a stamp of.
+
+    Raises:
+        CheckpointError: the file was changed or replaced.
+        OSError: it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    if stamp is not None and stamp_of(descriptor) != stamp:
+        os.close(descriptor)
+        raise CheckpointError(changed(path))
+    return descriptor
+
+
+def changed(path: Path) -> str:
+    """What to say of a file that is no longer what it was."""
     return f"{path} was changed while it was read. Wait until the run no longer writes it, and start again."
 
 

@@ -74,6 +74,9 @@ def average(  # noqa: PLR0913
     allow_nonfinite: Annotated[
         bool | None, typer.Option("--allow-nonfinite", help="Average NaN and infinity like any number.")
     ] = None,
+    checksum: Annotated[
+        bool | None, typer.Option("--checksum", help="Also take the SHA-256 of every file that is averaged.")
+    ] = None,
     config: ConfigFile = None,
     debug: Debug = False,
     **selection: Any,
@@ -104,6 +107,7 @@ def average(  # noqa: PLR0913
             "dry_run": dry_run,
             "force": force,
             "allow_nonfinite": allow_nonfinite,
+            "checksum": checksum,
         }
         options = load_config(config, {"average": flags}).average
         if options.dry_run:

@@ -68,6 +68,7 @@ class _Options(TypedDict):
     key: str | None
     overwrite: bool
     allow_nonfinite: bool
+    checksum: bool
     engine: Engine
 
 
@@ -76,6 +77,7 @@ def _options(config: AverageConfig) -> _Options:
         "key": config.key,
         "overwrite": config.force,
         "allow_nonfinite": config.allow_nonfinite,
+        "checksum": config.checksum,
         "engine": engine_of(config.device, config.threads),
     }
 
