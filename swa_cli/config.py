@@ -37,7 +37,7 @@ Patterns = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 _EXCLUSIVE = ("first", "last", "best")
 
 
-_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 def _in_bytes(value: object) -> object:

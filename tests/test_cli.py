@@ -812,3 +812,17 @@ def test_every_kind_of_output_can_be_updated_in_place(run_swa, run_folder, tmp_p
     evaluated = run_swa("eval", "ckpts", "--swa", output, *MODEL_AND_DATA)
     assert evaluated.exit_code == 0, evaluated.stderr
     assert "averages of the checkpoints" not in evaluated.stderr
+
+
+def test_a_dry_run_says_what_would_be_written(run_swa, run_folder, tmp_path):
+    torch.save({"model": torch.load(run_folder / "epoch-6.pt")["state_dict"], "optimizer": {}}, tmp_path / "like.pt")
+
+    shards = run_swa("average", "ckpts", "-o", "out", "--max-shard-size", "200B", "--dry-run")
+    like = run_swa("average", "ckpts", "-o", "out.pt", "--like", "like.pt", "--dry-run")
+    other = run_swa("average", "ckpts", "-o", "out.safetensors", "--like", "like.pt", "--dry-run")
+
+    assert (shards.exit_code, like.exit_code, other.exit_code) == (0, 0, 2)
+    assert re.search(r"4 files in all, [\d.]+ kB: model-00001-of-00003\.safetensors, .*\.index\.json\n", shards.stdout)
+    assert "left out, as they belong to other weights: optimizer\n" in like.stdout
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out.pt").exists()

@@ -1,6 +1,6 @@
 """From checkpoints to one average, in a fixed amount of memory."""
 
-from swa_cli.averaging.average import AverageResult, average
+from swa_cli.averaging.average import AverageResult, average, plan_output
 from swa_cli.averaging.plan import AveragePlan, TensorPlan, plan_average
 from swa_cli.averaging.stream import Engine
 from swa_cli.averaging.verify import Verification, verify
@@ -15,5 +15,6 @@ __all__ = [
     "average",
     "ema_weights",
     "plan_average",
+    "plan_output",
     "verify",
 ]

@@ -88,7 +88,7 @@ def average(  # noqa: PLR0913
     """
     with exit_on_error(debug=debug):
         from swa_cli.config import load_config  # noqa: PLC0415  # torch is imported after --help
-        from swa_cli.pipeline.average import average_step, plan_step  # noqa: PLC0415
+        from swa_cli.pipeline.average import average_step, dry_run_step  # noqa: PLC0415
         from swa_cli.report.average import average_report, plan_report  # noqa: PLC0415
 
         flags = {
@@ -111,7 +111,7 @@ def average(  # noqa: PLR0913
         }
         options = load_config(config, {"average": flags}).average
         if options.dry_run:
-            stdout().print(plan_report(*plan_step(options, notify=notify)))
+            stdout().print(plan_report(*dry_run_step(options, notify=notify)))
             return
         for line in average_report(average_step(options, notify=notify, track=track)):
             say(line)

@@ -9,12 +9,13 @@ from swa_cli.averaging import (
     average,
     ema_weights,
     plan_average,
+    plan_output,
 )
 from swa_cli.averaging.workers import default_threads
 from swa_cli.checkpoints import Run, find_checkpoints, open_single
 from swa_cli.config import AverageConfig
 from swa_cli.errors import UsageError
-from swa_cli.outputs import Like, Target, check_target
+from swa_cli.outputs import Layout, Like, Target, check_target
 from swa_cli.pipeline.common import Notify, needed, selection_of
 from swa_cli.progress import Track, silent
 from swa_cli.ranks import local_size, meet, own_device, world_size
@@ -37,6 +38,20 @@ def plan_step(config: AverageConfig, *, notify: Notify) -> tuple[Run, AveragePla
     for notice in (*run.notices, *plan.notices):
         notify(notice)
     return run, plan
+
+
+def dry_run_step(config: AverageConfig, *, notify: Notify) -> tuple[Run, AveragePlan, Layout | None]:
+    """What ``swa-average`` would do; of the output only if one is named.
+
+    Raises:
+        SwaError: as `plan_step` and `plan_output`.
+    """
+    run, plan = plan_step(config, notify=notify)
+    if not config.output:
+        return run, plan, None
+    hashed = plan.files if config.checksum else ()
+    allow = config.allow_nonfinite
+    return run, plan, plan_output(plan, target_of(config), key=config.key, allow_nonfinite=allow, hashed=hashed)[1]
 
 
 def average_step(config: AverageConfig, *, notify: Notify, track: Track = silent) -> AverageResult:

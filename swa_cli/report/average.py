@@ -8,6 +8,8 @@ from rich.text import Text
 
 from swa_cli.averaging import AveragePlan, AverageResult
 from swa_cli.checkpoints import Run
+from swa_cli.errors import shortened
+from swa_cli.outputs import Layout
 from swa_cli.report.units import counted, in_bytes
 
 _POLICIES = {
@@ -19,8 +21,8 @@ _POLICIES = {
 }
 
 
-def plan_report(run: Run, plan: AveragePlan) -> RenderableType:
-    """Files in the order of averaging, tensors by policy, and the bytes to be read and written."""
+def plan_report(run: Run, plan: AveragePlan, layout: Layout | None) -> RenderableType:
+    """Files in the order of averaging, tensors by policy, the bytes to be read, and the files to be written."""
     files = Table(
         title=f"{counted(len(plan.sources), 'checkpoint')}, ordered by {run.ordered_by}", title_justify="left"
     )
@@ -33,7 +35,7 @@ def plan_report(run: Run, plan: AveragePlan) -> RenderableType:
         size = sum(stored.spec.nbytes for stored in source.tensors.values())
         step = "" if source.step is None else str(source.step)
         files.add_row(str(source.path), step, in_bytes(size), *([f"{weight:.4g}"] if plan.is_weighted else []))
-    return Group(files, Text("\n".join(_lines(plan))))
+    return Group(files, Text("\n".join([*_lines(plan), *(_outputs(layout) if layout else ())])))
 
 
 def average_report(result: AverageResult) -> Iterator[str]:
@@ -54,3 +56,10 @@ def _lines(plan: AveragePlan) -> Iterator[str]:
         if count:
             yield f"{counted(count, 'tensor')} {meaning}"
     yield f"{in_bytes(plan.bytes_to_read)} to read, {in_bytes(plan.bytes_to_write)} to write"
+
+
+def _outputs(layout: Layout) -> Iterator[str]:
+    if layout.is_folder:
+        yield f"{counted(len(layout.names), 'file')} in all, {in_bytes(layout.size)}: {shortened(layout.names)}"
+    if layout.left_out:
+        yield f"left out, as they belong to other weights: {shortened(layout.left_out)}"
