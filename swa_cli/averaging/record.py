@@ -14,8 +14,9 @@ _LENGTH_OF_SHA256 = 64
 
 
 def contents_of(plan: AveragePlan, record: Provenance) -> Contents:
-    """What ``plan`` gives, to be written with ``record``."""
-    specs = {tensor.name: tensor.spec for tensor in plan.tensors}
+    """What ``plan`` gives, in the order of the newest source, to be written with ``record``."""
+    planned = {tensor.name: tensor.spec for tensor in plan.tensors}
+    specs = {name: planned[name] for name in plan.sources[-1].tensors if name in planned}
     return Contents(specs=specs, tied=plan.tied, extra=plan.extra, provenance=record)
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 
-from swa_cli.checkpoints import Provenance, TensorSpec, file_order, safetensors_header, to_metadata
+from swa_cli.checkpoints import Provenance, TensorSpec, safetensors_header, to_metadata
 from swa_cli.checkpoints.safetensors_file import NAMES
 from swa_cli.errors import MismatchError, listing
 from swa_cli.outputs.layout import Contents, Crc, OutputFile
@@ -119,7 +119,7 @@ def _is_unicode(name: str) -> bool:
 def _shares(specs: Mapping[str, TensorSpec], most: int) -> list[list[str]]:
     shares: list[list[str]] = [[]]
     size = 0
-    for name in file_order(specs):
+    for name in specs:
         if shares[-1] and size + specs[name].nbytes > most:
             shares.append([])
             size = 0

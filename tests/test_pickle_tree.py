@@ -1,0 +1,94 @@
+"""A pickle is read as a tree, and written again."""
+
+import argparse
+import collections
+import dataclasses
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from swa_cli.outputs import pickle_tree
+
+
+@dataclasses.dataclass
+class Config:
+    """Something of the user's that a checkpoint holds."""
+
+    lr: float
+    names: list[str]
+
+
+def things() -> dict[str, object]:
+    shared = ["shared", 1.5, None, True]
+    itself: list[object] = []
+    itself.append(itself)
+    return {
+        "plain": [
+            0,
+            -1,
+            255,
+            256,
+            65_536,
+            -(2**31),
+            2**70,
+            1.25,
+            float("inf"),
+            "é\ud800",
+            b"\x00\xff",
+            bytearray(2),
+        ],
+        "containers": {(1, (2, 3)): {"a": {4, 5}, "b": frozenset({6})}, "empty": [(), [], {}, set()]},
+        "shared": [shared, shared],
+        "itself": itself,
+        "objects": [
+            argparse.Namespace(lr=0.1, names=shared),
+            Config(lr=0.1, names=["a"]),
+            collections.OrderedDict(a=1),
+            collections.defaultdict(list, a=[1]),
+            collections.deque([1, 2], maxlen=3),
+            np.float64(1.5),
+            np.arange(3),
+            Path("a/b"),
+            torch.Size([1, 2]),
+            torch.float16,
+            slice(1, 2),
+            range(3),
+        ],
+        "many": [{"key": f"value {number}", "other": shared} for number in range(300)],
+    }
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_tree_is_written_as_it_was_read(protocol):
+    values = things()
+
+    again = pickle.loads(pickle_tree.write_tree(pickle_tree.read_tree(pickle.dumps(values, protocol=protocol))))
+
+    assert again["itself"][0] is again["itself"]
+    del again["itself"], values["itself"]
+    assert repr(again) == repr(values)
+    assert again["shared"][0] is again["shared"][1]
+    assert again["objects"][0].names is again["shared"][0]
+
+
+def test_a_tree_as_deep_as_can_be():
+    deep: list[object] = []
+    for _ in range(400):
+        deep = [deep]
+    data = pickle.dumps(deep)
+    nested = b"\x80\x02" + b"]q\x00" * 50_000 + b"a" * 49_999 + b"."  # deeper than any function call
+
+    assert pickle.loads(pickle_tree.write_tree(pickle_tree.read_tree(data))) == deep
+    assert pickle_tree.write_tree(pickle_tree.read_tree(nested)).count(b"]") == 50_000
+
+
+def test_entries_are_dropped_and_what_they_shared_is_kept():
+    shared = argparse.Namespace(a=1)
+    root = pickle_tree.read_tree(pickle.dumps({"optimizer": [shared, "x"], "args": shared, 3: "x"}, protocol=2))
+
+    pickle_tree.drop_items(root, ["optimizer"])
+
+    assert pickle.loads(pickle_tree.write_tree(root)) == {"args": shared, 3: "x"}
