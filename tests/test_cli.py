@@ -822,7 +822,9 @@ def test_a_dry_run_says_what_would_be_written(run_swa, run_folder, tmp_path):
     other = run_swa("average", "ckpts", "-o", "out.safetensors", "--like", "like.pt", "--dry-run")
 
     assert (shards.exit_code, like.exit_code, other.exit_code) == (0, 0, 2)
-    assert re.search(r"\d files in all, [\d.]+ kB: model-00001-of-0000\d\.safetensors, .*\.index\.json\n", shards.stdout)
+    assert re.search(
+        r"\d files in all, [\d.]+ kB: model-00001-of-0000\d\.safetensors, .*\.index\.json\n", shards.stdout
+    )
     assert "left out, as they belong to other weights: optimizer\n" in like.stdout
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "out.pt").exists()

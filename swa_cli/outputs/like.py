@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from safetensors import safe_open
 
-from swa_cli.checkpoints import Checkpoint, strip_wrappers
+from swa_cli.checkpoints import Checkpoint, open_checkpoint, strip_wrappers
 from swa_cli.checkpoints.safetensors_file import EXTRA_STATE, PROVENANCE
 from swa_cli.checkpoints.sharded import INDEX_SUFFIX, shards_of
 from swa_cli.checkpoints.torch_legacy import looks_legacy
@@ -17,10 +17,11 @@ from swa_cli.checkpoints.zip_directory import ZIP_MAGIC
 from swa_cli.errors import MismatchError, listing
 from swa_cli.outputs.layout import Contents, Layout, OutputFile
 from swa_cli.outputs.safetensors_output import index_file, part_of, safetensors_file
-from swa_cli.outputs.torch_output import torch_file_like
+from swa_cli.outputs.torch_like import torch_file_like
 
 _OF_MODEL = (
-    *("*config*.json", "*token*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "*.jinja", "*.py"),
+    *("*config*.json", "tokenizer*", "special_tokens*", "added_tokens*", "vocab*", "merges.txt"),
+    *("*.model", "*.tiktoken", "*.jinja", "*.py"),
     *("*labels*.txt", "*labels*.json"),
 )
 """What Hugging Face's ``from_pretrained`` reads beside the weights."""
@@ -57,21 +58,23 @@ def files_like(like: Like, contents: Contents, *, name: str | None = None) -> tu
     checkpoint = like.checkpoint
     _check_same(checkpoint, contents)
     if not checkpoint.files:
-        file, left_out = _file_like(checkpoint.path, like.key, contents, name or checkpoint.path.name)
+        file, left_out = _file_like(like, checkpoint.path, contents, name or checkpoint.path.name)
         return [file], left_out
     left_out: list[str] = []
     files: list[OutputFile] = []
     kept = _by_file(checkpoint, contents)
     for number, path in enumerate(checkpoint.files):
-        part = part_of(contents, kept[number], first=number == 0)
-        file, left = _file_like(path, like.key, part, path.name)
+        part = replace(part_of(contents, kept[number]), extra=_extra_of(like, path, contents, is_first=number == 0))
+        file, left = _file_like(like, path, part, path.name)
         files.append(file)
         left_out += [entry for entry in left if entry not in left_out]
     return [*files, _index_like(checkpoint, contents, files)], left_out
 
 
 def files_beside(path: Path) -> list[Path]:
-    """Configuration and tokenizer files in the folder of a checkpoint: what belongs to the model."""
+    """Configuration and tokenizer files in a folder as Hugging Face has it: what belongs to the model."""
+    if not path.with_name("config.json").is_file():
+        return []
     names = sorted(entry for entry in path.parent.iterdir() if entry.is_file() and not entry.name.startswith("."))
     return [
         entry
@@ -136,9 +139,19 @@ def _by_file(checkpoint: Checkpoint, contents: Contents) -> list[list[str]]:
     return kept
 
 
-def _file_like(path: Path, key: str | None, contents: Contents, name: str) -> tuple[OutputFile, list[str]]:
+def _extra_of(like: Like, path: Path, contents: Contents, *, is_first: bool) -> dict[str, object]:
+    """What is no tensor, for one of several files: what that file has, and for the first what none has."""
+    here = open_checkpoint(path, key=like.key).extra
+    return {
+        name: value
+        for name, value in contents.extra.items()
+        if name in here or (is_first and name not in like.checkpoint.extra)
+    }
+
+
+def _file_like(like: Like, path: Path, contents: Contents, name: str) -> tuple[OutputFile, list[str]]:
     if is_torch(path):
-        return torch_file_like(path, key, contents, name=name)
+        return torch_file_like(path, like.checkpoint.stamps[path], like.key, contents, name=name)
     return _safetensors_like(path, contents, name), []
 
 
@@ -146,7 +159,8 @@ def _safetensors_like(path: Path, contents: Contents, name: str) -> OutputFile:
     with safe_open(path, framework="np") as opened:  # pyright: ignore[reportUnknownVariableType]
         header = cast("Any", opened)
         there: set[str] = {*header.keys()}
-        metadata: Mapping[str, str] = header.metadata() or {}
+        unordered: Mapping[str, str] = header.metadata() or {}
+    metadata = dict(sorted(unordered.items()))
     stored_as = strip_wrappers({raw: raw for raw in (*there, *(raw for raw in metadata if metadata[raw] in there))})
     written = _written_names(contents, {short for short, raw in stored_as.items() if raw in there})
     file = safetensors_file(

@@ -29,6 +29,7 @@ _GETS = frozenset({"GET", "BINGET", "LONG_BINGET"})
 _MARK = b"("
 _STOP = b"."
 _PROTOCOL = b"\x80"
+_SMALL = 1 << 16
 
 
 @dataclass(slots=True, eq=False)
@@ -148,15 +149,25 @@ def drop_items(node: Node, keys: Sequence[str]) -> None:
     """Take entries out of a dict."""
     for parts in (node.parts if node.name == "DICT" else [], *_set(node)):
         pairs = zip(parts[::2], parts[1::2], strict=True)
-        parts[:] = [part for key, value in list(pairs) if key.value not in keys for part in (key, value)]
+        parts[:] = [part for key, value in list(pairs) if not _is_one_of(key, keys) for part in (key, value)]
     node.changes = [change for change in node.changes if change.parts or change.name != "SETITEM"]
 
 
+def _is_one_of(key: Node, keys: Sequence[str]) -> bool:
+    return isinstance(key.value, str) and key.value in keys
+
+
 def set_items(node: Node, entries: Mapping[str, Node]) -> None:
-    """Put other values in place of entries that a dict has."""
+    """Put values in place of entries that a dict has, and add those that it has not."""
+    new = dict(entries)
     for parts in (node.parts if node.name == "DICT" else [], *_set(node)):
         for index in range(0, len(parts), 2):
-            parts[index + 1] = entries.get(parts[index].value, parts[index + 1])
+            if isinstance(parts[index].value, str) and parts[index].value in entries:
+                parts[index + 1] = entries[parts[index].value]
+                new.pop(parts[index].value, None)
+    if new:
+        added = [part for key, value in new.items() for part in (plain(key), value)]
+        node.changes.append(Change("SETITEMS", b"u", added, marked=True))
 
 
 def dict_(entries: Mapping[str, Node]) -> Node:
@@ -167,6 +178,10 @@ def dict_(entries: Mapping[str, Node]) -> Node:
 
 def plain(value: object) -> Node:
     """The tree of a plain value: numbers, strings, lists, dicts, tuples."""
+    if type(value) is tuple:
+        return tuple_(*(plain(part) for part in cast("tuple[object, ...]", value)))
+    if type(value) is int and 0 <= value < _SMALL:
+        return Node("BININT2", b"M" + value.to_bytes(2, "little"), value=value)
     return read_tree(pickle.dumps(value, protocol=2))
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from swa_cli.checkpoints import Provenance, TensorSpec, safetensors_header, to_metadata
 from swa_cli.checkpoints.safetensors_file import NAMES
@@ -63,7 +64,7 @@ def sharded_files(contents: Contents, max_shard_size: int) -> tuple[OutputFile, 
     stem, suffix = SINGLE.split(".")
     names = [f"{stem}-{number:05}-of-{len(shards):05}.{suffix}" for number in range(1, len(shards) + 1)]
     files = [
-        safetensors_file(part_of(contents, share, first=number == 0), name=name)
+        safetensors_file(replace(part_of(contents, share), extra={} if number else contents.extra), name=name)
         for number, (name, share) in enumerate(zip(names, shards, strict=True))
     ]
     where = {tensor: name for name, share in zip(names, shards, strict=True) for tensor in share}
@@ -78,13 +79,13 @@ def index_file(name: str, where: Mapping[str, str], metadata: Mapping[str, objec
     return OutputFile(name=name, size=len(text), offsets={}, frame=lambda _provenance, _crc: [(0, text)])
 
 
-def part_of(contents: Contents, names: Sequence[str], *, first: bool) -> Contents:
-    """Some of the tensors, with their further names; what is no tensor goes with the first part."""
+def part_of(contents: Contents, names: Sequence[str]) -> Contents:
+    """Some of the tensors, with their further names, and nothing else."""
     kept = set(names)
     return Contents(
         specs={name: contents.specs[name] for name in names},
         tied={name: other for name, other in contents.tied.items() if other in kept},
-        extra=contents.extra if first else {},
+        extra={},
         provenance=contents.provenance,
     )
 

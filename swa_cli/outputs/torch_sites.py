@@ -18,6 +18,7 @@ Place = tuple[str, int, tuple[int, ...], tuple[int, ...]]
 _STORAGE_OF: dict[Dtype, str] = {dtype: name for name, dtype in STORAGES.items() if name != "UntypedStorage"}
 _REBUILD = {f"torch._utils _rebuild_tensor{version}" for version in ("", "_v2", "_v3")}
 _FROM_TYPE = {"torch._tensor _rebuild_from_type", "torch._tensor _rebuild_from_type_v2"}
+_PARAMETER = "torch._utils _rebuild_parameter"
 _FROM_TYPE_ARGUMENTS = 3
 _LEAST_ARGUMENTS = 4
 
@@ -96,6 +97,15 @@ def sites(root: Node) -> Iterator[Site]:
             inner = node.parts[1].parts
             if len(inner) >= _FROM_TYPE_ARGUMENTS and inner[0].value in _REBUILD:
                 yield _site(inner, inner[2])
+
+
+def tensor_of(node: Node) -> Site | None:
+    """The call that makes a tensor, if that is what a value is; a parameter's is that of its data."""
+    if node.name == "REDUCE" and str(node.parts[0].value).startswith(_PARAMETER) and node.parts[1].parts:
+        node = node.parts[1].parts[0]
+    if node.name != "REDUCE" or node.parts[0].value not in _REBUILD | _FROM_TYPE:
+        return None
+    return next(sites(node), None)
 
 
 def storages(root: Node) -> Iterator[tuple[str, Node]]:
