@@ -8,7 +8,7 @@ from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.selection import Selection, select
 from swa_cli.checkpoints.survey import survey_checkpoints
 from swa_cli.checkpoints.untrained import about_untrained
-from swa_cli.errors import SourceError, shortened
+from swa_cli.errors import SourceError, UsageError, shortened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,10 @@ def find_checkpoints(
     if not survey.order.checkpoints:
         msg = f"no checkpoints in {where} but averages that swa-cli wrote. Name them to average averages."
         raise SourceError(msg)
-    chosen, notices = select(survey.order, selection, where=where)
+    try:
+        chosen, notices = select(survey.order, selection, where=where)
+    except (SourceError, UsageError) as error:  # with what may explain it
+        raise type(error)("\n".join([str(error), *(f"  note: {notice}" for notice in survey.notices)])) from error
     said = [*survey.notices, *notices, *about_untrained(chosen)]
     if key is None:
         said += _alternatives(chosen)

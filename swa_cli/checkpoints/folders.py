@@ -5,6 +5,8 @@ from collections.abc import Collection, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
+from swa_cli.checkpoints.opening import open_checkpoint
+from swa_cli.checkpoints.provenance import read_provenance
 from swa_cli.checkpoints.sharded import INDEX_SUFFIX, shards_of
 from swa_cli.checkpoints.steps import natural_key, step_in_name
 from swa_cli.errors import CheckpointError, SourceError, listing, shortened
@@ -23,6 +25,7 @@ _SIDE_FILES = (
 def checkpoints_in(folder: Path, notices: list[str]) -> list[Path]:
     """The checkpoints that ``folder`` holds, or else those of the folders in it, the fewest levels down.
 
+    A folder that holds none but averages that swa-cli wrote holds no checkpoints itself.
     Hidden files and folders are passed over: a run that was killed leaves temporary ones.
 
     Raises:
@@ -30,24 +33,38 @@ def checkpoints_in(folder: Path, notices: list[str]) -> list[Path]:
     """
     try:
         found = checkpoint_files(folder)
-        if found:
+        if any(not _is_average(path) for path in found):
             _say_what_is_left(folder, notices)
             return found
-        return _further_down(folder, notices)
+        try:
+            return [*found, *_further_down(folder, notices)]
+        except SourceError:
+            if not found:
+                raise
+            return found
     except OSError as error:
         msg = f"cannot read the directory {error.filename or folder}: {error.strerror or error}."
         raise SourceError(msg) from error
 
 
+def _is_average(path: Path) -> bool:
+    """Whether swa-cli wrote this; what cannot be read is somebody else's."""
+    try:
+        return read_provenance(open_checkpoint(path).metadata) is not None
+    except CheckpointError:
+        return False
+
+
 def _further_down(folder: Path, notices: list[str]) -> list[Path]:
     level = _folders_in(folder)
     for depth in range(1, _DEEPEST + 1):
-        found = {below: files for below in level if (files := checkpoint_files(below))}
+        files = {below: checkpoint_files(below) for below in level}
+        found = {below: paths for below, paths in files.items() if any(not _is_average(path) for path in paths)}
         if found:
             _check_one_run(folder, found)
             if depth > 1:
                 notices.append(f"{folder} holds no checkpoints itself: those in {_parent(found)} are taken.")
-            return [path for files in found.values() for path in files]
+            return [path for paths in found.values() for path in paths]
         level = [below for above in level if not above.is_symlink() for below in _folders_in(above)]
     msg = (
         f"no checkpoints in {folder}, nor {_DEEPEST} levels below: looked for files ending in {', '.join(SUFFIXES)}. "

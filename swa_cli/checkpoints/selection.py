@@ -82,8 +82,8 @@ def is_meant(below: PurePath, selection: Selection) -> bool:
 
 
 def is_of(below: PurePath, pattern: str) -> bool:
-    """Whether ``pattern`` is one of this path."""
-    names = (str(below),) if "/" in pattern else below.parts
+    """Whether ``pattern`` is one of this path: of a part of it, or with a slash of as many parts at its end."""
+    names = ("/".join(below.parts[-pattern.count("/") - 1 :]), str(below)) if "/" in pattern else below.parts
     return any(fnmatchcase(name, pattern) for name in names)
 
 
@@ -99,6 +99,9 @@ def select(order: Order, selection: Selection, *, where: str) -> tuple[tuple[Che
         SourceError: fewer than asked for, none in the range, no order to go by, or a metric that some files lack.
         UsageError: ``best`` without a metric and mode, or with a metric that no file has.
     """
+    if not order.checkpoints:
+        msg = f"there is nothing to choose from in {where}: no checkpoint but averages that swa-cli wrote."
+        raise SourceError(msg)
     if order.trouble and selection.in_words("from_step", "to_step", "every", "first", "last"):
         msg = f"{selection.in_words('from_step', 'to_step', 'every', 'first', 'last')}: {order.trouble}"
         raise SourceError(msg)
@@ -195,5 +198,6 @@ def _check_enough(there: int, selection: Selection, where: str, which: str = "")
         if count is not None and count > there:
             earlier = selection.in_words("include", "exclude", "from_step", "to_step", "every")
             after = f" after {earlier}" if earlier else ""
-            msg = f"--{name} {count}: there are only {there} checkpoints{which} in {where}{after}."
+            are, checkpoints = ("is", "checkpoint") if there == 1 else ("are", "checkpoints")
+            msg = f"--{name} {count}: there {are} only {there} {checkpoints}{which} in {where}{after}."
             raise SourceError(msg)

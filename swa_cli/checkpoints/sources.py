@@ -35,7 +35,7 @@ def _named(source: Path, notices: list[str]) -> Iterator[tuple[Path, PurePath]]:
         for path in checkpoints_in(source, notices):
             yield path, path.relative_to(source)
     elif source.is_file():
-        yield source, PurePath(source.name)
+        yield source, PurePath(*source.absolute().parts[-2:])  # with its folder: checkpoint-500/model.safetensors
     elif source.exists():
         msg = f"{source} is neither a file nor a directory. Name a checkpoint, a directory of them, or a pattern."
         raise SourceError(msg)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.duplicates import without_copies
+from swa_cli.checkpoints.folders import checkpoint_files
 from swa_cli.checkpoints.metrics import metrics_in_name
 from swa_cli.checkpoints.opening import open_checkpoint
 from swa_cli.checkpoints.ordering import Order, in_order_of_steps
@@ -137,10 +138,20 @@ def _apart_from_own(
     checkpoints: Sequence[Checkpoint], sources: Sequence[Path]
 ) -> tuple[list[Checkpoint], list[Checkpoint]]:
     """Those that are sources, and averages that an earlier run wrote, unless they are named themselves."""
-    own = [
-        checkpoint
-        for checkpoint in checkpoints
-        if read_provenance(checkpoint.metadata) is not None
-        and not any(source.is_file() and source.samefile(checkpoint.path) for source in sources)
-    ]
-    return [checkpoint for checkpoint in checkpoints if checkpoint not in own], own
+    kept: list[Checkpoint] = []
+    own: list[Checkpoint] = []
+    for checkpoint in checkpoints:
+        is_own = read_provenance(checkpoint.metadata) is not None and not _is_named(checkpoint, sources)
+        (own if is_own else kept).append(checkpoint)
+    return kept, own
+
+
+def _is_named(checkpoint: Checkpoint, sources: Sequence[Path]) -> bool:
+    """Whether a source is this file, or the folder that it is with its shards alone."""
+    folder = checkpoint.path.parent
+    return any(
+        source.samefile(checkpoint.path)
+        if source.is_file()
+        else source.is_dir() and source.samefile(folder) and checkpoint_files(folder) == [folder / checkpoint.path.name]
+        for source in sources
+    )

@@ -63,7 +63,7 @@ def _notes(inspection: Inspection, names: Mapping[Path, str]) -> dict[Path, str]
     picked = {path: "taken" for pick in inspection.picks if pick.flags == asked for path in pick.paths}
     steps = _steps(inspection)
     copies = {
-        copy.path: f"same as step {steps[other]}" if steps else f"same as {names[other]}"
+        copy.path: f"same as step {steps[other]}" if other in steps else f"same as {names[other]}"
         for copy, other in survey.copies
     }
     own = {file.path: "written by swa-cli" for file in survey.own}
