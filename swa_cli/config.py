@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, cast
 import yaml
 from pydantic import BeforeValidator, ConfigDict, PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from swa_cli.errors import ConfigError
 
@@ -35,6 +36,7 @@ Patterns = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 """One pattern, or several."""
 
 _EXCLUSIVE = ("first", "last", "best")
+_PAIRS = (("weights", "ema"), ("like", "max_shard_size"))
 
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -43,7 +45,9 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "K
 def _in_bytes(value: object) -> object:
     """``5GB``, as Hugging Face's tools read it."""
     found = re.fullmatch(r"([0-9.]+) ?([A-Za-z]*)", value.strip()) if isinstance(value, str) else None
-    if found is None or found[2].upper() not in _UNITS or found[1].count(".") > 1:
+    if isinstance(value, str) and (found is None or found[2].upper() not in _UNITS or found[1].count(".") > 1):
+        raise PydanticCustomError("size", "a size in bytes, as 5GB or 500MiB")  # noqa: EM101  # as pydantic has it
+    if found is None:
         return value
     return int(float(found[1]) * _UNITS[found[2].upper()])
 
@@ -220,9 +224,11 @@ def _override(section: str, current: object, given: dict[str, Any]) -> object:
 
 def _without_rivals(written: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """The file's values without those that exclude a flag: ``--first`` goes over ``last:``."""
-    if not any(name in given for name in _EXCLUSIVE):
-        return written
-    rivals = _EXCLUSIVE if "best" in given else (*_EXCLUSIVE, "metric", "mode")
+    rivals: set[str] = set()
+    if any(name in given for name in _EXCLUSIVE):
+        rivals |= {*_EXCLUSIVE, *(() if "best" in given else ("metric", "mode"))}
+    for pair in _PAIRS:
+        rivals |= {*pair} if any(name in given for name in pair) else set()
     return {name: value for name, value in written.items() if name not in rivals}
 
 

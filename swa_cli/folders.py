@@ -54,7 +54,8 @@ def check_folder(target: Path, *, overwrite: bool, ours: Iterable[str] | None) -
     if not overwrite:
         msg = f"{target} exists already. Name another output, or replace it with --force."
         raise OutputError(msg)
-    others = sorted(set(there) - set(ours))
+    written_by_us = {name for name in ours if (target / name).is_file()}
+    others = sorted(set(there) - written_by_us)
     if others:
         msg = (
             f"cannot replace {target}: it holds files that swa-cli did not put there ({shortened(others)}). Move them "
@@ -121,11 +122,11 @@ def _replace_in_two_steps(new: Path, target: Path) -> None:
     descriptor = os.open(target, os.O_RDONLY)
     try:
         leftovers.lock(descriptor, wait=True)  # so that no other run undoes it
-        target.rename(old)
         try:
+            target.rename(old)
             new.rename(target)
         except BaseException:
-            if not os.path.lexists(target):
+            if not os.path.lexists(target) and old.exists():
                 old.rename(target)
             raise
         leftovers.remove(old)

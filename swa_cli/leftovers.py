@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import shutil
+import zlib
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +23,12 @@ _NAME = 50  # of the target's name in the temporary one's, which must not grow t
 
 def beside(target: Path, kind: str = TEMPORARY) -> Path:
     """A hidden name in the folder of ``target`` that no other run has."""
-    return target.with_name(f".{target.name[:_NAME]}.{os.getpid()}-{secrets.token_hex(4)}{kind}")
+    return target.with_name(f".{_short(target.name)}.{os.getpid()}-{secrets.token_hex(4)}{kind}")
+
+
+def _short(name: str) -> str:
+    """A name that is not too long, and no other one's."""
+    return name if len(name) <= _NAME else f"{name[:_NAME]}~{zlib.crc32(os.fsencode(name)):08x}"
 
 
 @contextmanager
@@ -76,7 +82,7 @@ def remove(path: Path) -> None:
 
 def _left_for(target: Path) -> list[Path]:
     kinds = f"{re.escape(TEMPORARY)}|{re.escape(REPLACED)}"
-    pattern = re.compile(rf"\.{re.escape(target.name[:_NAME])}\.\d+-[0-9a-f]{{8}}(?:{kinds})")
+    pattern = re.compile(rf"\.{re.escape(_short(target.name))}\.\d+-[0-9a-f]{{8}}(?:{kinds})")
     with suppress(OSError):
         return sorted(path for path in target.parent.iterdir() if pattern.fullmatch(path.name))
     return []
@@ -85,11 +91,10 @@ def _left_for(target: Path) -> list[Path]:
 def _clear(path: Path, target: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        if not lock(descriptor, wait=False):
-            return
-        if path.name.endswith(REPLACED) and not os.path.lexists(target):
+        locked = lock(descriptor, wait=False)
+        if path.name.endswith(REPLACED) and not os.path.lexists(target) and locked is not False:
             path.rename(target)
-        else:
+        elif locked:
             remove(path)
     finally:
         os.close(descriptor)

@@ -71,7 +71,7 @@ class Ranks:
             mine = work(), None
         except SwaError as error:
             mine = None, error
-        except (ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001  # the others must hear of it, whatever it is
             mine = None, SwaError(f"rank {self.rank} failed: {kind_of(error)}: {error}.")
         parts = self._gather(mine)
         for _, error in parts:
@@ -79,6 +79,14 @@ class Ranks:
                 self._let_speak()
                 raise error
         return [cast("T", value) for value, _ in parts]
+
+    def tell(self, work: Callable[[], T]) -> None:
+        """Let rank 0 do the last step, after which it needs none of the others."""
+        if self.rank == 0:
+            with suppress(RankError):
+                self.step(work)
+        else:
+            self.step(lambda: None)
 
     def _let_speak(self) -> None:
         """Wait for rank 0 to leave: torchrun ends all others as soon as one has ended."""
@@ -121,6 +129,8 @@ def meet() -> Generator[Ranks]:
         ranks = Ranks(rank=dist.get_rank(), size=dist.get_world_size(), group=group)
         _peers[:] = ranks.step(lambda: (socket.gethostname(), os.getpid()))
         yield ranks
+        if ranks.rank:
+            _peers.clear()  # rank 0 has all there is to say
     finally:
         dist.destroy_process_group()
 

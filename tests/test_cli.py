@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -114,7 +115,10 @@ def test_the_three_commands(run_swa, run_folder, tmp_path):
         "n_samples": 90,
         "n_batches": 3,
         "unreached": [],
-        "tensors": ["bn.num_batches_tracked", "bn.running_mean", "bn.running_var"],
+        "tensors": {
+            name: zlib.crc32(after[name].numpy().tobytes())
+            for name in ("bn.num_batches_tracked", "bn.running_mean", "bn.running_var")
+        },
     }
 
     evaluated = run_swa("eval", "ckpts", "--swa", "swa.safetensors", *MODEL_AND_DATA, "--compare-ensemble")
@@ -462,7 +466,7 @@ def test_a_model_without_batchnorm_has_nothing_to_do(run_swa, run_folder, tmp_pa
     model = ("--model", "mycode.py:Plain", "--data", "mycode.py:Data")
     copied = run_swa("bn-update", "swa.safetensors", *model, "-o", "out.safetensors")
     assert copied.exit_code == 0
-    assert "out.safetensors is swa.safetensors unchanged" in copied.stderr
+    assert "out.safetensors has the weights of swa.safetensors unchanged" in copied.stderr
     copy, original = load_file(tmp_path / "out.safetensors"), load_file(tmp_path / "swa.safetensors")
     assert all(torch.equal(copy[name], tensor) for name, tensor in original.items())
 
@@ -780,7 +784,7 @@ def test_the_version(run_swa):
     assert run_swa("--version").stdout.strip() == version("swa-cli")
 
 
-def test_statistics_that_were_recomputed_are_not_verified(run_swa, run_folder, tmp_path):
+def test_statistics_that_were_recomputed_are_verified_as_such(run_swa, run_folder, tmp_path):
     run_swa("average", "ckpts", "-o", "swa.pt")
     (tmp_path / "elsewhere").mkdir()
     updated = run_swa("bn-update", "swa.pt", *MODEL_AND_DATA, "-o", "elsewhere/bn.pt")
@@ -789,9 +793,19 @@ def test_statistics_that_were_recomputed_are_not_verified(run_swa, run_folder, t
     result = run_swa("verify", "elsewhere/bn.pt")
 
     assert result.exit_code == 0, result.stderr
-    assert "Not compared: 3 BatchNorm statistics, recomputed after the averaging." in result.stdout
+    assert "bit for bit: 6 tensors" in result.stdout
+    assert "3 BatchNorm statistics more, recomputed after the averaging, as they were written then." in result.stdout
     record = json.loads(open_checkpoint(tmp_path / "elsewhere" / "bn.pt").metadata["swa_cli"])
     assert record["folder"] == f"../{run_folder.name}"
+    stored = open_checkpoint(tmp_path / "elsewhere" / "bn.pt").tensors["bn.running_var"]
+    with (tmp_path / "elsewhere" / "bn.pt").open("r+b") as stream:
+        stream.seek(stored.offset)
+        byte = stream.read(1)[0]
+        stream.seek(stored.offset)
+        stream.write(bytes([byte ^ 1]))
+    result = run_swa("verify", "elsewhere/bn.pt")
+    assert result.exit_code == 1
+    assert "tensor bn.running_var: it is not what was recomputed for the average" in result.stderr
 
 
 @pytest.mark.parametrize("output", ["swa.pt", "swa.safetensors", "folder", "like.pth"])
@@ -828,3 +842,91 @@ def test_a_dry_run_says_what_would_be_written(run_swa, run_folder, tmp_path):
     assert "left out, as they belong to other weights: optimizer\n" in like.stdout
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "out.pt").exists()
+
+
+@pytest.mark.parametrize("output", ["ckpts/epoch-11.pt", "like.pt"])
+def test_what_is_read_is_not_written_over(run_swa, run_folder, tmp_path, output):
+    torch.save({"model": torch.load(run_folder / "epoch-6.pt")["state_dict"], "optimizer": {}}, tmp_path / "like.pt")
+    before = (tmp_path / output).read_bytes()
+    like = ("--like", "like.pt") if output == "like.pt" else ()
+
+    result = run_swa("average", "ckpts", "-o", output, "--force", *like)
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"cannot write {output}: it is one of the checkpoints that are read. Name another output." in result.stderr
+    assert (tmp_path / output).read_bytes() == before
+
+
+def test_an_average_in_the_run_does_not_hide_what_lies_below(run_swa, run_folder, tmp_path):
+    (tmp_path / "logs" / "version_0").mkdir(parents=True)
+    run_folder.rename(tmp_path / "logs" / "version_0" / "checkpoints")
+
+    for form in (("-o", "logs/swa.pt"), ("-o", "logs/swa2.pt"), ("-o", "logs/swa", "--max-shard-size", "1KB")):
+        result = run_swa("average", "logs", "--last", "2", *form)
+        assert result.exit_code == 0, result.stderr
+        assert "Averaged 2 checkpoints (logs/version_0/checkpoints/epoch-10.pt to" in result.stdout
+    result = run_swa("eval", "logs", "--last", "2", "--swa", "logs/swa.pt", *MODEL_AND_DATA)
+
+    assert result.exit_code == 0, result.stderr
+
+
+def test_an_average_under_an_unusual_key_is_found(run_swa, run_folder, tmp_path):
+    for path in run_folder.iterdir():
+        state = torch.load(path)["state_dict"]
+        torch.save({"ema": {"weights": state}, "raw": {"other": torch.ones(1)}, "epoch": int(path.stem[6:])}, path)
+    key = ("--key", "ema.weights")
+    averaged = run_swa("average", "ckpts", *key, "--like", "ckpts/epoch-7.pt", "-o", "swa.pt")
+    assert averaged.exit_code == 0, averaged.stderr
+
+    updated = run_swa("bn-update", "swa.pt", *MODEL_AND_DATA)
+    verified = run_swa("verify", "swa.pt")
+    evaluated = run_swa("eval", "ckpts", *key, "--swa", "swa.pt", *MODEL_AND_DATA)
+
+    assert (updated.exit_code, verified.exit_code, evaluated.exit_code) == (0, 0, 0), verified.stderr
+    assert next(iter(torch.load(tmp_path / "swa.pt")["ema"]["weights"])) == "body.weight"
+
+
+def test_more_shards_than_files_can_be_open(run_swa, tmp_path, monkeypatch):
+    torch.save({f"w{number}": torch.ones(10) for number in range(30)}, tmp_path / "1.pt")
+    monkeypatch.setattr("resource.getrlimit", lambda _: (40, 40))
+
+    result = run_swa("average", "1.pt", "-o", "out", "--max-shard-size", "40B")
+
+    assert result.exit_code == 1
+    assert "the output would be 31 files, and no more than 20 can be open at once here" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "eval", "bn-update", "verify"])
+def test_one_process_only(run_swa, tmp_path, monkeypatch, command):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    (tmp_path / "run.yaml").write_text("{}")
+
+    result = run_swa(command, *(["--config", "run.yaml"] if command == "run" else ["swa.pt"]))
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"swa {command} runs as one process, and torchrun started several" in result.stderr
+
+
+def test_flags_go_over_what_excludes_them_in_the_file(run_swa, run_folder, tmp_path):
+    config = "average: {sources: [ckpts], output: out, weights: [1, 1, 1, 1, 1, 2], max_shard_size: 1KB}"
+    (tmp_path / "run.yaml").write_text(config)
+
+    ema = run_swa("average", "--config", "run.yaml", "--ema", "0.5", "--dry-run")
+    like = run_swa(
+        "average", "--config", "run.yaml", "--like", f"{run_folder.name}/epoch-7.pt", "-o", "out.pt", "--dry-run"
+    )
+
+    assert (ema.exit_code, like.exit_code) == (0, 0), ema.stderr + like.stderr
+
+
+def test_names_do_not_steer_the_terminal(run_swa, tmp_path):
+    torch.save({"w": torch.ones(1)}, tmp_path / "1.pt")
+    torch.save({"v\x1b[31m": torch.ones(1)}, tmp_path / "2.pt")
+
+    result = run_swa("average", "1.pt", "2.pt", "-o", "out.pt")
+
+    assert result.exit_code == 1
+    assert "v\\x1b[31m" in result.stderr
+    assert "\x1b" not in result.stderr

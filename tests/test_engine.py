@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 
 from swa_cli.averaging import Engine, average, device, faster, plan_average
 from swa_cli.averaging.device import Accelerator
+from swa_cli.averaging.fingerprints import Fingerprints
 from swa_cli.averaging.job import Job
 from swa_cli.averaging.pieces import Piece, cut
 from swa_cli.averaging.plan import AveragePlan
@@ -469,7 +470,9 @@ def test_of_a_checkpoint_only_the_weights_are_read(tmp_path, kind):
 
 def test_the_device_holds_less_than_256_mib_whatever_the_model(tmp_path):
     torch.save({"w": torch.ones(3)}, tmp_path / "1.pt")
-    job = Job(plan=plan_of([tmp_path / "1.pt"]), files=OpenFiles(), write=lambda *_: None, allow_nonfinite=False)
+    plan = plan_of([tmp_path / "1.pt"])
+    prints = Fingerprints(plan)
+    job = Job(plan=plan, files=OpenFiles(), write=lambda *_: None, allow_nonfinite=False, fingerprints=prints)
     worker = device.DeviceWorker(job, late_device(0)("cuda"))
 
     held = sum(slot.device.nbytes for slot in [*worker._all_slots, *worker._all_outputs]) + worker._total.nbytes

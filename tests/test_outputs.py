@@ -1,10 +1,12 @@
 """Torch files, shards and the structure of other checkpoints, byte by byte."""
 
+import argparse
 import collections
 import json
 import random
 import subprocess
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from test_pickle_tree import Config, things
 from torch import nn
 
-from swa_cli.averaging import average, plan_average
+from swa_cli.averaging import average, plan_average, verify
+from swa_cli.averaging.average import __name__ as average_module_name
 from swa_cli.checkpoints import find_checkpoints, open_checkpoint, open_single, read_provenance
 from swa_cli.checkpoints.torch_pickle import read_pickle
 from swa_cli.errors import CheckpointError, MismatchError, OutputError, UsageError
@@ -453,17 +456,153 @@ def test_another_model_is_refused_tensor_by_tensor(tmp_path):
     assert not (tmp_path / "out.pt").exists()
 
 
-def test_tensors_that_are_one_in_the_average_and_lie_in_two_files_there(tmp_path):
-    shared = torch.ones(2)
+@pytest.mark.parametrize("in_shards", [True, False])
+def test_tensors_that_are_one_in_the_average_and_two_there_are_written_twice(tmp_path, in_shards):
+    shared = torch.randn(2)
     torch.save({"a": shared, "b": shared}, tmp_path / "1.pt")
     (tmp_path / "like").mkdir()
-    for name in "ab":
-        save_file({name: shared}, tmp_path / "like" / f"{name}.safetensors")
-    where = {"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}
-    (tmp_path / "like" / "model.safetensors.index.json").write_text(json.dumps(where))
+    if in_shards:
+        for name in "ab":
+            save_file({name: torch.zeros(2)}, tmp_path / "like" / f"{name}.safetensors")
+        where = {"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}
+        (tmp_path / "like" / "model.safetensors.index.json").write_text(json.dumps(where))
+    else:
+        save_file({"a": torch.zeros(2), "b": torch.zeros(2)}, tmp_path / "like" / "model.safetensors")
+    (tmp_path / "like" / "config.json").write_text("{}")
 
-    with pytest.raises(MismatchError, match="b is the same tensor as a in the average, and in another file in"):
-        average_like([tmp_path / "1.pt"], tmp_path / "like" / "model.safetensors.index.json", tmp_path / "out")
+    average_like([tmp_path / "1.pt"], tmp_path / "like", tmp_path / "out")
+
+    written = {
+        name: tensor for file in (tmp_path / "out").glob("*.safetensors") for name, tensor in load_file(file).items()
+    }
+    assert set(written) == {"a", "b"}
+    assert all(torch.equal(tensor, shared) for tensor in written.values())
+    assert verify(open_single(tmp_path / "out")).n_sources == 1
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_tensors_that_are_two_in_the_average_and_one_there_are_refused(tmp_path, suffix):
+    torch.save({"a": torch.ones(2), "b": torch.zeros(2)}, tmp_path / "1.pt")
+    shared = torch.ones(2)
+    if suffix == ".pt":
+        torch.save({"a": shared, "b": shared}, tmp_path / "like.pt")
+    else:
+        save_file({"a.w": shared}, tmp_path / "like.safetensors", metadata={"b.w": "a.w"})
+        save_file({"a.w": torch.ones(2), "b.w": torch.zeros(2)}, tmp_path / "1.pt")
+
+    with pytest.raises(MismatchError, match=r"b(\.w)? and a(\.w)? are one tensor in like\..*, and two in the average"):
+        average_like([tmp_path / "1.pt"], tmp_path / f"like{suffix}", tmp_path / f"out{suffix}")
+
+
+def test_weights_of_others_are_left_out_wherever_they_lie(tmp_path):
+    names = ["0.weight", "0.bias", "1.weight", "1.bias"]
+    for step in (1, 2):
+        model, optimizer = trained()
+        others = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        contents = {
+            "nets": {"ema": model.state_dict(), "raw": others},
+            "ema": {"decay": 0.9, "shadow": {name: others[name] for name in names}},
+            "callbacks": {"EMA": {"ema_state_dict": {f"module.{name}": others[name] for name in names}, "n": 3}},
+            "opt": argparse.Namespace(lr=0.1),
+            "optim": [optimizer.state_dict()],
+            "epoch": step,
+        }
+        torch.save(contents, tmp_path / f"{step}.pt")
+    plan = plan_average([open_checkpoint(tmp_path / f"{step}.pt", key="nets.ema") for step in (1, 2)])
+    like = Like(checkpoint=open_checkpoint(tmp_path / "2.pt", key="nets.ema"), key="nets.ema")
+
+    result = average(plan, Target(path=tmp_path / "out.pt", like=like))
+
+    assert sorted(result.left_out) == ["callbacks.EMA.ema_state_dict", "ema.shadow", "nets.raw", "optim"]
+    loaded = torch.load(tmp_path / "out.pt", weights_only=False)
+    assert (loaded["opt"].lr, loaded["ema"], loaded["callbacks"]) == (0.1, {"decay": 0.9}, {"EMA": {"n": 3}})
+    first, second = (torch.load(tmp_path / f"{step}.pt", weights_only=False)["nets"]["ema"] for step in (1, 2))
+    for name in names:
+        assert torch.equal(loaded["nets"]["ema"][name], ((first[name].double() + second[name].double()) / 2).float())
+
+
+def test_a_key_that_holds_a_dot_itself(tmp_path):
+    torch.save({"model.ema": {"w": torch.ones(2)}, "epoch": 1}, tmp_path / "1.pt")
+
+    average_like([tmp_path / "1.pt"], tmp_path / "1.pt", tmp_path / "out.pt", key="model.ema")
+
+    assert torch.load(tmp_path / "out.pt")["model.ema"]["w"].tolist() == [1, 1]
+
+
+def test_another_view_of_a_weight_is_refused(tmp_path):
+    flat = torch.randn(4)
+    torch.save({"model": {"w": flat.view(2, 2)}, "flat": flat}, tmp_path / "1.pt")
+
+    with pytest.raises(CheckpointError, match="beside the weights it holds another view of tensor w"):
+        average_like([tmp_path / "1.pt"], tmp_path / "1.pt", tmp_path / "out.pt")
+
+
+def test_two_dtypes_at_one_place(tmp_path):
+    raw = torch.tensor([0x3C, 0x40], dtype=torch.uint8)
+    torch.save({"a": raw.view(torch.float8_e4m3fn), "b": raw.view(torch.float8_e5m2)}, tmp_path / "1.pt")
+
+    average_like([tmp_path / "1.pt"], tmp_path / "1.pt", tmp_path / "out.pt")
+
+    before, after = (torch.load(tmp_path / name) for name in ("1.pt", "out.pt"))
+    assert all(same(after[name], before[name]) for name in "ab")
+
+
+def test_what_is_no_tensor_in_a_later_shard(tmp_path):
+    for step in (1, 2):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        parts = {"a.bin": {"a": torch.ones(2)}, "b.bin": {"b": torch.ones(2), "b._extra_state": {"v": step}}}
+        for name, part in parts.items():
+            torch.save(part, folder / name)
+        where = {tensor: name for name, part in parts.items() for tensor in part}
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": where, "metadata": [1]}))
+        (folder / "config.json").write_text("{}")
+
+    folders = [tmp_path / f"checkpoint-{step}" for step in (1, 2)]
+    average_like([open_single(folder).path for folder in folders], folders[0], tmp_path / "out")
+
+    assert torch.load(tmp_path / "out" / "b.bin")["b._extra_state"] == {"v": 2}
+    assert verify(open_single(tmp_path / "out")).n_sources == 2
+
+
+def test_what_is_no_tensor_and_was_not_there(tmp_path):
+    torch.save({"state_dict": {"w": torch.ones(2), "_extra_state": [3]}}, tmp_path / "1.pt")
+    torch.save({"state_dict": {"w": torch.ones(2)}}, tmp_path / "like.pt")
+
+    average_like([tmp_path / "1.pt"], tmp_path / "like.pt", tmp_path / "out.pt")
+
+    assert torch.load(tmp_path / "out.pt")["state_dict"]["_extra_state"] == [3]
+
+
+def test_a_structure_that_is_replaced_meanwhile(tmp_path, monkeypatch):
+    torch.save({"model": {"w": torch.ones(2)}, "rng": torch.arange(9)}, tmp_path / "1.pt")
+    torch.save({"model": {"w": torch.ones(2)}, "rng": torch.arange(9)}, tmp_path / "like.pt")
+    like = Like(checkpoint=open_checkpoint(tmp_path / "like.pt"), key=None)
+    average_module = sys.modules[average_module_name]
+    stream = average_module.stream_average
+
+    def replacing(*arguments, **options):
+        torch.save({"model": {"w": torch.ones(2)}, "rng": torch.zeros(9)}, tmp_path / "new.pt")
+        (tmp_path / "new.pt").replace(tmp_path / "like.pt")
+        return stream(*arguments, **options)
+
+    monkeypatch.setattr(average_module, "stream_average", replacing)
+
+    with pytest.raises(CheckpointError, match=r"like\.pt was changed while it was read"):
+        average(plan_of(tmp_path / "1.pt"), Target(path=tmp_path / "out.pt", like=like))
+    assert not (tmp_path / "out.pt").exists()
+
+
+def test_an_old_whole_module(tmp_path):
+    model = trained()[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch cannot find the source of some classes
+        torch.save(model, tmp_path / "1.pt", _use_new_zipfile_serialization=False)
+
+    average_like([tmp_path / "1.pt"], tmp_path / "1.pt", tmp_path / "out.pt")
+
+    loaded = torch.load(tmp_path / "out.pt", weights_only=False)
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in loaded.state_dict().items())
 
 
 @pytest.mark.parametrize(

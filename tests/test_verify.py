@@ -1,8 +1,11 @@
 """An average is derived anew from its sources and compared bit for bit."""
 
 import hashlib
+import json
+import os
 import random
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -211,3 +214,93 @@ def test_the_command(tmp_path, run_swa):
 
     assert (result.exit_code, result.stdout) == (1, "")
     assert "tensor a.weight differs at index [2, 1]: expected" in result.stderr
+
+
+def test_through_a_link_to_another_place(tmp_path):
+    """As on clusters, where runs/ is a link to a scratch disk."""
+    (tmp_path / "scratch" / "deep").mkdir(parents=True)
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "runs").symlink_to(tmp_path / "scratch" / "deep")
+    run = save_states(tmp_path / "project" / "ckpts")
+
+    average(plan_average(find_checkpoints([run]).checkpoints), tmp_path / "project" / "runs" / "out.safetensors")
+
+    assert verify(open_single(tmp_path / "project" / "runs" / "out.safetensors")).n_sources == 4
+    assert verify(open_single(tmp_path / "scratch" / "deep" / "out.safetensors")).n_sources == 4
+
+
+def test_sources_are_found_below_the_folder_that_is_named(tmp_path):
+    path = written(tmp_path, "safetensors")
+    (tmp_path / "moved" / "version_0").mkdir(parents=True)
+    shutil.move(tmp_path / "run", tmp_path / "moved" / "version_0" / "checkpoints")
+
+    assert verify(open_single(path), sources=tmp_path / "moved").n_sources == 4
+
+
+def test_a_tied_tensor_that_is_another_by_now(tmp_path):
+    shared = torch.randn(3)
+    torch.save({"a": shared, "b": shared}, tmp_path / "1.pt")
+    average(plan_average(find_checkpoints([tmp_path / "1.pt"]).checkpoints), tmp_path / "out.pt")
+    metadata = open_single(tmp_path / "out.pt").metadata
+    torch.save({"a": shared.clone(), "b": shared + 1}, tmp_path / "out.pt")
+    with zipfile.ZipFile(tmp_path / "out.pt", "a") as archive:
+        archive.writestr("out/swa_cli", metadata["swa_cli"])
+
+    with pytest.raises(VerifyError, match="the record is damaged: it has 1 fingerprints of 2 tensors"):
+        verify(open_single(tmp_path / "out.pt"))
+
+
+def test_it_says_which_side_was_changed(tmp_path):
+    path = written(tmp_path, "pt")
+    flip(open_single(path), "a.weight", 3, bit=30)
+    with pytest.raises(VerifyError, match=r"a\.weight differs at .*; the average was changed, its sources were not"):
+        verify(open_single(path))
+
+    flip(open_single(path), "a.weight", 3, bit=30)
+    flip(open_single(tmp_path / "run" / "epoch-2.pth"), "b.weight", 3, bit=2)
+    with pytest.raises(VerifyError, match=r"tensor b\.weight: a source holds other values than when it was averaged\n"):
+        verify(open_single(path))
+
+
+def test_names_that_are_no_unicode(tmp_path):
+    run = tmp_path / os.fsdecode(b"run-\xff")
+    save_states(run)
+    for file in list(run.iterdir()):
+        file.rename(run / os.fsdecode(b"\xe9-" + os.fsencode(file.name)))
+    sources = find_checkpoints([run]).checkpoints
+    like = Like(checkpoint=sources[0], key=None)
+
+    average(plan_average(sources), Target(path=tmp_path / "out.pth", like=like), checksum=True)
+
+    assert verify(open_single(tmp_path / "out.pth")).has_checksums
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ("sources", []),
+        ("fingerprints", "zz" * 8),
+        ("fingerprints", "00" * 8),
+        ("options", {"dtype": "int64"}),
+        ("options", {"dtype": "foo"}),
+        ("sources", [{"name": "run/epoch-0.pth", "step": 0, "weight": float("nan")}]),
+        ("sources", [{"name": "epoch-0.pth", "step": 0, "weight": -1.0}] * 2),
+        ("sources", [{"name": "../../../../etc/passwd", "step": 0}]),
+        ("sources", [{"name": "epoch-0.pth", "step": 0, "sha256": {"other": "00"}}] * 4),
+        ("folder", "nowhere"),
+    ],
+)
+def test_a_forged_record_is_an_error(tmp_path, where, value):
+    path = written(tmp_path, "pt")
+    record = json.loads(open_single(path).metadata["swa_cli"])
+    record[where] = value
+    contents = torch.load(path)
+    torch.save(contents, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("out/swa_cli", json.dumps(record))
+
+    with pytest.raises(SwaError) as error:
+        verify(open_single(path))
+
+    assert error.value.exit_code == 1
+    assert str(path) in str(error.value) or "the record is damaged" in str(error.value)

@@ -1,6 +1,6 @@
 """From checkpoints to one average, in a fixed amount of memory."""
 
-from swa_cli.averaging.average import AverageResult, average, plan_output
+from swa_cli.averaging.average import AverageResult, average, fitted, plan_output
 from swa_cli.averaging.plan import AveragePlan, TensorPlan, plan_average
 from swa_cli.averaging.stream import Engine
 from swa_cli.averaging.verify import Verification, verify
@@ -14,6 +14,7 @@ __all__ = [
     "Verification",
     "average",
     "ema_weights",
+    "fitted",
     "plan_average",
     "plan_output",
     "verify",

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swa_cli.averaging.outliers import outlier_notice
-from swa_cli.averaging.plan import AveragePlan
+from swa_cli.averaging.plan import AveragePlan, untied
 from swa_cli.averaging.record import bn_statistics, completed, contents_of, provenance_of
 from swa_cli.averaging.stream import Engine, Streamed, stream_average
 from swa_cli.checkpoints import BnStatistics, Checkpoint, Provenance
 from swa_cli.collector import without_collections
-from swa_cli.outputs import Layout, Target, check_target, plan_layout, write_output
+from swa_cli.outputs import Layout, Target, check_not_read, check_target, plan_layout, stored_apart, write_output
 from swa_cli.progress import Track, silent
 
 _DEFAULT = Engine()
@@ -88,6 +88,8 @@ def average(
     """
     target = output if isinstance(output, Target) else Target(path=output)
     check_target(target, overwrite=overwrite)
+    check_not_read(target.path, plan.sources)
+    plan = fitted(plan, target)
     hashed = plan.files if checksum else ()
     record, layout = plan_output(plan, target, key=key, allow_nonfinite=allow_nonfinite, hashed=hashed)
     start = time.perf_counter()
@@ -106,6 +108,11 @@ def average(
         )
         writer.finish(completed(record, plan, streamed))
     return result_of(plan, target, layout, streamed, seconds=time.perf_counter() - start)
+
+
+def fitted(plan: AveragePlan, target: Target) -> AveragePlan:
+    """The plan with as many tensors as the checkpoint has that the target is to be like."""
+    return untied(plan, stored_apart(target.like, plan.tied)) if target.like else plan
 
 
 def plan_output(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from swa_cli import leftovers
-from swa_cli.averaging.average import AverageResult, plan_output, result_of
+from swa_cli.averaging.average import AverageResult, fitted, plan_output, result_of
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.averaging.record import completed
 from swa_cli.averaging.stream import Engine, Streamed, stream_average
@@ -51,6 +51,7 @@ def average_together(
     """
     start = time.perf_counter()
     target = shared_out(target, plan, ranks.size)
+    plan = fitted(plan, target)
     check = partial(check_target, target, overwrite=overwrite)
     hashed = plan.files if checksum else ()
     prepared: list[tuple[Provenance, Layout]] = []
@@ -106,12 +107,12 @@ def average_together(
                 files.close()
 
         ranks.step(finish)
-        ranks.step(published.close)  # rank 0 puts the folder in its place
+        ranks.tell(published.close)  # rank 0 puts the folder in its place
     return result_of(plan, target, layout, streamed, seconds=time.perf_counter() - start)
 
 
-def shared_out(target: Target, plan: AveragePlan, size: int) -> Target:
-    """The target with shards of which each rank can have its share.
+def check_shared(target: Target) -> None:
+    """Find out before the work starts whether several ranks can write the target.
 
     Raises:
         UsageError: it is a single file.
@@ -122,6 +123,15 @@ def shared_out(target: Target, plan: AveragePlan, size: int) -> Target:
             f"{target.path.suffix}; --max-shard-size is how large a shard may be."
         )
         raise UsageError(msg)
+
+
+def shared_out(target: Target, plan: AveragePlan, size: int) -> Target:
+    """The target with shards of which each rank can have its share.
+
+    Raises:
+        UsageError: it is a single file.
+    """
+    check_shared(target)
     if target.like:
         return target
     fair = max(1, -(-plan.bytes_to_write // size))

@@ -88,7 +88,8 @@ def _overflows(part: Part, plan: AveragePlan) -> bool:
 def _as_doubles(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
     """Each element as a row of one number, or of two for a complex one."""
     real = real_dtype(values.dtype)
-    return values.view(real).astype(np.float64).reshape(len(values), -1)
+    with np.errstate(invalid="ignore"):  # NaN is what is looked for
+        return values.view(real).astype(np.float64).reshape(len(values), -1)
 
 
 def index_of(flat: int, shape: tuple[int, ...]) -> list[int]:

@@ -1,9 +1,10 @@
-"""A sum over the bits of each tensor, taken before anything is rounded away, which tells if a source was another.
+"""A sum over the bits of each tensor in all sources, which tells if one of them was another.
 
-Of a mean it is the sum modulo 2⁶⁴ of the float64 totals (of all sources, before the division) read as integers: a bit
-flipped in one source changes a total even where the mean rounds to the same. Of a mean of integers it is the sum of
-their totals, of what is kept that of its bytes. Sums modulo 2⁶⁴ do not depend on the order, and so neither on pieces,
-threads nor the device.
+Of a mean it is the sum over the sources of what their elements give, read as unsigned integers of their own size, each
+source's times an odd number of its own. A bit that is flipped in one source changes the sum by an odd number times a
+power of two that the size does not divide, and so always, even where the mean rounds to the same. Of a mean of integers
+it is the sum of their totals, of what is kept that of its bytes. Sums modulo a power of two do not depend on the order,
+and so neither on pieces, threads nor the device.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,15 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from swa_cli.averaging.pieces import Piece
-from swa_cli.averaging.plan import TensorPlan
+from swa_cli.averaging.plan import AveragePlan, TensorPlan
+from swa_cli.checkpoints.dtypes import real_dtype
 
-_MODULUS = 1 << 64
+_WIDEST = 8
+_UNSIGNED: dict[int, type[np.unsignedinteger[Any]]] = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 class Fingerprints:
     """The sums of all tensors, as far as they have been averaged; added to from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, plan: AveragePlan) -> None:
+        self._plan = plan
         self._sums: dict[str, int] = {}
         self._lock = Lock()
 
@@ -34,21 +38,47 @@ class Fingerprints:
         """Add what was summed up of each part of a piece."""
         with self._lock:
             for part, one in zip(piece.parts, sums, strict=True):
-                self._sums[part.tensor.name] = (self._sums[part.tensor.name] + one) % _MODULUS
+                self._sums[part.tensor.name] += one
 
     def as_mapping(self) -> Mapping[str, int]:
         """From names of tensors to numbers below 2⁶⁴."""
-        return dict(self._sums)
+        tensors = [tensor for tensor in self._plan.tensors if tensor.name in self._sums]
+        return {tensor.name: self._sums[tensor.name] % (1 << 8 * self._bytes(tensor)) for tensor in tensors}
+
+    def _bytes(self, tensor: TensorPlan) -> int:
+        """Of the smallest number that was summed up: no more of the sum is known."""
+        if tensor.policy != "mean":
+            return _WIDEST
+        layouts = {id(source.tensors): source.tensors for source in self._plan.sources}.values()
+        return min(real_dtype(layout[tensor.name].spec.dtype).itemsize for layout in layouts)
 
 
-def sums_of_parts(piece: Piece, values: npt.NDArray[np.unsignedinteger[Any]]) -> list[int]:
-    """The sum modulo 2⁶⁴ for each part of a piece, of which ``values`` holds equally many for each element."""
+class BitSums:
+    """Those of one piece, source by source."""
+
+    def __init__(self, piece: Piece) -> None:
+        self._piece = piece
+        self._source = 0
+        self.sums = [0] * len(piece.parts)
+
+    def add(self, raw: npt.NDArray[np.uint8], itemsize: int) -> None:
+        """Add the elements of the next source, numbers of ``itemsize`` bytes."""
+        values = raw.view(_UNSIGNED[itemsize])
+        factor = 2 * self._source + 1
+        self._source += 1
+        for number, one in enumerate(sums_of_parts(self._piece, values, values.dtype)):
+            self.sums[number] += factor * one
+
+
+def sums_of_parts(
+    piece: Piece, values: npt.NDArray[np.unsignedinteger[Any]], dtype: npt.DTypeLike = np.uint64
+) -> list[int]:
+    """The sum for each part of a piece, of which ``values`` holds equally many for each element; it wraps in ``dtype``.
+
+    In their own dtype numbers are added up as fast as memory gives them.
+    """
     if len(piece.parts) == 1:
-        return [int(values.sum(dtype=np.uint64))]
-    return np.add.reduceat(values, starts_of_parts(piece, len(values)), dtype=np.uint64).tolist()
-
-
-def starts_of_parts(piece: Piece, size: int) -> npt.NDArray[np.int64]:
-    """Where each part starts in an array of ``size`` values that holds equally many for each element."""
+        return [int(np.add.reduce(values, dtype=dtype))]
     lengths = np.array([0, *(part.numel for part in piece.parts[:-1])])
-    return np.cumsum(lengths) * (size // piece.numel)
+    starts = np.cumsum(lengths) * (len(values) // piece.numel)
+    return np.add.reduceat(values, starts, dtype=dtype).tolist()

@@ -1,6 +1,6 @@
 """What the workers of one average share."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from swa_cli.averaging.fingerprints import Fingerprints
@@ -17,7 +17,7 @@ class Job:
     files: OpenFiles
     write: Write
     allow_nonfinite: bool
-    fingerprints: Fingerprints = field(default_factory=Fingerprints)
+    fingerprints: Fingerprints
 
 
 class NotFiniteError(Exception):

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -105,6 +105,17 @@ class AveragePlan:
     def has_bn_statistics(self) -> bool:
         """Whether any tensor is named as BatchNorm names its statistics."""
         return any(tensor.name.rpartition(".")[2] in _BN_BUFFERS for tensor in self.tensors)
+
+
+def untied(plan: AveragePlan, names: Sequence[str]) -> AveragePlan:
+    """The same, with some names of tied tensors written as tensors of their own."""
+    if not names:
+        return plan
+    planned = {tensor.name: tensor for tensor in plan.tensors}
+    planned |= {name: planned[plan.tied[name]]._replace(name=name) for name in names}
+    order = file_order({name: tensor.spec for name, tensor in planned.items()})
+    tied = {name: kept for name, kept in plan.tied.items() if name not in names}
+    return replace(plan, tensors=tuple(planned[name] for name in order), tied=tied)
 
 
 def plan_average(

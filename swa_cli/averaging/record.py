@@ -6,7 +6,8 @@ from pathlib import Path
 
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.averaging.stream import Streamed
-from swa_cli.checkpoints import BnStatistics, Checkpoint, Options, Provenance, Source
+from swa_cli.checkpoints import BnStatistics, Checkpoint, Options, Provenance, Source, as_named
+from swa_cli.errors import VerifyError
 from swa_cli.outputs import Contents, Target
 
 _DIGITS = 16
@@ -48,7 +49,7 @@ def provenance_of(
             allow_nonfinite=allow_nonfinite,
             like=target.like.checkpoint.path.name if target.like else None,
         ),
-        folder=os.path.relpath(os.path.realpath(folder), os.path.realpath(target.folder)),
+        folder=os.path.relpath(os.path.realpath(folder), os.path.realpath(target.folder)),  # as `folder_of` reads it
         fingerprints=as_text({tensor.name: 0 for tensor in plan.tensors}),
     )
 
@@ -62,23 +63,37 @@ def completed(record: Provenance, plan: AveragePlan, streamed: Streamed) -> Prov
     return record.model_copy(update={"fingerprints": as_text(streamed.fingerprints), "sources": sources})
 
 
+def folder_of(average: Path, record: Provenance) -> Path:
+    """Where the record of a file says that the sources are."""
+    return Path(os.path.realpath(Path(os.path.realpath(average)).parent / as_named(record.folder or "")))
+
+
 def as_text(fingerprints: Mapping[str, int]) -> str:
     """Fingerprints as the record has them: hexadecimal, in the order of the names."""
     return "".join(f"{fingerprints[name]:0{_DIGITS}x}" for name in sorted(fingerprints))
 
 
 def from_text(text: str, plan: AveragePlan) -> dict[str, int]:
-    """The same, read; nothing where there are not as many as tensors."""
+    """The same, read.
+
+    Raises:
+        VerifyError: there are not as many as tensors.
+    """
     names = sorted(tensor.name for tensor in plan.tensors)
     if len(text) != _DIGITS * len(names):
-        return {}
+        msg = f"the record is damaged: it has {len(text) // _DIGITS} fingerprints of {len(names)} tensors."
+        raise VerifyError(msg)
     return {
         name: int(text[at : at + _DIGITS], 16) for name, at in zip(names, range(0, len(text), _DIGITS), strict=True)
     }
 
 
 def _digests(source: Checkpoint, digests: Mapping[Path, str]) -> dict[str, str]:
-    return {path.name: digests[path] for path in source.stamps if path in digests}
+    return {_spelt(path.name): digests[path] for path in source.stamps if path in digests}
+
+
+def _spelt(name: str) -> str:
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _size(source: Checkpoint) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from swa_cli.averaging import cpu
 from swa_cli.averaging.explain import explain_nonfinite
 from swa_cli.averaging.faster import run_on_the_faster
+from swa_cli.averaging.fingerprints import Fingerprints
 from swa_cli.averaging.job import Job, NotFiniteError, Worker
 from swa_cli.averaging.pieces import Piece, Write, cut
 from swa_cli.averaging.plan import AveragePlan, TensorPlan
@@ -78,7 +79,7 @@ def stream_average(
     threads = engine.threads or default_threads()
     with OpenFiles(stamps) as files, checksums({path: stamps[path] for path in hashed}, threads=threads) as digests:
         sampler = Sampler(plan, files)
-        job = Job(plan=plan, files=files, write=write, allow_nonfinite=allow_nonfinite)
+        job = Job(plan=plan, files=files, write=write, allow_nonfinite=allow_nonfinite, fingerprints=Fingerprints(plan))
 
         def run(device: str, tensors: Sequence[TensorPlan]) -> float:
             """Average some of the tensors; seconds taken, without those to start."""

@@ -1,6 +1,7 @@
 """Deriving an average once more from the sources that its record names, and comparing bit for bit."""
 
 import os
+import zlib
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +12,11 @@ from threading import Lock
 import numpy as np
 
 from swa_cli.averaging.explain import index_of
-from swa_cli.averaging.plan import AveragePlan, TensorPlan, plan_average
-from swa_cli.averaging.record import from_text
+from swa_cli.averaging.plan import AveragePlan, TensorPlan, plan_average, untied
+from swa_cli.averaging.record import folder_of, from_text
 from swa_cli.averaging.stream import Engine, stream_average
-from swa_cli.checkpoints import Checkpoint, Provenance, Source, open_checkpoint, read_provenance
+from swa_cli.checkpoints import Checkpoint, Options, Provenance, Source, as_named, open_checkpoint, read_provenance
+from swa_cli.checkpoints.safetensors_file import PROVENANCE
 from swa_cli.errors import SourceError, VerifyError, listing
 from swa_cli.progress import Track, silent
 
@@ -49,19 +51,19 @@ def verify(
         SourceError: no record of what went in, or a source that is not where the record says, or not as large.
         SwaError: as `plan_average` and `stream_average`, where a source was changed so that it cannot be averaged.
     """
-    record = read_provenance(average.metadata)
-    if record is None or record.options is None or record.folder is None:
-        msg = f"{average.path} has no record of its sources by this version of swa-cli: there is nothing to verify."
-        raise SourceError(msg)
-    folder = sources or Path(os.path.normpath(average.path.absolute().parent / record.folder))
-    opened = [_open(folder, source, record, average.path) for source in record.sources]
+    record = _record_of(average)
+    folder = sources or folder_of(average.path, record)
+    opened = [_open(folder, source, record, average.path, was_given=sources is not None) for source in record.sources]
+    options = record.options or Options()
     plan = plan_average(
         opened,
-        dtype=record.options.dtype,
-        integers=record.options.integers,
+        dtype=options.dtype,
+        integers=options.integers,
         weights=[source.weight for source in record.sources],
     )
-    recomputed = set(record.bn_update.tensors) if record.bn_update else set[str]()
+    plan = untied(plan, [name for name in plan.tied if name in average.tensors and not _is_one(average, plan, name)])
+    then = from_text(record.fingerprints, plan) if record.fingerprints else {}
+    recomputed = record.bn_update.tensors if record.bn_update else {}
     problems = _differences(average, plan)
     if not problems:
         comparison = _Comparison(average, plan.tensors)
@@ -71,33 +73,65 @@ def verify(
                 comparison.offsets,
                 comparison.compare,
                 engine=engine,
-                allow_nonfinite=record.options.allow_nonfinite,
+                allow_nonfinite=options.allow_nonfinite,
                 advance=advance,
                 hashed=plan.files if any(source.sha256 for source in record.sources) else (),
             )
+        changed = {name for name, sum_then in then.items() if streamed.fingerprints[name] != sum_then}
         problems = [
             *_other_files(plan, record, streamed.sha256),
-            *(text for name, text in sorted(comparison.differing.items()) if name not in recomputed),
-            *_changed(from_text(record.fingerprints, plan), streamed.fingerprints, comparison.differing),
+            *(f"tensor {name}: a source holds other values than when it was averaged" for name in sorted(changed)),
+            *(
+                f"{text}; the average was changed, its sources were not" if then else text
+                for name, text in sorted(comparison.differing.items())
+                if name not in recomputed and name not in changed
+            ),
+            *_other_statistics(average, recomputed),
         ]
     if problems:
         msg = (
-            f"{average.path} is not what its {len(opened)} sources in {folder} give now:\n{listing(problems)}\n"
-            "Either it or a source was changed or damaged since it was written."
+            f"{average.path} and its {len(opened)} sources in {folder} are not what they were when it was written:\n"
+            f"{listing(problems)}\nCopy what was changed or damaged again, or average anew."
         )
         raise VerifyError(msg)
     return Verification(
         path=average.path,
         n_sources=len(opened),
-        n_tensors=len(plan.tensors),
-        n_bytes=plan.bytes_to_write,
+        n_tensors=len(plan.tensors) - len(recomputed),
+        n_bytes=sum(tensor.spec.nbytes for tensor in plan.tensors if tensor.name not in recomputed),
         recomputed=tuple(sorted(recomputed)),
         has_checksums=any(source.sha256 for source in record.sources),
     )
 
 
-def _open(folder: Path, source: Source, record: Provenance, average: Path) -> Checkpoint:
-    path = folder / source.name
+def _record_of(average: Checkpoint) -> Provenance:
+    record = read_provenance(average.metadata)
+    if record is not None and record.options is not None and record.folder is not None:
+        return record
+    if record is None and PROVENANCE in average.metadata:
+        msg = f"{average.path}: the record of its sources is damaged: it cannot be read. Average anew."
+        raise VerifyError(msg)
+    msg = f"{average.path} has no record of its sources by this version of swa-cli: there is nothing to verify."
+    raise SourceError(msg)
+
+
+def _is_one(average: Checkpoint, plan: AveragePlan, name: str) -> bool:
+    """Whether a tied name is that of the same tensor in the file, too."""
+    return average.tensors[name] == average.tensors.get(plan.tied[name])
+
+
+def _other_statistics(average: Checkpoint, recomputed: Mapping[str, int]) -> list[str]:
+    """BatchNorm statistics that are not those that were computed for the average."""
+    return [
+        f"tensor {name}: it is not what was recomputed for the average"
+        for name, crc in recomputed.items()
+        if name not in average.tensors
+        or zlib.crc32(average.get_elements(name, 0, average.spec(name).numel).tobytes()) != crc
+    ]
+
+
+def _open(folder: Path, source: Source, record: Provenance, average: Path, *, was_given: bool) -> Checkpoint:
+    path = _find(folder, as_named(source.name)) if was_given else folder / as_named(source.name)
     if not path.exists():
         msg = f"{average}: its source {path} is not there. If the sources were moved, say where with --sources FOLDER."
         raise SourceError(msg)
@@ -108,6 +142,12 @@ def _open(folder: Path, source: Source, record: Provenance, average: Path) -> Ch
         msg = f"{average}: its source {path} was another then: expected {source.size:,} bytes, found {size:,}."
         raise SourceError(msg)
     return checkpoint
+
+
+def _find(folder: Path, name: str) -> Path:
+    """The file of that name in a folder, or the only one further down."""
+    below = [path for path in folder.rglob(Path(name).name) if str(path).endswith(os.sep + name)]
+    return below[0] if len(below) == 1 and not (folder / name).exists() else folder / name
 
 
 def _differences(average: Checkpoint, plan: AveragePlan) -> list[str]:
@@ -134,20 +174,15 @@ def _differences(average: Checkpoint, plan: AveragePlan) -> list[str]:
 def _other_files(plan: AveragePlan, record: Provenance, now: Mapping[Path, str]) -> list[str]:
     """Files of the sources whose SHA-256 is another."""
     return [
-        f"{path}: its SHA-256 was {said.sha256[path.name]}, and is {now[path]}"
+        f"{path}: its SHA-256 was {_recorded(said, path)}, and is {now[path]}"
         for source, said in zip(plan.sources, record.sources, strict=True)
         for path in source.stamps
-        if said.sha256.get(path.name, now.get(path)) != now.get(path)
+        if said.sha256 and _recorded(said, path) != now[path]
     ]
 
 
-def _changed(then: Mapping[str, int], now: Mapping[str, int], differing: Mapping[str, str]) -> list[str]:
-    """Tensors of which a source was changed, though the mean rounds to the same."""
-    return [
-        f"tensor {name}: a source holds other values than when it was averaged"
-        for name in sorted(then)
-        if now[name] != then[name] and name not in differing
-    ]
+def _recorded(said: Source, path: Path) -> str:
+    return {as_named(name): digest for name, digest in said.sha256.items()}.get(path.name, "not recorded")
 
 
 @dataclass

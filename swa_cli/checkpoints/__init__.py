@@ -12,13 +12,14 @@ from swa_cli.checkpoints.provenance import (
     Options,
     Provenance,
     Source,
+    as_named,
     read_provenance,
     to_metadata,
 )
 from swa_cli.checkpoints.reading import OpenFiles, read_tensor
 from swa_cli.checkpoints.safetensors_file import file_order, safetensors_header
 from swa_cli.checkpoints.selection import Selection, known_metrics, select
-from swa_cli.checkpoints.single import open_single
+from swa_cli.checkpoints.single import open_single, recorded_key
 from swa_cli.checkpoints.stored import StoredTensor, TensorSpec
 from swa_cli.checkpoints.survey import Survey, survey_checkpoints
 from swa_cli.checkpoints.ties import find_ties
@@ -41,6 +42,7 @@ __all__ = [
     "StoredTensor",
     "Survey",
     "TensorSpec",
+    "as_named",
     "checksums",
     "describe",
     "file_order",
@@ -52,6 +54,7 @@ __all__ = [
     "open_single",
     "read_provenance",
     "read_tensor",
+    "recorded_key",
     "safetensors_header",
     "select",
     "short_names",

@@ -1,12 +1,14 @@
 """What swa-cli records in the metadata of the files it writes."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from swa_cli import __version__
+from swa_cli.checkpoints.dtypes import BY_NAME, is_floating
 from swa_cli.checkpoints.safetensors_file import EXTRA_STATE
 from swa_cli.checkpoints.safetensors_file import PROVENANCE as KEY
 
@@ -14,6 +16,14 @@ BnStatistics = Literal["none", "as trained", "averaged", "recomputed"]
 
 
 _Unicode = Annotated[str, BeforeValidator(lambda name: name.encode(errors="backslashreplace").decode())]
+"""What is no Unicode in a file's name is spelt out; `as_named` reads it."""
+
+
+def _floating(name: str) -> str:
+    if name not in BY_NAME or not is_floating(BY_NAME[name]):
+        msg = "no floating dtype"
+        raise ValueError(msg)
+    return name
 
 
 class Source(BaseModel):
@@ -24,10 +34,10 @@ class Source(BaseModel):
     name: _Unicode
     """Its path from the folder that holds all of them."""
     step: int | None
-    weight: float = 1.0
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     size: int | None = None
     """Of its file, or of all its shards together, in bytes."""
-    sha256: dict[str, str] = {}
+    sha256: dict[_Unicode, str] = {}
     """Of the file, or of each shard, by name; empty unless asked for."""
 
 
@@ -37,10 +47,10 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     key: str | None = None
-    dtype: str | None = None
+    dtype: Annotated[str, AfterValidator(_floating)] | None = None
     integers: Literal["agree", "last", "first", "mean-round"] = "agree"
     allow_nonfinite: bool = False
-    like: str | None = None
+    like: _Unicode | None = None
 
 
 class BnUpdate(BaseModel):
@@ -53,8 +63,8 @@ class BnUpdate(BaseModel):
     n_samples: int
     n_batches: int
     unreached: tuple[str, ...] = ()
-    tensors: tuple[str, ...] = ()
-    """Names of the statistics that are no longer those of the average."""
+    tensors: dict[_Unicode, int] = {}
+    """The statistics that are no longer those of the average, and the CRC-32 of each."""
 
 
 class Provenance(BaseModel):
@@ -64,16 +74,16 @@ class Provenance(BaseModel):
 
     tool_version: str = __version__
     n_averaged: int
-    sources: tuple[Source, ...]
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     bn_statistics: BnStatistics
     bn_update: BnUpdate | None = None
     options: Options | None = None
     """None in files of versions that did not record them."""
     folder: _Unicode | None = None
     """Where the sources lie, seen from the folder of the output."""
-    fingerprints: str = ""
-    """Of each tensor, 16 hexadecimal digits, in the order of their names (see `swa_cli.averaging.stream`)."""
-    files: tuple[str, ...] = ()
+    fingerprints: Annotated[str, Field(pattern="^[0-9a-f]*$")] = ""
+    """Of each tensor, 16 hexadecimal digits, in the order of their names (see `swa_cli.averaging.fingerprints`)."""
+    files: tuple[_Unicode, ...] = ()
     """Names of the files of an output that is a directory."""
 
 
@@ -100,3 +110,8 @@ def read_provenance(metadata: Mapping[str, str]) -> Provenance | None:
         return Provenance.model_validate(json.loads(text))
     except (ValueError, RecursionError, ValidationError):
         return None
+
+
+def as_named(text: str) -> str:
+    """The name of a file as it is, from how a record spells it."""
+    return re.sub(r"\\(udc[89a-f][0-9a-f])", lambda found: chr(int(found[1][1:], 16)), text)

@@ -34,7 +34,12 @@ def shards_of(index: Path) -> Mapping[str, str]:
         raise CheckpointError(msg)
     entries = cast("dict[str, Any]", where)
     for name, shard in entries.items():
-        if not isinstance(shard, str) or Path(shard).name != shard or not shard or shard.endswith(INDEX_SUFFIX):
+        if (
+            not isinstance(shard, str)
+            or Path(shard).name != shard
+            or shard in {"", "..", "."}
+            or shard.endswith(INDEX_SUFFIX)
+        ):
             msg = f"{index}: tensor {name}: expected the name of a file beside the index, found {shard!r}."
             raise CheckpointError(msg)
     return entries

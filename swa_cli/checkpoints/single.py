@@ -5,7 +5,19 @@ from pathlib import Path
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.folders import checkpoint_files
 from swa_cli.checkpoints.opening import open_checkpoint
+from swa_cli.checkpoints.provenance import read_provenance
+from swa_cli.checkpoints.torch_zip import read_zip
 from swa_cli.errors import SourceError, shortened
+
+
+def recorded_key(path: Path) -> str | None:
+    """The key under which swa-cli put the average in a torch file that is like another, if its record tells one."""
+    try:
+        with path.open("rb") as stream:
+            record = read_provenance(read_zip(stream.fileno()).metadata)
+    except Exception:  # noqa: BLE001  # it is no such file; a damaged one can raise anything
+        return None
+    return record.options.key if record and record.options and record.options.like else None
 
 
 def open_single(path: Path, *, key: str | None = None) -> Checkpoint:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.duplicates import without_copies
-from swa_cli.checkpoints.folders import checkpoint_files
 from swa_cli.checkpoints.metrics import metrics_in_name
 from swa_cli.checkpoints.opening import open_checkpoint
 from swa_cli.checkpoints.ordering import Order, in_order_of_steps
@@ -141,17 +140,13 @@ def _apart_from_own(
     kept: list[Checkpoint] = []
     own: list[Checkpoint] = []
     for checkpoint in checkpoints:
-        is_own = read_provenance(checkpoint.metadata) is not None and not _is_named(checkpoint, sources)
+        record = read_provenance(checkpoint.metadata)
+        is_own = record is not None and not _is_named(checkpoint, sources, is_folder=bool(record.files))
         (own if is_own else kept).append(checkpoint)
     return kept, own
 
 
-def _is_named(checkpoint: Checkpoint, sources: Sequence[Path]) -> bool:
-    """Whether a source is this file, or the folder that it is with its shards alone."""
-    folder = checkpoint.path.parent
-    return any(
-        source.samefile(checkpoint.path)
-        if source.is_file()
-        else source.is_dir() and source.samefile(folder) and checkpoint_files(folder) == [folder / checkpoint.path.name]
-        for source in sources
-    )
+def _is_named(checkpoint: Checkpoint, sources: Sequence[Path], *, is_folder: bool) -> bool:
+    """Whether a source is this file, or the folder that was written with it."""
+    places = (checkpoint.path, checkpoint.path.parent) if is_folder else (checkpoint.path,)
+    return any(source.exists() and source.samefile(place) for source in sources for place in places)

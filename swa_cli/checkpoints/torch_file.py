@@ -71,6 +71,8 @@ class TorchState:
     file: TorchFile
     top: Mapping[Any, Any]
     where: str
+    steps: tuple[str, ...]
+    """The keys that lead there; one may hold a dot itself."""
     state: Mapping[Any, Any]
     tensors: Mapping[str, PickledTensor]
     alternatives: tuple[str, ...]
@@ -87,13 +89,16 @@ def read_state(descriptor: int, key: str | None) -> TorchState:
     file = read(descriptor)
     mappings = Mappings()
     where, state = find_state_dict(file.contents, key, mappings)
+    top = mappings.of(file.contents) or {}
+    steps = (where,) if where in top else tuple(filter(None, where.split(".")))
     return TorchState(
         file=file,
         where=where,
+        steps=steps,
         state=state,
         tensors={name: value for name, value in state.items() if type(value) is PickledTensor and type(name) is str},
-        alternatives=other_state_dicts(file.contents, where.split(".", maxsplit=1)[0], mappings) if where else (),
-        top=mappings.of(file.contents) or {},
+        alternatives=other_state_dicts(file.contents, steps[0], mappings) if steps else (),
+        top=top,
     )
 
 
@@ -159,7 +164,7 @@ def _stored(name: str, tensor: PickledTensor, place: Callable[[PickledStorage], 
     spec = spec_of(shape, tensor.dtype)
     start = storage.start + first * spec.dtype.itemsize
     stored = StoredTensor(spec=spec, offset=offset + start, stride=stride)
-    if start + stored.span > size:
+    if spec.numel and start + stored.span > size:
         msg = (
             f"tensor {name} reaches beyond its record: expected {start + stored.span} bytes, found {size}; "
             "the file is damaged."

@@ -42,7 +42,7 @@ class ZipDirectory:
         self._entries: Final = dict(self._index())
 
     def __contains__(self, name: str) -> bool:
-        return name.encode() in self._entries
+        return name.encode(errors="surrogatepass") in self._entries
 
     def read(self, name: str) -> bytes:
         """The record's bytes, without its CRC: ``torch.serialization.set_crc32_options(False)`` leaves that wrong."""
@@ -56,7 +56,7 @@ class ZipDirectory:
             KeyError: there is no such record.
             CheckpointError: it is compressed, or not where the directory says.
         """
-        at = self._entries[name.encode()]
+        at = self._entries[name.encode(errors="surrogatepass")]
         _, method, packed, size, name_length, extra_length, _, header = _ENTRY.unpack_from(self._directory, at)
         after = at + _ENTRY.size + name_length
         if _IN_ZIP64 in (size, header):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from swa_cli.cli.options import ConfigFile, Debug, Force, Key, selecting
-from swa_cli.cli.terminal import exit_on_error, notify, say, stdout, track
+from swa_cli.cli.terminal import exit_on_error, notify, say, show, track
 
 
 @selecting
@@ -111,7 +111,7 @@ def average(  # noqa: PLR0913
         }
         options = load_config(config, {"average": flags}).average
         if options.dry_run:
-            stdout().print(plan_report(*dry_run_step(options, notify=notify)))
+            show(plan_report(*dry_run_step(options, notify=notify)))
             return
         for line in average_report(average_step(options, notify=notify, track=track)):
             say(line)

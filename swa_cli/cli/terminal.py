@@ -9,7 +9,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, redirect_stdout
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from swa_cli.errors import SwaError, Terminated
 from swa_cli.progress import Advance, Unit
@@ -42,7 +42,13 @@ def say(message: str) -> None:
     """Print a line of the result; long lines are left to the terminal. Of several ranks one speaks."""
     if not speaks():
         return
-    stdout().print(message, soft_wrap=True)
+    stdout().print(_visible(message), soft_wrap=True)
+
+
+def show(what: RenderableType) -> None:
+    """Print a table of the result. Of several ranks one speaks."""
+    if speaks():
+        stdout().print(what)
 
 
 def notify(message: str) -> None:
@@ -144,9 +150,14 @@ def track(description: str, *, total: int | None, unit: Unit) -> Generator[Advan
         yield lambda amount: progress.advance(task, amount)
 
 
+def _visible(message: str) -> str:
+    """With what would steer the terminal spelt out: names of files and tensors are somebody else's."""
+    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in message)
+
+
 def _print_labelled(label: str, style: str, message: str) -> None:
     if not speaks():
         return
     console = stderr()
     console.print(f"{label}:", style=style, end=" ")
-    console.print(message, soft_wrap=True)
+    console.print(_visible(message), soft_wrap=True)

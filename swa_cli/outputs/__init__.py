@@ -1,8 +1,8 @@
 """Files to be written: which there are, where every byte of them goes, in the structure that a trainer loads."""
 
 from swa_cli.outputs.layout import Contents, Layout, OutputFile
-from swa_cli.outputs.like import Like
-from swa_cli.outputs.target import Target, check_target, fits, plan_layout
+from swa_cli.outputs.like import Like, stored_apart
+from swa_cli.outputs.target import Target, check_not_read, check_target, fits, plan_layout
 from swa_cli.outputs.writer import Writer, fill_folder, write_output
 
 __all__ = [
@@ -12,9 +12,11 @@ __all__ = [
     "OutputFile",
     "Target",
     "Writer",
+    "check_not_read",
     "check_target",
     "fill_folder",
     "fits",
     "plan_layout",
+    "stored_apart",
     "write_output",
 ]

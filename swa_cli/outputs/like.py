@@ -1,7 +1,7 @@
 """The structure of another checkpoint, its weights replaced: the same container, names, shards and files beside it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from safetensors import safe_open
 
-from swa_cli.checkpoints import Checkpoint, open_checkpoint, strip_wrappers
+from swa_cli.checkpoints import Checkpoint, StoredTensor, open_checkpoint, strip_wrappers
 from swa_cli.checkpoints.safetensors_file import EXTRA_STATE, PROVENANCE
 from swa_cli.checkpoints.sharded import INDEX_SUFFIX, shards_of
 from swa_cli.checkpoints.torch_legacy import looks_legacy
@@ -76,13 +76,13 @@ def files_beside(path: Path) -> list[Path]:
     if not path.with_name("config.json").is_file():
         return []
     names = sorted(entry for entry in path.parent.iterdir() if entry.is_file() and not entry.name.startswith("."))
-    return [
-        entry
-        for entry in names
-        if any(fnmatch(entry.name, pattern) for pattern in _OF_MODEL)
-        and not entry.name.endswith((INDEX_SUFFIX, ".safetensors", ".bin", ".pt"))
-        and entry.name not in _NOT_OF_MODEL
-    ]
+    return [entry for entry in names if is_of_model(entry.name)]
+
+
+def is_of_model(name: str) -> bool:
+    """Whether a file of that name belongs to a model in Hugging Face's form, beside its weights."""
+    is_weights = name.endswith((INDEX_SUFFIX, ".safetensors", ".bin", ".pt")) or name in _NOT_OF_MODEL
+    return not is_weights and any(fnmatch(name, pattern) for pattern in _OF_MODEL)
 
 
 def layout_like(like: Like, contents: Contents, *, folder: bool, name: str) -> Layout:
@@ -92,8 +92,15 @@ def layout_like(like: Like, contents: Contents, *, folder: bool, name: str) -> L
         MismatchError, CheckpointError: as `files_like`.
     """
     files, left_out = files_like(like, contents, name=None if folder else name)
-    beside = files_beside(like.checkpoint.path) if folder else []
+    names = {file.name for file in files}
+    beside = [path for path in files_beside(like.checkpoint.path) if path.name not in names] if folder else []
     return Layout(files=tuple(files), is_folder=folder, copies=tuple(beside), left_out=tuple(left_out))
+
+
+def stored_apart(like: Like, tied: Mapping[str, str]) -> list[str]:
+    """Which names of tied tensors are those of tensors of their own in ``like``."""
+    there = like.checkpoint.tensors
+    return [name for name, kept in tied.items() if name in there and kept in there and there[name] != there[kept]]
 
 
 def _check_same(checkpoint: Checkpoint, contents: Contents) -> None:
@@ -114,9 +121,8 @@ def _check_same(checkpoint: Checkpoint, contents: Contents) -> None:
             if found[name].shape != expected[name].shape and not name.endswith("_extra_state")
         ),
         *(
-            f"{name} is the same tensor as {kept} in the average, and in another file in {there}"
-            for name, kept in contents.tied.items()
-            if name in found and kept in found and _file_of(checkpoint, name) != _file_of(checkpoint, kept)
+            f"{name} and {other} are one tensor in {there}, and two in the average"
+            for name, other in _one_there(checkpoint, contents)
         ),
     ]
     if problems:
@@ -127,8 +133,12 @@ def _check_same(checkpoint: Checkpoint, contents: Contents) -> None:
         raise MismatchError(msg)
 
 
-def _file_of(checkpoint: Checkpoint, name: str) -> int:
-    return checkpoint.tensors[name].file
+def _one_there(checkpoint: Checkpoint, contents: Contents) -> Iterator[tuple[str, str]]:
+    seen: dict[StoredTensor, str] = {}
+    for name, spec in contents.specs.items():
+        stored = checkpoint.tensors.get(name)
+        if stored is not None and spec.numel and seen.setdefault(stored, name) != name:
+            yield name, seen[stored]
 
 
 def _by_file(checkpoint: Checkpoint, contents: Contents) -> list[list[str]]:
@@ -193,7 +203,8 @@ def _all_names(contents: Contents) -> list[tuple[str, str]]:
 
 def _index_like(checkpoint: Checkpoint, contents: Contents, files: Sequence[OutputFile]) -> OutputFile:
     path = checkpoint.path
-    metadata = cast("dict[str, object]", json.loads(path.read_bytes()).get("metadata") or {})
+    written = json.loads(path.read_bytes()).get("metadata")
+    metadata = cast("dict[str, object]", written) if isinstance(written, dict) else {}
     size = sum(spec.nbytes for spec in contents.specs.values())
     where = shards_of(path)
     raw = strip_wrappers({name: name for name in where})

@@ -4,6 +4,7 @@
 opcode by opcode, so that what is not changed comes out as it went in.
 """
 
+import io
 import pickle
 import pickletools
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,12 +25,18 @@ _OPERANDS = {
 _SINCE_MARK = frozenset({"TUPLE", "LIST", "DICT", "FROZENSET", "OBJ", "INST"})
 _CHANGES = {"APPEND": 1, "SETITEM": 2, "BUILD": 1}
 _CHANGES_SINCE_MARK = frozenset({"APPENDS", "SETITEMS", "ADDITEMS"})
+_LINES = {"GLOBAL": 2, "INST": 2, "PERSID": 1, "STRING": 1}
+"""Opcodes that are followed by lines of text, in no encoding that could be relied on."""
 _PUTS = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"})
 _GETS = frozenset({"GET", "BINGET", "LONG_BINGET"})
 _MARK = b"("
 _STOP = b"."
 _PROTOCOL = b"\x80"
+_POP = b"0"
+_POP_MARK = b"1"
 _SMALL = 1 << 16
+_MOST_REPEATED = 1 << 20
+_MOST_REPEATED_EACH = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -109,20 +116,30 @@ def write_tree(root: Node) -> bytes:
     """The pickle of a tree."""
     out = bytearray(_PROTOCOL + bytes([_protocol(root)]))
     memo: dict[int, int] = {}
-    waiting: list[Node | bytes | tuple[Node]] = [root]  # bytes as they are; a tuple: keep what is on the stack as this
+    waiting: list[Node | bytes | tuple[Node]] = [root]  # bytes as they are; a tuple: make it of what is on the stack
+    most = _MOST_REPEATED + sum(_MOST_REPEATED_EACH * (1 + len(node.parts)) for node in walk(root))
     while waiting:
         item = waiting.pop()
         if isinstance(item, bytes):
             out += item
         elif isinstance(item, tuple):
-            out += _put(memo.setdefault(id(item[0]), len(memo)))
+            out += _made(item[0], memo)
         elif id(item) in memo:
             out += _get(memo[id(item)])
         else:
-            keep: list[Node | bytes | tuple[Node]] = [(item,)] if item.shared else []
             changes = [step for change in item.changes for step in _steps(change)]
-            waiting += reversed([*_steps(item), *keep, *changes])
+            steps: list[Node | bytes | tuple[Node]] = [*item.parts, (item,), *changes]
+            waiting += [*reversed(steps), *([_MARK] if item.marked else [])]
+        most -= 1
+        if most < 0:
+            refuse("it holds itself too many times")
     return bytes(out + _STOP)
+
+
+def become(node: Node, other: Node) -> None:
+    """Let a value be another wherever it stands."""
+    node.name, node.code, node.parts, node.marked = other.name, other.code, other.parts, other.marked
+    node.changes, node.value = other.changes, other.value
 
 
 def walk(root: Node) -> Iterator[Node]:
@@ -209,7 +226,16 @@ def _set(node: Node) -> Iterator[list[Node]]:
     return (change.parts for change in node.changes if change.name in {"SETITEM", "SETITEMS"})
 
 
-def _steps(part: Node | Change) -> list[Node | bytes | tuple[Node]]:
+def _made(node: Node, memo: dict[int, int]) -> bytes:
+    """The opcode that makes a value of its parts, which are written, if no part that holds it has made it already."""
+    if id(node) in memo:
+        return (_POP_MARK if node.marked else _POP * len(node.parts)) + _get(memo[id(node)])
+    if not node.shared:
+        return node.code
+    return node.code + _put(memo.setdefault(id(node), len(memo)))
+
+
+def _steps(part: Change) -> list[Node | bytes | tuple[Node]]:
     return [*([_MARK] if part.marked else []), *part.parts, part.code]
 
 
@@ -229,14 +255,22 @@ def _get(index: int) -> bytes:
 
 def _opcodes(data: bytes, start: int) -> Iterator[tuple[str, object, int, int]]:
     """Name, argument, first byte and the byte after of each opcode."""
-    before: tuple[str, object, int] | None = None
-    for opcode, argument, position in pickletools.genops(data[start:]):
-        at = start + cast("int", position)
-        if before:
-            yield (*before, at)
-        before = (opcode.name, argument, at)
-    if before:
-        yield (*before, before[2] + 1)  # STOP
+    stream = io.BytesIO(data)
+    stream.seek(start)
+    name = ""
+    while name != "STOP":
+        at = stream.tell()
+        opcode = _BY_CODE[stream.read(1).decode("latin-1")]
+        name = opcode.name
+        argument: object = None
+        if name in _LINES:
+            lines = [
+                stream.readline().removesuffix(b"\n").decode(errors="surrogateescape") for _ in range(_LINES[name])
+            ]
+            argument = " ".join(lines)
+        elif opcode.arg is not None:
+            argument = opcode.arg.reader(stream)
+        yield name, argument, at, stream.tell()
 
 
 def _take(stack: list[Node], count: int) -> list[Node]:
@@ -254,4 +288,5 @@ def _since_mark(stack: list[Node], marks: list[int]) -> list[Node]:
     return parts
 
 
+_BY_CODE = {opcode.code: opcode for opcode in pickletools.opcodes}
 _PROTOCOL_OF = {opcode.name: opcode.proto for opcode in pickletools.opcodes}

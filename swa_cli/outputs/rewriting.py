@@ -1,6 +1,7 @@
 """A checkpoint once more, with some tensors replaced."""
 
 import os
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +23,17 @@ _CHUNK = 1 << 22
 
 def replace_tensors(
     checkpoint: Checkpoint, target: Target, tensors: Mapping[str, torch.Tensor], provenance: Provenance
-) -> None:
+) -> tuple[str, ...]:
     """Publish ``checkpoint`` with ``tensors`` in place of its own; the others keep their bytes.
+
+    The record of BatchNorm statistics gets the CRC-32 of each tensor that is replaced.
 
     Args:
         target: may be what ``checkpoint`` was read from; an existing file is replaced.
         tensors: converted to the dtype that the checkpoint stores; of a tied tensor, under any of its names.
+
+    Returns:
+        Entries of ``checkpoint`` that are left out.
 
     Raises:
         OutputError: the target cannot be written; it is then as it was.
@@ -36,6 +42,10 @@ def replace_tensors(
     """
     tied = find_ties([checkpoint])
     stored = {tied.get(name, name): _converted(checkpoint, name, tensor) for name, tensor in tensors.items()}
+    if provenance.bn_update:
+        sums = {name: zlib.crc32(stored[tied.get(name, name)].tobytes()) for name in sorted(tensors)}
+        update = provenance.bn_update.model_copy(update={"tensors": sums})
+        provenance = provenance.model_copy(update={"bn_update": update})
     contents = Contents(
         specs={name: entry.spec for name, entry in checkpoint.tensors.items() if name not in tied},
         tied=tied,
@@ -59,6 +69,7 @@ def replace_tensors(
                 )
                 writer.write(offset + start * size, memoryview(values.tobytes()))
         writer.finish(contents.provenance)
+    return layout.left_out
 
 
 def _seen_from(output_folder: Path, checkpoint: Checkpoint, folder: str | None) -> str | None:

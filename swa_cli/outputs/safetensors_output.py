@@ -41,10 +41,13 @@ def safetensors_file(
             specs, {**(metadata or {}), **to_metadata(provenance, tied=tied, extra=contents.extra)}
         )
 
-    def frame(provenance: Provenance, _crc: Crc) -> Sequence[tuple[int, bytes]]:
-        return [(0, header(provenance)[0])]
-
     head, offsets = header(contents.provenance)
+
+    def frame(provenance: Provenance, _crc: Crc) -> Sequence[tuple[int, bytes]]:
+        final = header(provenance)[0]
+        assert len(final) == len(head), "the header is not as long as was planned"  # tensors follow it
+        return [(0, final)]
+
     return OutputFile(
         name=name,
         size=len(head) + sum(spec.nbytes for spec in specs.values()),
@@ -75,7 +78,7 @@ def sharded_files(contents: Contents, max_shard_size: int) -> tuple[OutputFile, 
 def index_file(name: str, where: Mapping[str, str], metadata: Mapping[str, object]) -> OutputFile:
     """The index of a sharded checkpoint: from the names of tensors to those of the files that hold them."""
     index = {"metadata": dict(metadata), "weight_map": dict(sorted(where.items()))}
-    text = (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode()
+    text = (json.dumps(index, indent=2) + "\n").encode()
     return OutputFile(name=name, size=len(text), offsets={}, frame=lambda _provenance, _crc: [(0, text)])
 
 

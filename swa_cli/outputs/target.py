@@ -1,14 +1,16 @@
 """From the output that the user named to the form it takes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swa_cli.checkpoints import open_single, read_provenance
-from swa_cli.errors import SwaError, UsageError
+from swa_cli.checkpoints import Checkpoint, open_single, read_provenance
+from swa_cli.checkpoints.sharded import INDEX_SUFFIX
+from swa_cli.errors import OutputError, SwaError, UsageError
 from swa_cli.files import check_output
 from swa_cli.folders import check_folder
 from swa_cli.outputs.layout import Contents, Layout
-from swa_cli.outputs.like import Like, is_torch, layout_like
+from swa_cli.outputs.like import Like, is_of_model, is_torch, layout_like
 from swa_cli.outputs.safetensors_output import safetensors_file, sharded_files
 from swa_cli.outputs.torch_output import torch_file
 
@@ -64,7 +66,22 @@ def check_target(target: Target, *, overwrite: bool) -> None:
         raise UsageError(msg)
     if like is not None:
         _check_like(path, like)
+        check_not_read(path, [like.checkpoint])
     check_output(path, overwrite=overwrite)
+
+
+def check_not_read(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
+    """Refuse an output that is one of the checkpoints it is made of, unless swa-cli wrote that one.
+
+    Raises:
+        OutputError: it is.
+    """
+    for checkpoint in checkpoints:
+        is_ours = read_provenance(checkpoint.metadata) is not None
+        for path in (checkpoint.path, *checkpoint.files):
+            if not is_ours and output.is_file() and output.samefile(path):
+                msg = f"cannot write {output}: it is one of the checkpoints that are read. Name another output."
+                raise OutputError(msg)
 
 
 def plan_layout(target: Target, contents: Contents) -> Layout:
@@ -114,4 +131,8 @@ def _our_files(folder: Path) -> tuple[str, ...] | None:
         provenance = read_provenance(open_single(folder).metadata)
     except SwaError:
         return None
-    return provenance.files if provenance else None
+    if provenance is None:
+        return None
+    return tuple(
+        name for name in provenance.files if is_of_model(name) or name.endswith((SAFETENSORS, *TORCH, INDEX_SUFFIX))
+    )

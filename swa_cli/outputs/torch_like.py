@@ -1,7 +1,7 @@
 """The structure of another torch file, with other weights in it."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 
@@ -9,14 +9,24 @@ from swa_cli.checkpoints import strip_wrappers
 from swa_cli.checkpoints.dtypes import BY_NAME
 from swa_cli.checkpoints.reading import Stamp, open_same
 from swa_cli.checkpoints.torch_file import TorchState, read_state
-from swa_cli.checkpoints.torch_pickle import PickledStorage
+from swa_cli.checkpoints.torch_pickle import PickledStorage, PickledTensor
 from swa_cli.checkpoints.unwrap import strip_beside
-from swa_cli.errors import CheckpointError, MismatchError
+from swa_cli.errors import CheckpointError, shortened
 from swa_cli.outputs import pickle_tree as tree
 from swa_cli.outputs.layout import Contents, OutputFile
 from swa_cli.outputs.pickle_tree import Node
 from swa_cli.outputs.torch_output import Kept, archive_file
-from swa_cli.outputs.torch_sites import Place, Site, Stored, place_of, sites, storage_key, storages, tensor_of
+from swa_cli.outputs.torch_sites import (
+    Place,
+    Site,
+    Stored,
+    forget_sources,
+    place_of,
+    sites,
+    storage_key,
+    storages,
+    tensor_of,
+)
 
 _PARTS_OF_ID = 5  # of a storage: "storage", its kind, key, device and size
 _BYTES = BY_NAME["uint8"]
@@ -44,7 +54,6 @@ def torch_file_like(
 
     Raises:
         CheckpointError: the file cannot be read, was changed, or its structure cannot be kept.
-        MismatchError: one tensor of the file is two in ``contents``.
     """
     try:
         descriptor = open_same(path, stamp)
@@ -53,10 +62,11 @@ def torch_file_like(
         raise CheckpointError(msg) from error
     try:
         found = read_state(descriptor, key)
-        root = tree.read_tree(found.file.pickle, found.file.start)
-        places = _places(found, contents, path)
+        root = _read_tree(found)
+        places = _places(found, contents)
         left_out = _drop_what_is_of_other_weights(root, found, set(contents.specs) | set(contents.tied), places)
         wanted = [(site, places[place]) for site in sites(root) if (place := site.place) in places]
+        _check_all(contents, {short for _, short in wanted})
         kept = _kept_storages(root, found, wanted)
     except CheckpointError as error:
         msg = f"{path}: {error}"
@@ -72,28 +82,44 @@ def torch_file_like(
     return archive_file(root, stored, copied, contents.provenance, name=name), left_out
 
 
-def _places(found: TorchState, contents: Contents, path: Path) -> dict[Place, str]:
+def _read_tree(found: TorchState) -> Node:
+    unnamed = [repr(key) for key, value in found.state.items() if type(value) is PickledTensor and type(key) is not str]
+    if unnamed:
+        msg = (
+            f"its state_dict holds tensors under what are no names ({shortened(unnamed)}), which would keep old values."
+        )
+        raise CheckpointError(msg)
+    try:
+        return tree.read_tree(found.file.pickle, found.file.start)
+    except Exception as error:
+        msg = f"its pickle cannot be written again ({error}). Load it with torch.load and save it again."
+        raise CheckpointError(msg) from error
+
+
+def _places(found: TorchState, contents: Contents) -> dict[Place, str]:
     """Which tensor of ``contents`` is to be put where the file has one."""
     raw = strip_wrappers({name: name for name in found.tensors})
     places: dict[Place, str] = {}
     for short in (*contents.specs, *contents.tied):
         place, kept = place_of(found.tensors[raw[short]]), contents.tied.get(short, short)
-        if place is not None and places.setdefault(place, kept) != kept and contents.specs[kept].numel:
-            msg = (
-                f"the average cannot take the structure of {path}: {short} and {places[place]} are one tensor there, "
-                "and two in the average. Name a checkpoint with --like in which they are two."
-            )
-            raise MismatchError(msg)
+        if place is not None:
+            places[place] = kept
     return places
+
+
+def _check_all(contents: Contents, wanted: set[str]) -> None:
+    missed = [short for short, spec in contents.specs.items() if spec.numel and short not in wanted]
+    if missed:
+        msg = f"its tensors {shortened(missed)} are made in a way that cannot be written again. Leave out --like."
+        raise CheckpointError(msg)
 
 
 def _drop_what_is_of_other_weights(
     root: Node, found: TorchState, names: set[str], places: Mapping[Place, str]
 ) -> list[str]:
     """Take out the optimizer's state and other state_dicts, wherever they lie; their dotted keys."""
-    top = found.where.split(".", maxsplit=1)[0]
     left_out: list[str] = []
-    waiting: list[tuple[str, Node]] = [("", root)] if found.where else []
+    waiting: list[tuple[str, Node]] = [("", root)] if found.steps else []
     seen: set[int] = set()
     while waiting:
         prefix, node = waiting.pop()
@@ -103,7 +129,9 @@ def _drop_what_is_of_other_weights(
             name = key.value
             if not isinstance(name, str):
                 continue
-            at_top = not prefix and name != top and (_is_optimizer(name, value) or name in found.alternatives)
+            at_top = (
+                not prefix and name != found.steps[0] and (_is_optimizer(name, value) or name in found.alternatives)
+            )
             if at_top or _is_state_dict_of_others(value, names, places):
                 dropped.append(name)
             elif id(value) not in seen and prefix.count(".") < _DEEPEST:
@@ -134,6 +162,7 @@ def _kept_storages(root: Node, found: TorchState, wanted: list[tuple[Site, str]]
     own = {id(site.arguments.parts[0]): short for site, short in wanted}
     keys = {storage_key(site.arguments.parts[0]): short for site, short in wanted}
     kept: dict[str, tuple[int, int]] = {}
+    forget_sources(root)
     for key, node in storages(root):
         parts = node.parts[0].parts
         if any(part.name != "NONE" for part in parts[_PARTS_OF_ID:]):
@@ -155,16 +184,9 @@ def _kept_storages(root: Node, found: TorchState, wanted: list[tuple[Site, str]]
 def _put_extra(root: Node, found: TorchState, contents: Contents) -> None:
     """Put what a module keeps of its own (``_extra_state``) in its place, or beside the tensors if it had none."""
     state: Node | None = root
-    for part in _steps(root, found.where):
+    for part in found.steps:
         state = {key.value: value for key, value in tree.items(state)}.get(part) if state else None
     if state is None or not contents.extra:
         return
     raw = strip_beside([name for name in found.state if isinstance(name, str)], found.tensors)
     tree.set_items(state, {raw.get(short, short): tree.plain(value) for short, value in contents.extra.items()})
-
-
-def _steps(root: Node, where: str) -> Iterator[str]:
-    if where in {key.value for key, _ in tree.items(root)}:
-        yield where
-    else:
-        yield from filter(None, where.split("."))

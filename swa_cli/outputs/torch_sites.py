@@ -12,8 +12,8 @@ from swa_cli.errors import CheckpointError
 from swa_cli.outputs import pickle_tree as tree
 from swa_cli.outputs.pickle_tree import Node
 
-Place = tuple[str, int, tuple[int, ...], tuple[int, ...]]
-"""Key of the storage, first element in it, shape and stride: what tells a tensor of a file from others."""
+Place = tuple[str, int, tuple[int, ...], tuple[int, ...], str]
+"""Key of the storage, first element in it, shape, stride and dtype: what tells a tensor of a file from others."""
 
 _STORAGE_OF: dict[Dtype, str] = {dtype: name for name, dtype in STORAGES.items() if name != "UntypedStorage"}
 _REBUILD = {f"torch._utils _rebuild_tensor{version}" for version in ("", "_v2", "_v3")}
@@ -21,6 +21,7 @@ _FROM_TYPE = {"torch._tensor _rebuild_from_type", "torch._tensor _rebuild_from_t
 _PARAMETER = "torch._utils _rebuild_parameter"
 _FROM_TYPE_ARGUMENTS = 3
 _LEAST_ARGUMENTS = 4
+_DTYPE_AT = 6
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,15 @@ class Site:
         key = storage_key(storage)
         if key is None or not isinstance(offset.value, int) or shape is None or stride is None:
             return None
-        return key, offset.value, shape, stride
+        return key, offset.value, shape, stride, self._dtype
+
+    @property
+    def _dtype(self) -> str:
+        """The seventh argument, or else that of the storage."""
+        if len(self.arguments.parts) > _DTYPE_AT:
+            return str(self.arguments.parts[_DTYPE_AT].value).removeprefix("torch ")
+        kind = str(self.arguments.parts[0].parts[0].parts[1].value).rpartition(" ")[2]
+        return STORAGES[kind].name if kind in STORAGES else kind
 
     def replace(self, tensor: "Stored") -> None:
         """Let the call make ``tensor``, as a parameter or a view of its kind if the one before was one."""
@@ -85,7 +94,7 @@ def place_of(tensor: PickledTensor) -> Place | None:
     """The same of a tensor as `swa_cli.checkpoints.torch_pickle` reads it."""
     if tensor.storage is None:
         return None
-    return tensor.storage.key, tensor.storage_offset, tuple(tensor.shape), tuple(tensor.stride)
+    return tensor.storage.key, tensor.storage_offset, tuple(tensor.shape), tuple(tensor.stride), tensor.dtype.name
 
 
 def sites(root: Node) -> Iterator[Site]:
@@ -118,9 +127,20 @@ def storages(root: Node) -> Iterator[tuple[str, Node]]:
 
 def storage_key(node: Node) -> str | None:
     """The key of a storage."""
-    if node.name != "BINPERSID" or len(node.parts[0].parts) <= _FROM_TYPE_ARGUMENTS:
+    if node.name != "BINPERSID":
+        return None
+    parts = node.parts[0].parts
+    if len(parts) <= _FROM_TYPE_ARGUMENTS or parts[0].value != "storage" or not isinstance(parts[2].value, str):
         return None
     return cast("str | None", node.parts[0].parts[2].value)
+
+
+def forget_sources(root: Node) -> None:
+    """Name classes as such where the container of old adds their source code, which no other reads."""
+    for node in list(tree.walk(root)):
+        parts = node.parts[0].parts if node.name == "BINPERSID" else []
+        if len(parts) > 1 and parts[0].value == "module":
+            tree.become(node, parts[1])
 
 
 def _site(owner: list[Node], arguments: Node) -> Site:

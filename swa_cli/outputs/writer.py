@@ -1,6 +1,8 @@
 """Filling the files of an output, and publishing them together."""
 
 import os
+import resource
+import shutil
 import zlib
 from bisect import bisect_right
 from collections.abc import Generator, Iterable
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from swa_cli.checkpoints import Provenance
+from swa_cli.errors import OutputError
 from swa_cli.files import check_space, publish, writer_at
 from swa_cli.folders import publish_folder
 from swa_cli.outputs.layout import Layout
@@ -53,7 +56,9 @@ class Writer:
                 check = zlib.crc32(os.pread(descriptor, min(_BLOCK, offset + size - done), done), check)
             return check
 
+        size = self._layout.files[number].size
         for offset, content in self._layout.files[number].frame(provenance, crc):
+            assert offset + len(content) <= size, "a record is longer than was planned"
             self._writers[number](offset, memoryview(content))
 
 
@@ -80,7 +85,15 @@ def fill_folder(folder: Path, layout: Layout) -> Generator[Writer]:
 
     Raises:
         OSError: the system refuses.
+        OutputError: there are more files than can be open.
     """
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+    if len(layout.files) > limit:
+        msg = (
+            f"the output would be {len(layout.files):,} files, and no more than {limit:,} can be open at once here. "
+            "Allow larger shards with --max-shard-size, or more files with ulimit -n."
+        )
+        raise OutputError(msg)
     with ExitStack() as opened:
         streams = [opened.enter_context((folder / file.name).open("xb+")) for file in layout.files]
         yield Writer(layout, streams)
@@ -92,6 +105,7 @@ def fill_folder(folder: Path, layout: Layout) -> Generator[Writer]:
 
 def _copy(path: Path, to: Path) -> None:
     with to.open("xb") as stream:
-        stream.write(path.read_bytes())
+        with path.open("rb") as source:
+            shutil.copyfileobj(source, stream)
         stream.flush()
         os.fsync(stream.fileno())

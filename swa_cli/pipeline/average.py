@@ -8,6 +8,7 @@ from swa_cli.averaging import (
     Engine,
     average,
     ema_weights,
+    fitted,
     plan_average,
     plan_output,
 )
@@ -49,9 +50,11 @@ def dry_run_step(config: AverageConfig, *, notify: Notify) -> tuple[Run, Average
     run, plan = plan_step(config, notify=notify)
     if not config.output:
         return run, plan, None
+    target = target_of(config)
+    plan = fitted(plan, target)
     hashed = plan.files if config.checksum else ()
     allow = config.allow_nonfinite
-    return run, plan, plan_output(plan, target_of(config), key=config.key, allow_nonfinite=allow, hashed=hashed)[1]
+    return run, plan, plan_output(plan, target, key=config.key, allow_nonfinite=allow, hashed=hashed)[1]
 
 
 def average_step(config: AverageConfig, *, notify: Notify, track: Track = silent) -> AverageResult:
@@ -71,12 +74,18 @@ def average_step(config: AverageConfig, *, notify: Notify, track: Track = silent
 
 
 def _together(config: AverageConfig, *, notify: Notify, track: Track) -> AverageResult:
-    from swa_cli.averaging.distributed import average_together  # noqa: PLC0415  # one process does without
+    from swa_cli.averaging.distributed import average_together, check_shared  # noqa: PLC0415  # one process does without
 
-    plans: list[AveragePlan] = []
+    planned: list[tuple[AveragePlan, Target]] = []
+
+    def plan() -> None:
+        target = target_of(config)
+        check_shared(target)
+        planned.append((plan_step(config, notify=notify)[1], target))
+
     with meet() as ranks:
-        ranks.step(lambda: plans.append(plan_step(config, notify=notify)[1]))
-        return average_together(plans[0], target_of(config), ranks, **_options(config), track=track)
+        ranks.step(plan)
+        return average_together(*planned[0], ranks, **_options(config), track=track)
 
 
 class _Options(TypedDict):
@@ -121,8 +130,9 @@ def engine_of(device: str, threads: int | None) -> Engine:
     Raises:
         DeviceError: it is not there.
     """
-    if threads is None and local_size() > 1:
-        threads = max(1, default_threads() // local_size())
+    if world_size() > 1:
+        threads = threads or max(1, default_threads() // local_size())
+        device = "cpu" if device == "auto" else device  # a trial on each rank would tell of the others' too
     if device not in {"auto", "cpu"}:
         device = own_device(device)
         from swa_cli.devices import resolve_device  # noqa: PLC0415  # the CPU does without torch

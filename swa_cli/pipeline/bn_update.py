@@ -12,7 +12,6 @@ from swa_cli.checkpoints import (
     Checkpoint,
     Provenance,
     Source,
-    open_single,
     read_provenance,
 )
 from swa_cli.config import BnUpdateConfig, Config
@@ -22,7 +21,7 @@ from swa_cli.errors import UsageError
 from swa_cli.models import load_checkpoint, own_names
 from swa_cli.outputs import Like, Target, check_target, fits
 from swa_cli.outputs.rewriting import replace_tensors
-from swa_cli.pipeline.common import Notify, needed
+from swa_cli.pipeline.common import Notify, alone, needed, open_average
 from swa_cli.pipeline.user import data_of, model_of
 from swa_cli.progress import Track, silent
 from swa_cli.tasks import make_splitter
@@ -40,9 +39,10 @@ class BnUpdateResult:
 
 def bn_update_step(config: Config, *, notify: Notify, track: Track = silent) -> BnUpdateResult:
     """``swa-bn-update``: the same file with the statistics of every BatchNorm layer recomputed."""
+    alone("bn-update")
     options = config.bn_update
     source = needed(options.input or config.average.output, "file", flag="swa.safetensors", key="bn_update.input")
-    checkpoint = open_single(source, key=options.key)
+    checkpoint = open_average(source, key=options.key)
     target = _target(source, checkpoint, options)
     device = resolve_device(options.device)
     model, model_target = model_of(config)
@@ -51,8 +51,8 @@ def bn_update_step(config: Config, *, notify: Notify, track: Track = silent) -> 
     if not layers:
         notify(f"the model {model_target.class_path} has no BatchNorm statistics: nothing to do.")
         if target.path != source:  # what comes next looks for it
-            replace_tensors(checkpoint, target, {}, _known(checkpoint))
-            notify(f"{target.path} is {source} unchanged.")
+            _write(checkpoint, target, {}, _known(checkpoint), notify)
+            notify(f"{target.path} has the weights of {source} unchanged.")
         return BnUpdateResult(path=target.path, recalibration=None)
     data, data_target = data_of(config)
     with torch.random.fork_rng(devices=[]):
@@ -74,9 +74,9 @@ def bn_update_step(config: Config, *, notify: Notify, track: Track = silent) -> 
         n_samples=result.n_samples,
         n_batches=result.n_batches,
         unreached=result.unreached,
-        tensors=tuple(sorted(new)),
+        tensors={},
     )
-    replace_tensors(checkpoint, target, new, _updated(checkpoint, update))
+    _write(checkpoint, target, new, _updated(checkpoint, update), notify)
     return BnUpdateResult(path=target.path, recalibration=result)
 
 
@@ -86,11 +86,19 @@ def _target(source: Path, checkpoint: Checkpoint, options: BnUpdateConfig) -> Ta
     if output == source and output.suffix != ".safetensors" and read_provenance(checkpoint.metadata) is None:
         msg = f"{source} was not written by swa-cli and is not replaced in place: add -o NAME.safetensors."
         raise UsageError(msg)
-    target = Target(path=output, like=Like(checkpoint=checkpoint, key=options.key))
+    target = Target(path=output, like=Like(checkpoint=checkpoint, key=checkpoint.key or None))
     if not fits(target):
         target = Target(path=output)
     check_target(target, overwrite=options.force or output == source)
     return target
+
+
+def _write(
+    checkpoint: Checkpoint, target: Target, new: dict[str, torch.Tensor], record: Provenance, notify: Notify
+) -> None:
+    left_out = replace_tensors(checkpoint, target, new, record)
+    if left_out:
+        notify(f"left out of {target.path}, as they belong to other weights: {', '.join(left_out)}.")
 
 
 def _new_buffers(model: nn.Module, result: RecalibrationResult, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:

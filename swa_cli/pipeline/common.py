@@ -5,13 +5,25 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
 
-from swa_cli.checkpoints import Checkpoint, Selection, open_single
+from swa_cli.checkpoints import Checkpoint, Selection, open_single, recorded_key
 from swa_cli.config import AverageConfig, EvalConfig
 from swa_cli.errors import CheckpointError, UsageError
+from swa_cli.ranks import world_size
 
 Notify = Callable[[str], None]
 
 T = TypeVar("T")
+
+
+def alone(command: str) -> None:
+    """Refuse to be one of several ranks.
+
+    Raises:
+        UsageError: torchrun started several.
+    """
+    if world_size() > 1:
+        msg = f"swa {command} runs as one process, and torchrun started several. Only swa average shares its work out."
+        raise UsageError(msg)
 
 
 def needed(value: T | None, what: str, *, flag: str, key: str) -> T:
@@ -30,7 +42,8 @@ def open_average(path: Path, *, key: str | None) -> Checkpoint:
     """Open an average, by its file or its folder.
 
     Args:
-        key: that of the checkpoints; an average may be a file without any.
+        key: that of the checkpoints; an average may be a file without any, or have been put under one that its record
+            tells.
 
     Raises:
         SourceError, CheckpointError: as `open_single`.
@@ -38,9 +51,10 @@ def open_average(path: Path, *, key: str | None) -> Checkpoint:
     try:
         return open_single(path, key=key)
     except CheckpointError:
-        if key is None:
+        other = recorded_key(path) if key is None else None
+        if key is None and other is None:
             raise
-        return open_single(path)
+        return open_single(path, key=other)
 
 
 def selection_of(options: AverageConfig | EvalConfig) -> Selection:

@@ -23,7 +23,7 @@ from swa_cli.errors import UsageError
 from swa_cli.evaluation import EvaluationResult, Member, evaluate
 from swa_cli.files import check_output
 from swa_cli.models import state_dict_for
-from swa_cli.pipeline.common import Notify, needed, open_average, selection_of
+from swa_cli.pipeline.common import Notify, alone, needed, open_average, selection_of
 from swa_cli.pipeline.user import data_of, model_of
 from swa_cli.progress import Track, silent
 from swa_cli.tasks import make_splitter
@@ -31,6 +31,7 @@ from swa_cli.tasks import make_splitter
 
 def eval_step(config: Config, *, notify: Notify, track: Track = silent) -> EvaluationResult:
     """``swa-eval``."""
+    alone("eval")
     options = config.eval
     check_json_output(options.json)
     device = resolve_device(options.device)

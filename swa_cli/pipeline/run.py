@@ -10,7 +10,7 @@ from swa_cli.evaluation import EvaluationResult
 from swa_cli.outputs import Target, check_target
 from swa_cli.pipeline.average import average_step
 from swa_cli.pipeline.bn_update import BnUpdateResult, bn_update_step
-from swa_cli.pipeline.common import Notify, needed
+from swa_cli.pipeline.common import Notify, alone, needed
 from swa_cli.pipeline.evaluate import check_json_output, eval_step
 from swa_cli.progress import Track, silent
 from swa_cli.targets import load_target
@@ -39,9 +39,11 @@ def run_pipeline(config: Config, *, notify: Notify, track: Track = silent) -> Pi
         UsageError: something is missing that a later step needs, or set that a step gets from the one before it.
         SwaError: as the steps.
     """
+    alone("run")
     _check(config)
     averaged = average_step(config.average, notify=notify, track=track)
-    bn_update = replace(config.bn_update, input=averaged.path)
+    key = config.average.key if config.average.like else None  # that of the structure that it was put into
+    bn_update = replace(config.bn_update, input=averaged.path, key=key)
     updated = bn_update_step(replace(config, bn_update=bn_update), notify=notify, track=track)
     paths = tuple(checkpoint.path for checkpoint in averaged.sources)
     evaluation = replace(config.eval, checkpoints=paths, swa=updated.path, key=config.average.key)

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from swa_cli.averaging import Verification, verify
-from swa_cli.checkpoints import open_single
 from swa_cli.pipeline.average import engine_of
+from swa_cli.pipeline.common import alone, open_average
 from swa_cli.progress import Track, silent
 
 
@@ -14,6 +14,7 @@ def verify_step(
     """``swa verify``.
 
     Raises:
-        SwaError: as `open_single` and `verify`.
+        SwaError: as `open_average` and `verify`.
     """
-    return verify(open_single(path, key=key), sources=sources, engine=engine_of(device, threads), track=track)
+    alone("verify")
+    return verify(open_average(path, key=key), sources=sources, engine=engine_of(device, threads), track=track)

