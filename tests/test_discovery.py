@@ -343,3 +343,34 @@ def test_an_average_is_named_however_it_is_spelt(tmp_path, monkeypatch):
     run = find_checkpoints([tmp_path, Path("swa.safetensors")])
 
     assert sorted(names(run)) == ["epoch-1.pt", "swa.safetensors"]
+
+
+@pytest.mark.parametrize("pattern", ["checkpoint-10", "checkpoint-10/*", "run/checkpoint-10/*", "*/model.pt"])
+@pytest.mark.parametrize("sources", ["run", "run/checkpoint-*", "each"])
+def test_a_pattern_matches_however_the_files_are_named(tmp_path, monkeypatch, pattern, sources):
+    """A folder, a pattern of our own, or what the shell made of it."""
+    monkeypatch.chdir(tmp_path)
+    for step in (10, 20, 30):
+        save(Path(f"run/checkpoint-{step}/model.pt"))
+    named = sorted(Path("run").iterdir()) if sources == "each" else [Path(sources)]
+    if pattern == "*/model.pt":
+        with pytest.raises(SourceError, match="none of the 3 files in"):
+            find_checkpoints(named, selection=Selection(exclude=(pattern,)))
+        return
+
+    found = find_checkpoints(named, selection=Selection(exclude=(pattern,)))
+
+    assert [checkpoint.step for checkpoint in found.checkpoints] == [20, 30]
+
+
+def test_an_error_of_the_selection_says_what_explains_it(tmp_path):
+    save(tmp_path / "model.pt")
+    for step in (10, 20):
+        save(tmp_path / f"checkpoint-{step}" / "model.pt")
+
+    with pytest.raises(SourceError) as error:
+        find_checkpoints([tmp_path], selection=Selection(last=3))
+
+    first, second = str(error.value).splitlines()
+    assert first == f"--last 3: there is only 1 checkpoint in {tmp_path}."
+    assert second.startswith(f"  note: {tmp_path} holds checkpoints itself: those in its folders are left out")

@@ -210,3 +210,39 @@ def test_more_metrics_than_columns_and_what_else_a_file_holds(run_swa, tmp_path)
     assert "other weights under teacher; an optimizer without state." in result.stdout
     assert "other weights under teacher; an optimizer with its state." in result.stdout
     assert "saved before training, it seems (an empty optimizer, where others' is not): ckpts/0.pt." in result.stderr
+
+
+@pytest.mark.parametrize("link", ["symlink", "hard link"])
+def test_a_link_to_a_copy_is_the_same_as_the_original(run_swa, folder, link):
+    """Lightning with save_last="link" beside another ModelCheckpoint leaves it."""
+    if link == "symlink":
+        (folder / "last.pt").symlink_to("best.pt")
+    else:
+        (folder / "last.pt").hardlink_to(folder / "best.pt")
+
+    result = run_swa("inspect", "ckpts")
+
+    assert result.exit_code == 0, result.stderr
+    notes = {row[0]: row[-1] for row in rows(result.stdout) if len(row) > 3}
+    assert notes["best.pt"] == "same as step 1"
+    assert notes["last.pt"].startswith("same as ")
+
+
+def test_an_average_in_a_folder_of_its_own_can_be_named_by_it(run_swa, folder):
+    assert run_swa("average", "ckpts", "--integers", "last", "-o", "out", "--max-shard-size", "10B").exit_code == 0
+
+    result = run_swa("inspect", "out")
+
+    assert result.exit_code == 0, result.stderr
+    assert "left out" not in result.stderr
+    assert "written by swa-cli, the average of 3 checkpoints" in result.stdout
+
+
+def test_nothing_but_averages_and_a_range(run_swa, folder, tmp_path):
+    (tmp_path / "own").mkdir()
+    assert run_swa("average", "ckpts", "--integers", "last", "-o", "own/swa.pt").exit_code == 0
+
+    result = run_swa("inspect", "own", "--from", "3")
+
+    assert "bug" not in result.stderr
+    assert "no checkpoint but averages that swa-cli wrote" in result.stdout + result.stderr

@@ -224,7 +224,7 @@ def test_where_some_have_no_step_nothing_is_taken_that_needs_an_order(flags):
 def test_patterns_are_of_names_or_with_a_slash_of_paths(patterns, meant):
     names = ["epoch-1.pt", "epoch-2.pt", "late/epoch-3.pt", "other.pt"]
 
-    assert [name for name in names if is_meant(PurePath(name), Selection(**patterns))] == meant
+    assert [name for name in names if is_meant(Path(name), PurePath(name), Selection(**patterns))] == meant
 
 
 def test_a_file_that_is_left_out_is_never_opened(tmp_path):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Literal, cast
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
@@ -69,22 +69,24 @@ class Selection:
         return " ".join(words)
 
 
-def is_meant(below: PurePath, selection: Selection) -> bool:
+def is_meant(path: Path, below: PurePath, selection: Selection) -> bool:
     """Whether ``--include`` and ``--exclude`` let a path pass, which is given from the source on.
 
     A pattern with a slash is one of the path, any other of the name of the file or of a folder on the way.
 
-    >>> is_meant(PurePath("checkpoint-500/model.safetensors"), Selection(include=("checkpoint-5*",)))
+    >>> path = Path("checkpoint-500/model.safetensors")
+    >>> is_meant(path, path, Selection(include=("checkpoint-5*",)))
     True
     """
-    included = not selection.include or any(is_of(below, pattern) for pattern in selection.include)
-    return included and not any(is_of(below, pattern) for pattern in selection.exclude)
+    included = not selection.include or any(is_of(path, below, pattern) for pattern in selection.include)
+    return included and not any(is_of(path, below, pattern) for pattern in selection.exclude)
 
 
-def is_of(below: PurePath, pattern: str) -> bool:
+def is_of(path: Path, below: PurePath, pattern: str) -> bool:
     """Whether ``pattern`` is one of this path: of a part of it, or with a slash of as many parts at its end."""
-    names = ("/".join(below.parts[-pattern.count("/") - 1 :]), str(below)) if "/" in pattern else below.parts
-    return any(fnmatchcase(name, pattern) for name in names)
+    if "/" not in pattern:
+        return any(fnmatchcase(name, pattern) for name in below.parts)
+    return fnmatchcase("/".join(path.parts[-pattern.count("/") - 1 :]), pattern)
 
 
 def select(order: Order, selection: Selection, *, where: str) -> tuple[tuple[Checkpoint, ...], list[str]]:

@@ -16,9 +16,9 @@ def named_paths(sources: Sequence[Path], selection: Selection, notices: list[str
     Raises:
         SourceError: a source does not exist, holds none, or none is left.
     """
-    found = [place for source in sources for place in _named(source, notices)]
-    left = [path for path, below in found if is_meant(below, selection)]
-    idle = [pattern for pattern in selection.exclude if not any(is_of(below, pattern) for _, below in found)]
+    found = [(path, below) for source in sources for path, below in _named(source, notices, alone=len(sources) == 1)]
+    left = [path for path, below in found if is_meant(path, below, selection)]
+    idle = [pattern for pattern in selection.exclude if not any(is_of(path, below, pattern) for path, below in found)]
     notices += [f"--exclude {pattern} matches none of the {len(found)} files." for pattern in idle]
     if not left:
         msg = (
@@ -29,11 +29,12 @@ def named_paths(sources: Sequence[Path], selection: Selection, notices: list[str
     return left
 
 
-def _named(source: Path, notices: list[str]) -> Iterator[tuple[Path, PurePath]]:
-    """Each checkpoint, with its path from the source on."""
+def _named(source: Path, notices: list[str], *, alone: bool) -> Iterator[tuple[Path, PurePath]]:
+    """Each checkpoint, with its path from the source on; from the folder above where there are other sources."""
     if source.is_dir():
         for path in checkpoints_in(source, notices):
-            yield path, path.relative_to(source)
+            below = path.relative_to(source)
+            yield path, below if alone else source.absolute().name / below
     elif source.is_file():
         yield source, PurePath(*source.absolute().parts[-2:])  # with its folder: checkpoint-500/model.safetensors
     elif source.exists():

@@ -141,8 +141,11 @@ def _apart_from_own(
     own: list[Checkpoint] = []
     for checkpoint in checkpoints:
         record = read_provenance(checkpoint.metadata)
-        is_own = record is not None and not _is_named(checkpoint, sources, is_folder=bool(record.files))
-        (own if is_own else kept).append(checkpoint)
+        if record is None:
+            kept.append(checkpoint)
+            continue
+        average = replace(checkpoint, metrics={})  # what it says of metrics is that of the checkpoint it is like
+        (kept if _is_named(checkpoint, sources, is_folder=bool(record.files)) else own).append(average)
     return kept, own
 
 
