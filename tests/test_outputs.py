@@ -22,7 +22,7 @@ from swa_cli.averaging.average import __name__ as average_module_name
 from swa_cli.checkpoints import find_checkpoints, open_checkpoint, open_single, read_provenance
 from swa_cli.checkpoints.torch_pickle import read_pickle
 from swa_cli.errors import CheckpointError, MismatchError, OutputError, UsageError
-from swa_cli.outputs import Like, Target, pickle_tree
+from swa_cli.outputs import Like, Target, pickle_edit, pickle_tree
 
 
 def plan_of(*paths: Path, **options):
@@ -260,7 +260,7 @@ def test_an_old_one_with_views_of_storages_is_refused(tmp_path):
     root = pickle_tree.read_tree(data, start)
     ids = [node.parts[0].parts for node in pickle_tree.walk(root) if node.name == "BINPERSID"]
     for parts in ids:
-        parts[5] = pickle_tree.plain((parts[2].value, 0, parts[4].value))  # the whole of it
+        parts[5] = pickle_edit.plain((parts[2].value, 0, parts[4].value))  # the whole of it
     (tmp_path / "1.pt").write_bytes(data[:start] + pickle_tree.write_tree(root) + data[read_pickle(data, start).end :])
     assert len(ids) == 2
     assert open_checkpoint(tmp_path / "1.pt").get_tensor("w").tolist() == [1, 1]
@@ -639,6 +639,8 @@ def test_options_that_exclude_each_other(tmp_path):
         average(plan, Target(path=tmp_path / "out.pt", max_shard_size=5))
     with pytest.raises(UsageError, match="A directory is written with --max-shard-size, or --like"):
         average(plan, Target(path=tmp_path / "out"))
+    with pytest.raises(UsageError, match=r"no checkpoint is called \.txt"):
+        average(plan, Target(path=tmp_path / "out.txt", like=like))
 
 
 def test_a_folder_of_several_checkpoints_is_no_structure(tmp_path, run_swa):

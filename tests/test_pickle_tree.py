@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from swa_cli.outputs import pickle_tree
+from swa_cli.outputs import pickle_edit, pickle_tree
 
 
 @dataclasses.dataclass
@@ -89,6 +89,6 @@ def test_entries_are_dropped_and_what_they_shared_is_kept():
     shared = argparse.Namespace(a=1)
     root = pickle_tree.read_tree(pickle.dumps({"optimizer": [shared, "x"], "args": shared, 3: "x"}, protocol=2))
 
-    pickle_tree.drop_items(root, ["optimizer"])
+    pickle_edit.drop_items(root, ["optimizer"])
 
     assert pickle.loads(pickle_tree.write_tree(root)) == {"args": shared, 3: "x"}

@@ -2,17 +2,12 @@
 
 import os
 import zlib
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 
-import numpy as np
-
-from swa_cli.averaging.explain import index_of
-from swa_cli.averaging.plan import AveragePlan, TensorPlan, plan_average, untied
+from swa_cli.averaging.comparison import Comparison
+from swa_cli.averaging.plan import AveragePlan, plan_average, untied
 from swa_cli.averaging.record import folder_of, from_text
 from swa_cli.averaging.stream import Engine, stream_average
 from swa_cli.checkpoints import Checkpoint, Options, Provenance, Source, as_named, open_checkpoint, read_provenance
@@ -66,7 +61,7 @@ def verify(
     recomputed = record.bn_update.tensors if record.bn_update else {}
     problems = _differences(average, plan)
     if not problems:
-        comparison = _Comparison(average, plan.tensors)
+        comparison = Comparison(average, plan.tensors)
         with track("verifying", total=plan.bytes_to_read, unit="bytes") as advance:
             streamed = stream_average(
                 plan,
@@ -183,51 +178,3 @@ def _other_files(plan: AveragePlan, record: Provenance, now: Mapping[Path, str])
 
 def _recorded(said: Source, path: Path) -> str:
     return {as_named(name): digest for name, digest in said.sha256.items()}.get(path.name, "not recorded")
-
-
-@dataclass
-class _Comparison:
-    """Takes what would be written of an average, and compares it with a file.
-
-    ``offsets`` are those of the tensors as if they lay one after the other; ``differing`` says of each tensor where it
-    differs first, as far as it was compared.
-    """
-
-    average: Checkpoint
-    tensors: Sequence[TensorPlan]
-    differing: dict[str, str] = field(default_factory=dict[str, str])
-    _first: dict[str, int] = field(default_factory=dict[str, int])
-    _lock: Lock = field(default_factory=Lock)
-
-    def __post_init__(self) -> None:
-        # Those without elements are nowhere; they would hide the one that starts where they do.
-        self._there = [tensor for tensor in self.tensors if tensor.spec.nbytes]
-        self._starts = [0, *accumulate(tensor.spec.nbytes for tensor in self._there)]
-        starts = {tensor.name: start for tensor, start in zip(self._there, self._starts, strict=False)}
-        self.offsets = {tensor.name: starts.get(tensor.name, 0) for tensor in self.tensors}
-
-    def compare(self, offset: int, view: memoryview) -> None:
-        """Compare bytes that would be written; from any thread."""
-        done = 0
-        while done < len(view):
-            number = bisect_right(self._starts, offset + done) - 1
-            length = min(len(view) - done, self._starts[number + 1] - offset - done)
-            self._compare(self._there[number], offset + done - self._starts[number], view[done : done + length])
-            done += length
-
-    def _compare(self, tensor: TensorPlan, at: int, view: memoryview) -> None:
-        size = tensor.spec.dtype.itemsize
-        start = at // size
-        found = self.average.get_elements(tensor.name, start, start + len(view) // size)
-        if found.tobytes() == view.tobytes():
-            return
-        expected = np.frombuffer(view, tensor.spec.dtype)
-        differ = np.flatnonzero((expected.view(np.uint8) != found.view(np.uint8)).reshape(-1, size).any(axis=1))
-        first = int(differ[0])
-        with self._lock:
-            if start + first < self._first.get(tensor.name, start + first + 1):
-                self._first[tensor.name] = start + first
-                self.differing[tensor.name] = (
-                    f"tensor {tensor.name} differs at index {index_of(start + first, tensor.spec.shape)}: expected "
-                    f"{expected[first].item()}, found {found[first].item()}"
-                )

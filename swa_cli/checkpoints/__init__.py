@@ -1,4 +1,4 @@
-"""Checkpoints on disk: found, put in order, opened lazily, written."""
+"""Checkpoints on disk: found, put in order, chosen, opened lazily."""
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.discovery import Run, find_checkpoints

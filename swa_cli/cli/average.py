@@ -81,7 +81,7 @@ def average(  # noqa: PLR0913
     debug: Debug = False,
     **selection: Any,
 ) -> None:
-    """Average the checkpoints of a run, with equal weights unless told otherwise, into one safetensors file.
+    """Average the checkpoints of a run, with equal weights unless told otherwise.
 
     Reads .safetensors, sharded ones (*.index.json), and torch .pt, .pth, .ckpt, .pth.tar and .bin files, piece by
     piece. Every floating tensor is summed in float64 and rounded once; integers must agree.

@@ -1,5 +1,6 @@
 """From the output that the user named to the form it takes."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from swa_cli.outputs.safetensors_output import safetensors_file, sharded_files
 from swa_cli.outputs.torch_output import torch_file
 
 SAFETENSORS = ".safetensors"
+_SUFFIX = re.compile(r"\.[a-z]\w{0,6}", re.IGNORECASE)  # llama-3.1 has none
 TORCH = (".pt", ".pth", ".ckpt", ".pth.tar", ".bin")
 
 
@@ -53,6 +55,12 @@ def check_target(target: Target, *, overwrite: bool) -> None:
         msg = "--like takes the shards of the checkpoint that it names; leave out --max-shard-size."
         raise UsageError(msg)
     if target.is_folder:
+        if _SUFFIX.fullmatch(path.suffix):
+            msg = (
+                f"{path}: no checkpoint is called {path.suffix}. Give the output a name ending in {SAFETENSORS} or "
+                f"{', '.join(TORCH)}, or for a directory none of the kind."
+            )
+            raise UsageError(msg)
         if like is None and target.max_shard_size is None:
             msg = (
                 f"{path}: give the output a name ending in {SAFETENSORS}, or in {', '.join(TORCH)} for a torch file. "

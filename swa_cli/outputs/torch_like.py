@@ -12,6 +12,7 @@ from swa_cli.checkpoints.torch_file import TorchState, read_state
 from swa_cli.checkpoints.torch_pickle import PickledStorage, PickledTensor
 from swa_cli.checkpoints.unwrap import strip_beside
 from swa_cli.errors import CheckpointError, shortened
+from swa_cli.outputs import pickle_edit as edit
 from swa_cli.outputs import pickle_tree as tree
 from swa_cli.outputs.layout import Contents, OutputFile
 from swa_cli.outputs.pickle_tree import Node
@@ -125,7 +126,7 @@ def _drop_what_is_of_other_weights(
         prefix, node = waiting.pop()
         seen.add(id(node))
         dropped: list[str] = []
-        for key, value in list(tree.items(node)):
+        for key, value in list(edit.items(node)):
             name = key.value
             if not isinstance(name, str):
                 continue
@@ -136,7 +137,7 @@ def _drop_what_is_of_other_weights(
                 dropped.append(name)
             elif id(value) not in seen and prefix.count(".") < _DEEPEST:
                 waiting.append((f"{prefix}{name}.", value))
-        tree.drop_items(node, dropped)
+        edit.drop_items(node, dropped)
         left_out += [prefix + name for name in dropped]
     return left_out
 
@@ -151,7 +152,7 @@ def _is_optimizer(name: str, value: Node) -> bool:
 
 def _is_state_dict_of_others(value: Node, names: set[str], places: Mapping[Place, str]) -> bool:
     """Whether this maps names of the model's tensors to tensors, mostly, which are not those that are replaced."""
-    tensors = {key.value: site for key, item in tree.items(value) if (site := tensor_of(item)) is not None}
+    tensors = {key.value: site for key, item in edit.items(value) if (site := tensor_of(item)) is not None}
     own = strip_wrappers({name: name for name in tensors if isinstance(name, str)})
     known = sum(name in names for name in own)
     return 2 * known > len(tensors) and not any(site.place in places for site in tensors.values())
@@ -185,8 +186,8 @@ def _put_extra(root: Node, found: TorchState, contents: Contents) -> None:
     """Put what a module keeps of its own (``_extra_state``) in its place, or beside the tensors if it had none."""
     state: Node | None = root
     for part in found.steps:
-        state = {key.value: value for key, value in tree.items(state)}.get(part) if state else None
+        state = {key.value: value for key, value in edit.items(state)}.get(part) if state else None
     if state is None or not contents.extra:
         return
     raw = strip_beside([name for name in found.state if isinstance(name, str)], found.tensors)
-    tree.set_items(state, {raw.get(short, short): tree.plain(value) for short, value in contents.extra.items()})
+    edit.set_items(state, {raw.get(short, short): edit.plain(value) for short, value in contents.extra.items()})

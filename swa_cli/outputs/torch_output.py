@@ -7,6 +7,7 @@ from pathlib import Path
 from swa_cli.checkpoints import Provenance
 from swa_cli.checkpoints.reading import OpenFiles, Stamp
 from swa_cli.checkpoints.safetensors_file import PROVENANCE
+from swa_cli.outputs import pickle_edit as edit
 from swa_cli.outputs import pickle_tree as tree
 from swa_cli.outputs.layout import Contents, Crc, OutputFile
 from swa_cli.outputs.pickle_tree import Node
@@ -34,8 +35,8 @@ def torch_file(contents: Contents, *, name: str) -> OutputFile:
     stored = {short: Stored(str(key), spec) for key, (short, spec) in enumerate(contents.specs.items())}
     entries = {short: stored[short].node() for short in contents.specs}
     entries |= {short: stored[kept].node() for short, kept in contents.tied.items()}
-    entries |= {short: tree.plain(value) for short, value in contents.extra.items()}
-    return archive_file(tree.dict_(entries), stored, {}, contents.provenance, name=name)
+    entries |= {short: edit.plain(value) for short, value in contents.extra.items()}
+    return archive_file(edit.dict_(entries), stored, {}, contents.provenance, name=name)
 
 
 def archive_file(

@@ -9,6 +9,7 @@ from swa_cli.checkpoints.dtypes import Dtype
 from swa_cli.checkpoints.stored import row_major
 from swa_cli.checkpoints.torch_pickle import STORAGES, PickledTensor
 from swa_cli.errors import CheckpointError
+from swa_cli.outputs import pickle_edit as edit
 from swa_cli.outputs import pickle_tree as tree
 from swa_cli.outputs.pickle_tree import Node
 
@@ -65,29 +66,29 @@ class Stored:
         self.key = key
         self.spec = spec
         kind = _STORAGE_OF.get(spec.dtype)
-        names = tree.global_("torch", kind) if kind else tree.global_("torch.storage", "UntypedStorage")
+        names = edit.global_("torch", kind) if kind else edit.global_("torch.storage", "UntypedStorage")
         size = spec.numel if kind else spec.nbytes
-        parts = (tree.plain("storage"), names, *(tree.plain(value) for value in (key, "cpu", size)))
+        parts = (edit.plain("storage"), names, *(edit.plain(value) for value in (key, "cpu", size)))
         self._is_typed = kind is not None
-        self._storage = tree.persistent(tree.tuple_(*parts))
+        self._storage = edit.persistent(edit.tuple_(*parts))
         self._storage.shared = True
 
     def node(self) -> Node:
         """A tensor of this storage; of tied ones each is a call of its own."""
         function, arguments = self.call([])
-        return tree.call(function, *arguments)
+        return edit.call(function, *arguments)
 
     def call(self, rest: list[Node]) -> tuple[Node, list[Node]]:
         """The function and the arguments that make it; ``rest`` are those that follow the stride."""
         shape = self.spec.shape
-        arguments = [self._storage, tree.plain(0), tree.plain(shape), tree.plain(row_major(shape))]
-        arguments += rest or [tree.plain(False)]  # noqa: FBT003  # requires_grad
+        arguments = [self._storage, edit.plain(0), edit.plain(shape), edit.plain(row_major(shape))]
+        arguments += rest or [edit.plain(False)]  # noqa: FBT003  # requires_grad
         if len(arguments) == _LEAST_ARGUMENTS + 1:
-            arguments.append(tree.call(tree.global_("collections", "OrderedDict")))  # backward hooks
+            arguments.append(edit.call(edit.global_("collections", "OrderedDict")))  # backward hooks
         if self._is_typed:
-            return tree.global_("torch._utils", "_rebuild_tensor_v2"), arguments
-        dtype = tree.global_("torch", self.spec.dtype.name)
-        return tree.global_("torch._utils", "_rebuild_tensor_v3"), [*arguments, dtype]
+            return edit.global_("torch._utils", "_rebuild_tensor_v2"), arguments
+        dtype = edit.global_("torch", self.spec.dtype.name)
+        return edit.global_("torch._utils", "_rebuild_tensor_v3"), [*arguments, dtype]
 
 
 def place_of(tensor: PickledTensor) -> Place | None:
@@ -140,7 +141,7 @@ def forget_sources(root: Node) -> None:
     for node in list(tree.walk(root)):
         parts = node.parts[0].parts if node.name == "BINPERSID" else []
         if len(parts) > 1 and parts[0].value == "module":
-            tree.become(node, parts[1])
+            edit.become(node, parts[1])
 
 
 def _site(owner: list[Node], arguments: Node) -> Site:
