@@ -930,3 +930,17 @@ def test_names_do_not_steer_the_terminal(run_swa, tmp_path):
     assert result.exit_code == 1
     assert "v\\x1b[31m" in result.stderr
     assert "\x1b" not in result.stderr
+
+
+def test_an_average_of_other_weights_of_the_same_files_is_said(run_swa, run_folder):
+    for path in run_folder.iterdir():
+        contents = torch.load(path)
+        torch.save(contents | {"ema": contents["state_dict"]}, path)
+    assert run_swa("average", "ckpts", "--key", "ema", "-o", "swa.safetensors").exit_code == 0
+
+    other = run_swa("eval", "ckpts", "--swa", "swa.safetensors", *MODEL_AND_DATA)
+    same = run_swa("eval", "ckpts", "--swa", "swa.safetensors", "--key", "ema", *MODEL_AND_DATA)
+
+    said = "is an average of the weights under ema, the table has those under the usual key"
+    assert said in " ".join(other.stderr.replace("│", "").split())
+    assert (same.exit_code, "it compares different weights" in same.stderr) == (0, False)

@@ -62,7 +62,7 @@ def eval_step(config: Config, *, notify: Notify, track: Track = silent) -> Evalu
         device=device,
         track=track,
     )
-    return replace(result, warnings=(*_warnings(swa, run.checkpoints, model), *result.warnings))
+    return replace(result, warnings=(*_warnings(swa, run.checkpoints, model, key), *result.warnings))
 
 
 def check_json_output(path: Path | None) -> None:
@@ -90,7 +90,7 @@ def _members_of(config: Config, swa: Path) -> Run:
     return find_checkpoints(sources, key=key, selection=selection, apart_from=swa)
 
 
-def _warnings(swa: Checkpoint, members: Sequence[Checkpoint], model: nn.Module) -> tuple[str, ...]:
+def _warnings(swa: Checkpoint, members: Sequence[Checkpoint], model: nn.Module, key: str | None) -> tuple[str, ...]:
     """What the file says of itself that the reader of the table must know."""
     provenance = read_provenance(swa.metadata)
     if provenance is None:
@@ -106,6 +106,11 @@ def _warnings(swa: Checkpoint, members: Sequence[Checkpoint], model: nn.Module) 
         warnings.append(
             f"{swa.path.name}: no batch reached the BatchNorm layers {', '.join(unreached)} when the statistics were "
             "recomputed, and theirs are still averages."
+        )
+    if provenance.options and provenance.options.key != key:
+        warnings.append(
+            f"{swa.path.name} is an average of the weights under {provenance.options.key or 'the usual key'}, the "
+            f"table has those under {key or 'the usual key'}: it compares different weights. Give the same --key."
         )
     averaged = {(Path(source.name).name, source.step) for source in provenance.sources}
     if provenance.n_averaged > 1 and averaged != {(member.path.name, member.step) for member in members}:
