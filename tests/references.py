@@ -1,6 +1,7 @@
 """Oracles: slow, obvious, and written without a line of swa_cli."""
 
 import math
+import struct
 
 import numpy as np
 import torch
@@ -84,7 +85,7 @@ def ensemble(members: list[list[list[float]]]) -> list[list[float]]:
     ]
 
 
-def fingerprint_of_mean(tensors: list[torch.Tensor]) -> int:
+def exact_fingerprint(tensors: list[torch.Tensor]) -> int:
     """The bits of each number as an integer, times 1, 3, 5, … for the sources in turn, and the sum of all."""
     fingerprint, smallest = 0, 8
     for number, tensor in enumerate(tensors):
@@ -95,3 +96,18 @@ def fingerprint_of_mean(tensors: list[torch.Tensor]) -> int:
         for at in range(0, len(raw), size):
             fingerprint += (2 * number + 1) * int.from_bytes(raw[at : at + size], "little")
     return fingerprint % 2 ** (8 * smallest)
+
+
+def fingerprint_of_mean(tensors: list[torch.Tensor], weights: list[float]) -> int:
+    """The bits of each float64 total as an integer, and the sum of these, one number at a time."""
+    rows = []
+    for tensor in tensors:
+        wide = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+        rows.append([float(value) for value in wide.reshape(-1).to(torch.float64).tolist()])
+    fingerprint = 0
+    for column in zip(*rows, strict=True):
+        total = column[0] * weights[0]
+        for value, weight in zip(column[1:], weights[1:], strict=True):
+            total += value * weight
+        fingerprint += int.from_bytes(struct.pack("<d", total), "little")
+    return fingerprint % 2**64

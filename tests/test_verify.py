@@ -304,3 +304,18 @@ def test_a_forged_record_is_an_error(tmp_path, where, value):
 
     assert error.value.exit_code == 1
     assert str(path) in str(error.value) or "the record is damaged" in str(error.value)
+
+
+def test_with_checksums_a_bit_that_no_sum_shows_is_named_too(tmp_path):
+    """The lowest of a zero, beside numbers of which it changes nothing even in float64."""
+    (tmp_path / "run").mkdir()
+    for step, value in enumerate([1.0, 0.0, 1.0]):
+        torch.save({"w": torch.full((4,), value), "v": torch.ones(2)}, tmp_path / "run" / f"{step}.pt")
+    for name, checksum in (("without", False), ("with", True)):
+        plan = plan_average(find_checkpoints([tmp_path / "run"]).checkpoints)
+        average(plan, tmp_path / f"{name}.safetensors", checksum=checksum)
+    flip(open_single(tmp_path / "run" / "1.pt"), "w", 2, bit=0)
+
+    with pytest.raises(VerifyError, match=r"1\.pt: its SHA-256 was .*\n  tensor w: a source holds other values"):
+        verify(open_single(tmp_path / "with.safetensors"))
+    assert verify(open_single(tmp_path / "without.safetensors")).n_sources == 3  # as README says

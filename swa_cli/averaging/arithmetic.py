@@ -3,6 +3,8 @@
 Means that are stored as float8 are left to the CPU: torch releases differ in what becomes of too large a number.
 """
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from swa_cli.checkpoints.rounding import LOST
@@ -21,6 +23,20 @@ def accumulate(total: torch.Tensor, values: torch.Tensor, *, weight: float, firs
         total.copy_(values)
     else:
         total.add_(values)
+
+
+def forget_nan_bits(total: torch.Tensor) -> None:
+    """Make every NaN the same one: their bits depend on the device."""
+    total.masked_fill_(torch.isnan(total), torch.nan)
+
+
+def sums_of_parts(total: torch.Tensor, starts: npt.NDArray[np.int64]) -> torch.Tensor:
+    """The sum modulo 2⁶⁴ of the bits of ``total`` (float64) from each start to the next; int64, which wraps."""
+    bits = total.view(torch.int64)
+    if len(starts) == 1:
+        return bits.sum().reshape(1)
+    ends = torch.from_numpy(np.append(starts[1:], len(bits)) - 1).to(bits.device)
+    return torch.diff(bits.cumsum(0)[ends], prepend=bits.new_zeros(1))
 
 
 def rounded_mean(total: torch.Tensor, divisor: float, out: torch.Tensor, *, allow_nonfinite: bool) -> torch.Tensor:

@@ -105,6 +105,7 @@ def average(
             allow_nonfinite=allow_nonfinite,
             advance=advance,
             hashed=hashed,
+            exact=checksum,
         )
         writer.finish(completed(record, plan, streamed))
     return result_of(plan, target, layout, streamed, seconds=time.perf_counter() - start)

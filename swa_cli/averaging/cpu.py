@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from swa_cli.averaging.fingerprints import BitSums
+from swa_cli.averaging.fingerprints import BitSums, sums_of_parts
 from swa_cli.averaging.integers import settle
 from swa_cli.averaging.job import Job, NotFiniteError
 from swa_cli.averaging.pieces import Piece, Runs, fill, put
@@ -45,11 +45,12 @@ class CpuWorker:
         n = reals(piece.numel, piece.dtype)
         total, product = self._total[:n], self._out[: n * _WIDEST].view(np.float64)
         runs: Runs = {}
-        bits = BitSums(piece)
+        bits = BitSums(piece) if job.fingerprints.exact else None
         with np.errstate(all="ignore"):  # whatever is not finite is found below
             for number, (source, weight) in enumerate(zip(plan.sources, plan.weights, strict=True)):
                 stored = real_dtype(fill(piece, source, job.files, self._read.data, runs))
-                bits.add(self._read[: n * stored.itemsize], stored.itemsize)
+                if bits:
+                    bits.add(self._read[: n * stored.itemsize], stored.itemsize)
                 values = self._widened(stored, n)
                 if weight != 1:
                     values = np.multiply(values, weight, out=product, dtype=np.float64)
@@ -57,13 +58,15 @@ class CpuWorker:
                     np.copyto(total, values)
                 else:
                     np.add(total, values, out=total)
+            if job.allow_nonfinite:
+                total[np.isnan(total)] = np.nan  # one NaN for all, whose bits would otherwise depend on the device
+            job.fingerprints.add(piece, bits.sums if bits else sums_of_parts(piece, total.view(np.uint64)))
             np.divide(total, plan.divisor, out=total)
-        job.fingerprints.add(piece, bits.sums)
         dtype = real_dtype(piece.dtype)
         out = self._out[: n * dtype.itemsize].view(dtype)
         round_into(total, out, odd=self._read[: n * _WIDEST].view(np.int64), wide=self._wide[:n])
         if job.allow_nonfinite:
-            out[np.isnan(out)] = np.nan  # one NaN for all, whose bits would otherwise depend on the device
+            out[np.isnan(out)] = np.nan
         elif not np.isfinite(out, out=self._finite[:n]).all():
             raise NotFiniteError(piece)
         return self._out.data

@@ -9,13 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
-from typing import Protocol
+from typing import Protocol, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from swa_cli.averaging.arithmetic import accumulate, rounded_mean
+from swa_cli.averaging.arithmetic import accumulate, forget_nan_bits, rounded_mean, sums_of_parts
 from swa_cli.averaging.cpu import CpuWorker
-from swa_cli.averaging.fingerprints import BitSums
+from swa_cli.averaging.fingerprints import BitSums, starts_of_parts
 from swa_cli.averaging.job import Job, NotFiniteError
 from swa_cli.averaging.pieces import Piece, Runs, fill, put
 from swa_cli.checkpoints.dtypes import Dtype, real_dtype, reals
@@ -83,9 +85,14 @@ class _Output:
     def __init__(self, accelerator: Accelerator, size: int) -> None:
         self.host = accelerator.host_buffer(size)
         self.device = torch.empty(size, dtype=torch.uint8, device=accelerator.device)
-        self.finite = torch.empty(1, dtype=torch.uint8, device=accelerator.device)
-        self.finite_host = accelerator.host_buffer(1)
-        self.pending: tuple[Piece, Event] | None = None
+        self.pending: tuple[Piece, list[int] | None, Event] | None = None
+        self._accelerator = accelerator
+        self.make_room(1)
+
+    def make_room(self, parts: int) -> None:
+        """For notes on a piece: 1 if it is finite, then the sum of each part. Nothing may be pending."""
+        self.notes_host = self._accelerator.host_buffer(8 * (1 + parts)).view(torch.int64)
+        self.notes = torch.empty(1 + parts, dtype=torch.int64, device=self._accelerator.device)
 
 
 class DeviceWorker:
@@ -108,20 +115,20 @@ class DeviceWorker:
             return
         n = reals(piece.numel, piece.dtype)
         runs: Runs = {}
-        bits = BitSums(piece)
+        bits = BitSums(piece) if self._job.fingerprints.exact else None
         plan = self._job.plan
         for number, (source, weight) in enumerate(zip(plan.sources, plan.weights, strict=True)):
             slot = next(self._ring)
             if slot.copied:
                 slot.copied.synchronize()
             dtype = real_dtype(fill(piece, source, self._job.files, slot.host.numpy().data, runs))
-            bits.add(slot.host.numpy()[: n * dtype.itemsize], dtype.itemsize)
+            if bits:
+                bits.add(slot.host.numpy()[: n * dtype.itemsize], dtype.itemsize)
             self._send(slot, n * dtype.itemsize)
             values = slot.device[: n * dtype.itemsize].view(_in_torch(dtype))
             self._sum.put(partial(accumulate, self._total[:n], values, weight=weight, first=number == 0))
             slot.used = self._sum.record()
-        self._job.fingerprints.add(piece, bits.sums)
-        self._receive(piece, n)
+        self._receive(piece, n, bits.sums if bits else None)
 
     def finish(self) -> None:
         """See `Worker`."""
@@ -135,31 +142,38 @@ class DeviceWorker:
         slot.copied = self._to.record()
         self._sum.wait(slot.copied)
 
-    def _receive(self, piece: Piece, n: int) -> None:
+    def _receive(self, piece: Piece, n: int, exact_sums: list[int] | None) -> None:
         output = next(self._outputs)
         self._write(output)
+        if len(output.notes) <= len(piece.parts):
+            output.make_room(len(piece.parts))
         dtype = real_dtype(piece.dtype)
         size = n * dtype.itemsize
         device = output.device[:size]
-        self._sum.put(partial(self._round, output, device.view(_in_torch(dtype)), n))
+        starts = starts_of_parts(piece, n)
+        self._sum.put(partial(self._round, output, device.view(_in_torch(dtype)), n, starts))
         self._back.wait(self._sum.record())
         self._back.put(partial(output.host[:size].copy_, device, non_blocking=True))
-        self._back.put(partial(output.finite_host.copy_, output.finite, non_blocking=True))
-        output.pending = piece, self._back.record()
+        self._back.put(partial(output.notes_host.copy_, output.notes, non_blocking=True))
+        output.pending = piece, exact_sums, self._back.record()
 
-    def _round(self, output: _Output, out: torch.Tensor, n: int) -> None:
-        job = self._job
-        finite = rounded_mean(self._total[:n], job.plan.divisor, out, allow_nonfinite=job.allow_nonfinite)
-        output.finite.copy_(finite)
+    def _round(self, output: _Output, out: torch.Tensor, n: int, starts: npt.NDArray[np.int64]) -> None:
+        job, total = self._job, self._total[:n]
+        if job.allow_nonfinite:
+            forget_nan_bits(total)
+        output.notes[1 : 1 + len(starts)].copy_(sums_of_parts(total, starts))
+        output.notes[:1].copy_(rounded_mean(total, job.plan.divisor, out, allow_nonfinite=job.allow_nonfinite))
 
     def _write(self, output: _Output) -> None:
         """Wait for what is on its way back, and write it; the buffers are free then."""
         if output.pending is None:
             return
-        (piece, copied), output.pending = output.pending, None
+        (piece, exact_sums, copied), output.pending = output.pending, None
         copied.synchronize()
-        if not bool(output.finite_host[0]):
+        finite, *sums = cast("list[int]", output.notes_host[: 1 + len(piece.parts)].tolist())
+        if not finite:
             raise NotFiniteError(piece)
+        self._job.fingerprints.add(piece, sums if exact_sums is None else exact_sums)
         put(piece, output.host.numpy().data, self._job.write)
 
 

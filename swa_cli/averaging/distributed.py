@@ -90,6 +90,7 @@ def average_together(
                     allow_nonfinite=allow_nonfinite,
                     advance=advance,
                     hashed=hashed[ranks.rank :: ranks.size],
+                    exact=checksum,
                 )
 
         own_bytes = sum(file.size for file in share.files) * len(plan.sources)

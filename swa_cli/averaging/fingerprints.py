@@ -1,10 +1,15 @@
-"""A sum over the bits of each tensor in all sources, which tells if one of them was another.
+"""A sum over the bits of each tensor, taken before anything is rounded away, which tells if a source was another.
 
-Of a mean it is the sum over the sources of what their elements give, read as unsigned integers of their own size, each
-source's times an odd number of its own. A bit that is flipped in one source changes the sum by an odd number times a
-power of two that the size does not divide, and so always, even where the mean rounds to the same. Of a mean of integers
-it is the sum of their totals, of what is kept that of its bytes. Sums modulo a power of two do not depend on the order,
-and so neither on pieces, threads nor the device.
+Of a mean it is the sum modulo 2⁶⁴ of the float64 totals (of all sources, before the division) read as integers: a bit
+flipped in one source changes a total even where the mean rounds to the same, unless it is too small beside the other
+sources to change the total.
+
+An exact one is the sum over the sources of what their elements give, read as unsigned integers of their own size, each
+source's times an odd number of its own. A bit that is flipped in one source changes this by an odd number times a power
+of two below the modulus, and so always. It costs an eighth of the time more, and so is taken along with checksums only.
+
+Of a mean of integers it is the sum of their totals, of what is kept that of its bytes. Sums modulo a power of two do
+not depend on the order, and so neither on pieces, threads nor the device.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,8 +30,9 @@ _UNSIGNED: dict[int, type[np.unsignedinteger[Any]]] = {1: np.uint8, 2: np.uint16
 class Fingerprints:
     """The sums of all tensors, as far as they have been averaged; added to from any thread."""
 
-    def __init__(self, plan: AveragePlan) -> None:
+    def __init__(self, plan: AveragePlan, *, exact: bool = False) -> None:
         self._plan = plan
+        self.exact = exact
         self._sums: dict[str, int] = {}
         self._lock = Lock()
 
@@ -47,7 +53,7 @@ class Fingerprints:
 
     def _bytes(self, tensor: TensorPlan) -> int:
         """Of the smallest number that was summed up: no more of the sum is known."""
-        if tensor.policy != "mean":
+        if tensor.policy != "mean" or not self.exact:
             return _WIDEST
         layouts = {id(source.tensors): source.tensors for source in self._plan.sources}.values()
         return min(real_dtype(layout[tensor.name].spec.dtype).itemsize for layout in layouts)
@@ -79,6 +85,10 @@ def sums_of_parts(
     """
     if len(piece.parts) == 1:
         return [int(np.add.reduce(values, dtype=dtype))]
+    return np.add.reduceat(values, starts_of_parts(piece, len(values)), dtype=dtype).tolist()
+
+
+def starts_of_parts(piece: Piece, size: int) -> npt.NDArray[np.int64]:
+    """Where each part starts in an array of ``size`` values that holds equally many for each element."""
     lengths = np.array([0, *(part.numel for part in piece.parts[:-1])])
-    starts = np.cumsum(lengths) * (len(values) // piece.numel)
-    return np.add.reduceat(values, starts, dtype=dtype).tolist()
+    return np.cumsum(lengths) * (size // piece.numel)

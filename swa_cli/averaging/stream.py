@@ -58,6 +58,7 @@ def stream_average(
     allow_nonfinite: bool,
     advance: Advance,
     hashed: Collection[Path] = (),
+    exact: bool = False,
 ) -> Streamed:
     """Write the average of every tensor of ``plan`` at its offset.
 
@@ -68,6 +69,7 @@ def stream_average(
         write: called from several threads at once.
         advance: told the number of bytes read.
         hashed: files of the sources that are hashed meanwhile.
+        exact: take the exact fingerprints.
 
     Raises:
         NonFiniteError: NaN or infinity in a source, or a mean too large for the output dtype.
@@ -79,7 +81,13 @@ def stream_average(
     threads = engine.threads or default_threads()
     with OpenFiles(stamps) as files, checksums({path: stamps[path] for path in hashed}, threads=threads) as digests:
         sampler = Sampler(plan, files)
-        job = Job(plan=plan, files=files, write=write, allow_nonfinite=allow_nonfinite, fingerprints=Fingerprints(plan))
+        job = Job(
+            plan=plan,
+            files=files,
+            write=write,
+            allow_nonfinite=allow_nonfinite,
+            fingerprints=Fingerprints(plan, exact=exact),
+        )
 
         def run(device: str, tensors: Sequence[TensorPlan]) -> float:
             """Average some of the tensors; seconds taken, without those to start."""

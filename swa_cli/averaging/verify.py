@@ -59,6 +59,7 @@ def verify(
     plan = untied(plan, [name for name in plan.tied if name in average.tensors and not _is_one(average, plan, name)])
     then = from_text(record.fingerprints, plan) if record.fingerprints else {}
     recomputed = record.bn_update.tensors if record.bn_update else {}
+    has_checksums = any(source.sha256 for source in record.sources)
     problems = _differences(average, plan)
     if not problems:
         comparison = Comparison(average, plan.tensors)
@@ -70,7 +71,8 @@ def verify(
                 engine=engine,
                 allow_nonfinite=options.allow_nonfinite,
                 advance=advance,
-                hashed=plan.files if any(source.sha256 for source in record.sources) else (),
+                hashed=plan.files if has_checksums else (),
+                exact=has_checksums,
             )
         changed = {name for name, sum_then in then.items() if streamed.fingerprints[name] != sum_then}
         problems = [
@@ -95,7 +97,7 @@ def verify(
         n_tensors=len(plan.tensors) - len(recomputed),
         n_bytes=sum(tensor.spec.nbytes for tensor in plan.tensors if tensor.name not in recomputed),
         recomputed=tuple(sorted(recomputed)),
-        has_checksums=any(source.sha256 for source in record.sources),
+        has_checksums=has_checksums,
     )
 
 
