@@ -64,6 +64,13 @@ def flip(checkpoint: Checkpoint, name: str, element: int, bit: int) -> None:
         stream.write(bytes([byte ^ 1 << bit % 8]))
 
 
+def put_record(path: Path, record: object) -> None:
+    """Save a torch file once more, with another record in it."""
+    torch.save(torch.load(path), path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("out/swa_cli", json.dumps(record))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_output_is_verified(tmp_path, kind):
     path = written(tmp_path, kind)
@@ -75,7 +82,21 @@ def test_every_kind_of_output_is_verified(tmp_path, kind):
 
 @pytest.mark.parametrize("options", [{"dtype": "float16"}, {"integers": "mean-round"}, {"weights": [1, 2, 3, 4]}])
 def test_with_the_options_that_it_was_made_with(tmp_path, options):
-    verify(open_single(written(tmp_path, "safetensors", **options)))
+    """They are what makes it pass: with a record of other options it does not."""
+    path = written(tmp_path, "pt", **options)
+    record = json.loads(open_single(path).metadata["swa_cli"])
+
+    assert verify(open_single(path)).n_sources == 4
+
+    if "weights" in options:
+        assert [source["weight"] for source in record["sources"]] == options["weights"]
+        record["sources"] = [source | {"weight": 1.0} for source in record["sources"]]
+    else:
+        assert {name: record["options"][name] for name in options} == options
+        record["options"] |= {"dtype": None, "integers": "agree"}
+    put_record(path, record)
+    with pytest.raises(VerifyError, match="tensor "):
+        verify(open_single(path))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -294,10 +315,7 @@ def test_a_forged_record_is_an_error(tmp_path, where, value):
     path = written(tmp_path, "pt")
     record = json.loads(open_single(path).metadata["swa_cli"])
     record[where] = value
-    contents = torch.load(path)
-    torch.save(contents, path)
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("out/swa_cli", json.dumps(record))
+    put_record(path, record)
 
     with pytest.raises(SwaError) as error:
         verify(open_single(path))
