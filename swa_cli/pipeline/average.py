@@ -22,16 +22,19 @@ from swa_cli.progress import Track, silent
 from swa_cli.ranks import local_size, meet, own_device, world_size
 
 
-def plan_step(config: AverageConfig, *, notify: Notify) -> tuple[Run, AveragePlan]:
+def plan_step(config: AverageConfig, target: Target | None, *, notify: Notify) -> tuple[Run, AveragePlan]:
     """Find the checkpoints and decide what becomes of every tensor; nothing is written.
+
+    Args:
+        target: is found writable first; None where no output is meant.
 
     Raises:
         SwaError: as `find_checkpoints` and `plan_average`, and for an output that could not be written.
     """
     engine_of(config.device, config.threads)
     _check_weights(config)
-    if (config.output or not config.dry_run) and world_size() == 1:
-        check_target(target_of(config), overwrite=config.force or config.dry_run)
+    if target and world_size() == 1:
+        check_target(target, overwrite=config.force or config.dry_run)
     sources = needed(config.sources, "checkpoints", flag="SOURCES", key="average.sources")
     run = find_checkpoints(sources, key=config.key, selection=selection_of(config))
     weights = config.weights if config.ema is None else ema_weights(len(run.checkpoints), config.ema)
@@ -47,10 +50,10 @@ def dry_run_step(config: AverageConfig, *, notify: Notify) -> tuple[Run, Average
     Raises:
         SwaError: as `plan_step` and `plan_output`.
     """
-    run, plan = plan_step(config, notify=notify)
-    if not config.output:
+    target = target_of(config) if config.output else None
+    run, plan = plan_step(config, target, notify=notify)
+    if not target:
         return run, plan, None
-    target = target_of(config)
     plan = fitted(plan, target)
     hashed = plan.files if config.checksum else ()
     allow = config.allow_nonfinite
@@ -66,8 +69,9 @@ def average_step(config: AverageConfig, *, notify: Notify, track: Track = silent
     if world_size() > 1:
         result = _together(config, notify=notify, track=track)
     else:
-        _, plan = plan_step(config, notify=notify)
-        result = average(plan, target_of(config), **_options(config), track=track)
+        target = target_of(config)
+        _, plan = plan_step(config, target, notify=notify)
+        result = average(plan, target, **_options(config), track=track)
     for notice in result.notices:
         notify(notice)
     return result
@@ -81,7 +85,7 @@ def _together(config: AverageConfig, *, notify: Notify, track: Track) -> Average
     def plan() -> None:
         target = target_of(config)
         check_shared(target)
-        planned.append((plan_step(config, notify=notify)[1], target))
+        planned.append((plan_step(config, target, notify=notify)[1], target))
 
     with meet() as ranks:
         ranks.step(plan)
