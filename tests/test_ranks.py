@@ -12,8 +12,8 @@ import torch
 from swa_cli import ranks as ranks_module
 from swa_cli.averaging import Engine, average, plan_average, verify
 from swa_cli.averaging.distributed import average_together
-from swa_cli.checkpoints import find_checkpoints, open_single
-from swa_cli.errors import MismatchError, NonFiniteError, OutputError, SwaError
+from swa_cli.checkpoints import find_checkpoints, open_single, read_provenance
+from swa_cli.errors import CheckpointError, MismatchError, NonFiniteError, OutputError, SwaError
 from swa_cli.outputs import Target
 from swa_cli.ranks import Ranks
 
@@ -57,6 +57,7 @@ def folder(tmp_path):
     (tmp_path / "run").mkdir()
     for step in (1, 2, 3):
         state = {f"{name}.weight": torch.randn(20, 30) for name in "abcdef"}
+        state |= {"frozen.running_mean": torch.ones(3), "frozen.running_var": torch.ones(3)}
         torch.save(state | {"bn.num_batches_tracked": torch.tensor(step)}, tmp_path / "run" / f"{step}.pt")
     return tmp_path
 
@@ -78,9 +79,12 @@ def test_however_many_there_are_the_tensors_are_the_same(folder, monkeypatch, si
     )
 
     assert all(result.n_averaged == 3 for result in results)
+    assert all(result.frozen_bn == ("frozen",) for result in results)
     one, many = open_single(folder / "one.safetensors"), open_single(folder / "out")
     assert all(torch.equal(one.get_tensor(name), many.get_tensor(name)) for name in one.tensors)
     assert verify(many).has_checksums is checksum
+    records = [read_provenance(average.metadata) for average in (one, many)]
+    assert [record and record.frozen_bn for record in records] == [("frozen",), ("frozen",)]
 
 
 def test_an_error_of_one_is_an_error_of_all(folder, monkeypatch):
@@ -93,6 +97,21 @@ def test_an_error_of_one_is_an_error_of_all(folder, monkeypatch):
 
     assert {type(error) for error in errors} == {NonFiniteError}
     assert len({str(error) for error in errors}) == 1
+    assert [path.name for path in folder.iterdir()] == ["run"]
+
+
+def test_a_source_that_one_finds_changed_while_it_looks_for_frozen_layers_ends_all(folder, monkeypatch):
+    def work(ranks: Ranks):
+        plan = plan_of(folder)
+        ranks.step(lambda: None)
+        if ranks.rank == 0:
+            torch.save({}, folder / "run" / "2.pt")
+        return average_together(plan, Target(path=folder / "out"), ranks)
+
+    errors = together(2, monkeypatch, work)
+
+    assert {type(error) for error in errors} == {CheckpointError}
+    assert all("2.pt was changed while it was read" in str(error) for error in errors)
     assert [path.name for path in folder.iterdir()] == ["run"]
 
 

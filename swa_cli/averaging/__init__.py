@@ -1,6 +1,7 @@
 """From checkpoints to one average, in a fixed amount of memory."""
 
 from swa_cli.averaging.average import AverageResult, average, fitted, plan_output
+from swa_cli.averaging.frozen import frozen_bn, frozen_notice
 from swa_cli.averaging.plan import AveragePlan, TensorPlan, plan_average
 from swa_cli.averaging.stream import Engine
 from swa_cli.averaging.verify import Verification, verify
@@ -15,6 +16,8 @@ __all__ = [
     "average",
     "ema_weights",
     "fitted",
+    "frozen_bn",
+    "frozen_notice",
     "plan_average",
     "plan_output",
     "verify",

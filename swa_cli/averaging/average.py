@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from swa_cli.averaging.frozen import frozen_bn, frozen_notice
 from swa_cli.averaging.outliers import outlier_notice
 from swa_cli.averaging.plan import AveragePlan, untied
-from swa_cli.averaging.record import bn_statistics, completed, contents_of, provenance_of
+from swa_cli.averaging.record import completed, contents_of, provenance_of
 from swa_cli.averaging.stream import Engine, Streamed, stream_average
 from swa_cli.checkpoints import BnStatistics, Checkpoint, Provenance
 from swa_cli.collector import without_collections
@@ -25,6 +26,8 @@ class AverageResult:
     path: Path
     sources: tuple[Checkpoint, ...]
     bn_statistics: BnStatistics
+    frozen_bn: tuple[str, ...]
+    """BatchNorm layers with the same statistics in all sources, see `swa_cli.averaging.frozen`."""
     left_out: tuple[str, ...]
     """Entries of the file that the output is like which are not in the output."""
     bytes_read: int
@@ -45,9 +48,10 @@ class AverageResult:
     @property
     def notices(self) -> tuple[str, ...]:
         """What there is to tell, although all went well."""
+        frozen = (frozen_notice(self.frozen_bn),) if self.frozen_bn else ()
         far = (outlier_notice(self.outliers),) if self.outliers else ()
         left = (f"left out of {self.path}, as they belong to other weights: {', '.join(self.left_out)}.",)
-        return (*far, *(left if self.left_out else ()))
+        return (*frozen, *far, *(left if self.left_out else ()))
 
     @property
     def n_averaged(self) -> int:
@@ -91,7 +95,9 @@ def average(
     check_not_read(target.path, plan.sources)
     plan = fitted(plan, target)
     hashed = plan.files if checksum else ()
-    record, layout = plan_output(plan, target, key=key, allow_nonfinite=allow_nonfinite, hashed=hashed)
+    record, layout = plan_output(
+        plan, target, key=key, allow_nonfinite=allow_nonfinite, hashed=hashed, frozen=frozen_bn(plan)
+    )
     start = time.perf_counter()
     with (
         track("averaging", total=plan.bytes_to_read, unit="bytes") as advance,
@@ -108,7 +114,7 @@ def average(
             exact=checksum,
         )
         writer.finish(completed(record, plan, streamed))
-    return result_of(plan, target, layout, streamed, seconds=time.perf_counter() - start)
+    return result_of(plan, target, record, layout, streamed, seconds=time.perf_counter() - start)
 
 
 def fitted(plan: AveragePlan, target: Target) -> AveragePlan:
@@ -117,15 +123,25 @@ def fitted(plan: AveragePlan, target: Target) -> AveragePlan:
 
 
 def plan_output(
-    plan: AveragePlan, target: Target, *, key: str | None, allow_nonfinite: bool, hashed: Sequence[Path]
+    plan: AveragePlan,
+    target: Target,
+    *,
+    key: str | None,
+    allow_nonfinite: bool,
+    hashed: Sequence[Path],
+    frozen: Sequence[str],
 ) -> tuple[Provenance, Layout]:
     """What the output will say of itself, and where every byte of it goes.
+
+    Args:
+        hashed: files of the sources of which the SHA-256 will be known.
+        frozen: what `frozen_bn` found, which the record is as long as.
 
     Raises:
         MismatchError, CheckpointError, OutputError: as `swa_cli.outputs.plan_layout`.
     """
     with without_collections():
-        record = provenance_of(plan, target, key=key, allow_nonfinite=allow_nonfinite, hashed=hashed)
+        record = provenance_of(plan, target, key=key, allow_nonfinite=allow_nonfinite, hashed=hashed, frozen=frozen)
         layout = plan_layout(target, contents_of(plan, record))
         if layout.is_folder:
             record = record.model_copy(update={"files": layout.names})
@@ -134,13 +150,14 @@ def plan_output(
 
 
 def result_of(
-    plan: AveragePlan, target: Target, layout: Layout, streamed: Streamed, *, seconds: float
+    plan: AveragePlan, target: Target, record: Provenance, layout: Layout, streamed: Streamed, *, seconds: float
 ) -> AverageResult:
     """What there is to say once the output is in its place."""
     return AverageResult(
         path=target.path,
         sources=plan.sources,
-        bn_statistics=bn_statistics(plan),
+        bn_statistics=record.bn_statistics,
+        frozen_bn=record.frozen_bn,
         left_out=layout.left_out,
         bytes_read=plan.bytes_to_read,
         seconds=seconds,

@@ -10,6 +10,7 @@ from typing import cast
 
 from swa_cli import leftovers
 from swa_cli.averaging.average import AverageResult, fitted, plan_output, result_of
+from swa_cli.averaging.frozen import frozen_bn
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.averaging.record import completed
 from swa_cli.averaging.stream import Engine, Streamed, stream_average
@@ -56,9 +57,16 @@ def average_together(
     hashed = plan.files if checksum else ()
     prepared: list[tuple[Provenance, Layout]] = []
 
-    def prepare() -> str:
+    def look() -> tuple[str, ...]:
         check()
-        prepared.append(plan_output(plan, target, key=key, allow_nonfinite=allow_nonfinite, hashed=hashed))
+        return () if ranks.rank else frozen_bn(plan)
+
+    frozen = ranks.step(look)[0]
+
+    def prepare() -> str:
+        prepared.append(
+            plan_output(plan, target, key=key, allow_nonfinite=allow_nonfinite, hashed=hashed, frozen=frozen)
+        )
         return _digest(plan, prepared[0][1])
 
     if len(set(ranks.step(prepare))) > 1:
@@ -109,7 +117,7 @@ def average_together(
 
         ranks.step(finish)
         ranks.tell(published.close)  # rank 0 puts the folder in its place
-    return result_of(plan, target, layout, streamed, seconds=time.perf_counter() - start)
+    return result_of(plan, target, record, layout, streamed, seconds=time.perf_counter() - start)
 
 
 def check_shared(target: Target) -> None:

@@ -18,7 +18,6 @@ Policy = Literal["mean", "agree", "newest", "oldest", "rounded"]
 Integers = Literal["agree", "last", "first", "mean-round"]
 
 _FROM_ALL = ("mean", "agree", "rounded")
-_BN_BUFFERS = ("running_mean", "running_var")
 _EXTRA_STATE = "_extra_state"
 _POLICIES: dict[Integers, Policy] = {
     "agree": "agree",
@@ -100,11 +99,6 @@ class AveragePlan:
     def bytes_to_write(self) -> int:
         """Bytes of tensors in the output, without its header."""
         return sum(tensor.spec.nbytes for tensor in self.tensors)
-
-    @property
-    def has_bn_statistics(self) -> bool:
-        """Whether any tensor is named as BatchNorm names its statistics."""
-        return any(tensor.name.rpartition(".")[2] in _BN_BUFFERS for tensor in self.tensors)
 
 
 def untied(plan: AveragePlan, names: Sequence[str]) -> AveragePlan:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from swa_cli.averaging.frozen import layer_of
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.averaging.stream import Streamed
 from swa_cli.checkpoints import BnStatistics, Checkpoint, Options, Provenance, Source, as_named
@@ -22,7 +23,13 @@ def contents_of(plan: AveragePlan, record: Provenance) -> Contents:
 
 
 def provenance_of(
-    plan: AveragePlan, target: Target, *, key: str | None, allow_nonfinite: bool, hashed: Sequence[Path]
+    plan: AveragePlan,
+    target: Target,
+    *,
+    key: str | None,
+    allow_nonfinite: bool,
+    hashed: Sequence[Path],
+    frozen: Sequence[str],
 ) -> Provenance:
     """The record of an average that is yet to be carried out: of its full length, with zeros for what is not known."""
     paths = [source.path.absolute() for source in plan.sources]
@@ -41,7 +48,8 @@ def provenance_of(
     return Provenance(
         n_averaged=len(sources),
         sources=sources,
-        bn_statistics=bn_statistics(plan),
+        bn_statistics=_bn_statistics(plan, frozen),
+        frozen_bn=tuple(frozen),
         options=Options(
             key=key,
             dtype=plan.dtype,
@@ -100,8 +108,9 @@ def _size(source: Checkpoint) -> int:
     return sum(stamp[2] for stamp in source.stamps.values())
 
 
-def bn_statistics(plan: AveragePlan) -> BnStatistics:
-    """What the statistics of BatchNorm layers in the average are."""
-    if not plan.has_bn_statistics:
+def _bn_statistics(plan: AveragePlan, frozen: Sequence[str]) -> BnStatistics:
+    """What the statistics of BatchNorm layers in the average are; the mean of equal ones is what was trained with."""
+    layers = {layer for name in plan.sources[-1].tensors if (layer := layer_of(name)) is not None}
+    if not layers:
         return "none"
-    return "averaged" if len(plan.sources) > 1 else "as trained"
+    return "averaged" if len(plan.sources) > 1 and layers - {*frozen} else "as trained"

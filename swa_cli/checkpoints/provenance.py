@@ -77,6 +77,8 @@ class Provenance(BaseModel):
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     bn_statistics: BnStatistics
     bn_update: BnUpdate | None = None
+    frozen_bn: tuple[_Unicode, ...] = ()
+    """BatchNorm layers whose statistics are the same in all sources, by their names without wrappers."""
     options: Options | None = None
     """None in files of versions that did not record them."""
     folder: _Unicode | None = None

@@ -9,6 +9,8 @@ from swa_cli.averaging import (
     average,
     ema_weights,
     fitted,
+    frozen_bn,
+    frozen_notice,
     plan_average,
     plan_output,
 )
@@ -48,16 +50,20 @@ def dry_run_step(config: AverageConfig, *, notify: Notify) -> tuple[Run, Average
     """What ``swa-average`` would do; of the output only if one is named.
 
     Raises:
-        SwaError: as `plan_step` and `plan_output`.
+        SwaError: as `plan_step`, `frozen_bn` and `plan_output`.
     """
     target = target_of(config) if config.output else None
     run, plan = plan_step(config, target, notify=notify)
+    frozen = frozen_bn(plan)
+    if frozen:
+        notify(frozen_notice(frozen))
     if not target:
         return run, plan, None
     plan = fitted(plan, target)
     hashed = plan.files if config.checksum else ()
     allow = config.allow_nonfinite
-    return run, plan, plan_output(plan, target, key=config.key, allow_nonfinite=allow, hashed=hashed)[1]
+    _, layout = plan_output(plan, target, key=config.key, allow_nonfinite=allow, hashed=hashed, frozen=frozen)
+    return run, plan, layout
 
 
 def average_step(config: AverageConfig, *, notify: Notify, track: Track = silent) -> AverageResult:
