@@ -1,9 +1,10 @@
 """What swa-cli records in the metadata of the files it writes."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -14,9 +15,42 @@ from swa_cli.checkpoints.safetensors_file import PROVENANCE as KEY
 
 BnStatistics = Literal["none", "as trained", "averaged", "recomputed"]
 
+_DEEPEST = 8
+"""Of an argument, how many mappings and lists within each other are kept as such: YAML can put a list into itself."""
 
-_Unicode = Annotated[str, BeforeValidator(lambda name: name.encode(errors="backslashreplace").decode())]
+
+def _spelt(value: object) -> object:
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+
+
+def _as_json(value: object) -> object:
+    return _within(value, _DEEPEST)
+
+
+def _within(value: object, depth: int) -> object:
+    """A value of YAML as JSON has it: a set as a list, a date, NaN and whatever else JSON lacks as text."""
+    if value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, dict) and depth:
+        entries = cast("dict[object, object]", value).items()
+        return {_spelt(str(name)): _within(entry, depth - 1) for name, entry in entries}
+    if isinstance(value, (list, tuple)) and depth:
+        return [_within(entry, depth - 1) for entry in cast("list[object]", value)]
+    if isinstance(value, (set, frozenset)):
+        return sorted([_spelt(str(entry)) for entry in cast("set[object]", value)], key=str)
+    return _spelt(str(cast("object", value)))
+
+
+def _finite(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+_Unicode = Annotated[str, BeforeValidator(_spelt)]
 """What is no Unicode in a file's name is spelt out; `as_named` reads it."""
+_Arguments = Annotated[dict[str, Any], BeforeValidator(_as_json)]
+"""What a model or data module was called with, as it survives JSON."""
+_Finite = Annotated[float | None, BeforeValidator(_finite)]
+"""None where it is not known, or not finite, for which JSON has no number."""
 
 
 def _floating(name: str) -> str:
@@ -54,15 +88,34 @@ class Options(BaseModel):
 
 
 class BnUpdate(BaseModel):
-    """How BatchNorm statistics were recomputed: on which data, on how much of it."""
+    """How BatchNorm statistics were recomputed: by which estimator, on which data, on how much of it.
+
+    The defaults are what is true of the files of versions that did not record a field, or None.
+    """
 
     model_config = ConfigDict(frozen=True)
 
-    model: str
-    data: str
+    model: _Unicode
+    model_args: _Arguments = {}
+    data: _Unicode
+    data_args: _Arguments = {}
+    estimator: str = "population"
     n_samples: int
     n_batches: int
-    unreached: tuple[str, ...] = ()
+    batch_size: int | None = None
+    """If another was asked for than the loader has."""
+    seed: int | None = None
+    """Of the loader's randomness."""
+    eval_transforms: bool = False
+    """Whether the samples were transformed as for evaluation, and not as in training."""
+    amp: str | None = None
+    """Which dtype the model ran in where autocast chose it."""
+    standard_error: _Finite = None
+    """Of the means, the largest of all layers, in standard deviations of what the layer sees."""
+    kept: dict[_Unicode, _Unicode] = {}
+    """Layers whose statistics were left alone, and why."""
+    unreached: tuple[_Unicode, ...] = ()
+    """Layers that no batch reached; their statistics are those of the average."""
     tensors: dict[_Unicode, int] = {}
     """The statistics that are no longer those of the average, and the CRC-32 of each."""
 
