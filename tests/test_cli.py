@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from swa_cli.checkpoints import open_checkpoint, open_single
+from swa_cli.checkpoints import BnUpdate, open_checkpoint, open_single, read_provenance, to_metadata
 
 CODE = """
 import torch
@@ -176,6 +176,103 @@ def test_averaged_statistics_are_called_out_loudly(run_swa, run_folder):
 
     assert result.exit_code == 0
     assert "Run swa-bn-update first" in " ".join(result.stderr.split())
+
+
+def put_update(path, **fields):
+    """Put another record of recomputed statistics into an average."""
+    record = read_provenance(open_checkpoint(path).metadata)
+    assert record is not None
+    update = {"model": "mycode.py:Net", "data": "mycode.py:Data", "n_samples": 90, "n_batches": 3} | fields
+    changed = {"bn_statistics": "recomputed", "bn_update": BnUpdate.model_validate(update)}
+    save_file(load_file(path), path, metadata=to_metadata(record.model_copy(update=changed)))
+
+
+def test_the_evaluation_says_where_the_statistics_come_from(run_swa, run_folder, tmp_path):
+    run_swa("average", "ckpts", "-o", "swa.safetensors")
+    arguments = ("eval", "ckpts", "--swa", "swa.safetensors", *MODEL_AND_DATA, "--json", "out.json")
+    plain = run_swa(*arguments)
+    assert "BatchNorm statistics of" not in plain.stdout
+    assert json.loads((tmp_path / "out.json").read_text())["bn_update"] is None
+
+    put_update(
+        tmp_path / "swa.safetensors",
+        seed=4,
+        data_args={"n": 90},
+        standard_error=0.05,
+        kept={"bn": "frozen in training"},
+    )
+    result = run_swa(*arguments)
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[-1] == (
+        "BatchNorm statistics of swa.safetensors: population estimator, 90 samples in 3 batches of mycode.py:Data "
+        "(n=90), seed 4, standard error 5.0 % of a standard deviation, 1 layer left alone (frozen in training)."
+    )
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["warnings"] == []
+    assert found["bn_update"]["kept"] == {"bn": "frozen in training"}
+    assert (found["bn_update"]["file"], found["bn_update"]["standard_error"]) == ("swa.safetensors", 0.05)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        pytest.param(
+            {"standard_error": 0.0513},
+            "the BatchNorm statistics of swa.safetensors are from too little data, 90 samples: their standard error is "
+            "up to 5.13 % of a standard deviation, expected 5 % or less. Run swa-bn-update on more.",
+            id="too few samples",
+        ),
+        pytest.param(
+            {"data": "mycode.py:Other"},
+            "the BatchNorm statistics of swa.safetensors were recomputed on the data of mycode.py:Other, and the table "
+            "is of those of mycode.py:Data: where the two prepare their inputs differently, the scores of the average "
+            "are not what they could be. Give swa-bn-update and swa-eval the same --data.",
+            id="other data",
+        ),
+        pytest.param(
+            {"unreached": ["bn"]},
+            "swa.safetensors: no batch reached the BatchNorm layers bn when the statistics were recomputed, and theirs "
+            "are still averages.",
+            id="unreached",
+        ),
+    ],
+)
+def test_statistics_that_are_not_what_they_could_be_are_called_out(run_swa, run_folder, tmp_path, fields, expected):
+    run_swa("average", "ckpts", "-o", "swa.safetensors")
+    put_update(tmp_path / "swa.safetensors", **fields)
+
+    result = run_swa("eval", "ckpts", "--swa", "swa.safetensors", *MODEL_AND_DATA, "--json", "-")
+
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["warnings"] == [expected]
+    shown = re.sub(r"[│╭╮╰╯─\s]+", " ", result.stderr)
+    assert expected in shown
+
+
+@pytest.mark.parametrize(
+    ("recorded", "is_another"),
+    [
+        ("mycode.py:Data", False),
+        ("mycode.Data", False),
+        ("experiments/first/mycode.py:Data", False),  # seen from another folder then
+        ("copies/mycode.py:Data", True),  # there is one, and it is another
+        ("mycode.py:NoTrain", True),
+        ("yourcode.py:Data", True),
+        ("x" * 300 + "/mycode.py:Data", False),
+    ],
+)
+def test_the_same_data_module_may_be_named_otherwise(run_swa, run_folder, tmp_path, recorded, is_another):
+    (tmp_path / "copies").mkdir()
+    (tmp_path / "copies" / "mycode.py").write_text(CODE)
+    run_swa("average", "ckpts", "-o", "swa.safetensors")
+    put_update(tmp_path / "swa.safetensors", data=recorded)
+
+    result = run_swa("eval", "ckpts", "--swa", "swa.safetensors", *MODEL_AND_DATA, "--json", "-")
+
+    assert (
+        any("recomputed on the data of" in warning for warning in json.loads(result.stdout)["warnings"]) is is_another
+    )
 
 
 def test_one_configuration_carries_all_and_flags_go_over_it(run_swa, run_folder, tmp_path):

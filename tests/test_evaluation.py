@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import references
@@ -11,8 +12,17 @@ from hypothesis import strategies as st
 from torch import nn
 
 from swa_cli.errors import DataError, NonFiniteError, UserCodeError
-from swa_cli.evaluation import Member, compare, evaluate, expected_calibration_error, records_of, scores_of
+from swa_cli.evaluation import (
+    BnRecord,
+    Member,
+    compare,
+    evaluate,
+    expected_calibration_error,
+    records_of,
+    scores_of,
+)
 from swa_cli.report.json_report import to_json
+from swa_cli.report.table import sentences
 
 
 def linear_members(n: int, classes: int = 4, features: int = 3) -> list[Member]:
@@ -351,3 +361,98 @@ def test_a_recurrent_model_uses_each_member_s_weights():
         model.load_state_dict(dict(state.state_dict))
         expected = nn.functional.cross_entropy(model(x), labels)
         assert candidate.scores.nll == pytest.approx(expected.item(), rel=1e-6)
+
+
+def recomputed(**fields) -> BnRecord:
+    record = BnRecord(
+        file="swa.safetensors",
+        estimator="population",
+        model="net.py:Net",
+        model_args={"width": 6},
+        data="fashion_mnist.py:FashionData",
+        data_args={"root": "data"},
+        n_samples=55_000,
+        n_batches=215,
+        batch_size=None,
+        seed=0,
+        eval_transforms=False,
+        amp=None,
+        standard_error=0.004,
+        kept={},
+        unreached=(),
+    )
+    return replace(record, **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        pytest.param(
+            {},
+            "population estimator, 55,000 samples in 215 batches of fashion_mnist.py:FashionData (root='data'), "
+            "seed 0, standard error 0.4 % of a standard deviation.",
+            id="as usual",
+        ),
+        pytest.param(
+            {"data_args": {}, "n_samples": 1, "n_batches": 1, "seed": None, "standard_error": None},
+            "population estimator, 1 sample in 1 batch of fashion_mnist.py:FashionData.",
+            id="as little as a file of an older version says",
+        ),
+        pytest.param(
+            {
+                "estimator": "sequential",
+                "batch_size": 1000,
+                "eval_transforms": True,
+                "amp": "bf16",
+                "data_args": {"a": 1, "b": [None]},
+            },
+            "sequential estimator, 55,000 samples in 215 batches of fashion_mnist.py:FashionData (a=1, b=[None]), "
+            "transformed as for evaluation, batch size 1,000, bf16, seed 0, standard error 0.4 % of a standard "
+            "deviation.",
+            id="all that can be said",
+        ),
+        pytest.param(
+            {
+                "data_args": {},
+                "seed": None,
+                "standard_error": 0.0004,
+                "kept": {"a": "frozen in training", "b": "frozen in training", "c": "no batch reached it"},
+            },
+            "population estimator, 55,000 samples in 215 batches of fashion_mnist.py:FashionData, standard error below "
+            "0.1 % of a standard deviation, 2 layers left alone (frozen in training), 1 layer left alone (no batch "
+            "reached it).",
+            id="layers left alone",
+        ),
+    ],
+)
+def test_a_line_says_where_the_statistics_come_from(fields, expected):
+    result = run(linear_members(2), [(torch.randn(9, 3), torch.arange(9) % 4)])
+
+    *before, line = sentences(replace(result, bn_update=recomputed(**fields)))
+
+    assert line == f"BatchNorm statistics of swa.safetensors: {expected}"
+    assert before == list(sentences(result))
+
+
+def test_the_json_says_where_the_statistics_come_from():
+    result = run(linear_members(2), [(torch.randn(9, 3), torch.arange(9) % 4)])
+    record = recomputed(kept={"a": "frozen in training"}, unreached=("b",), data_args={"sizes": [1, 2]})
+
+    assert json.loads(to_json(result))["bn_update"] is None
+    assert json.loads(to_json(replace(result, bn_update=record)))["bn_update"] == {
+        "file": "swa.safetensors",
+        "estimator": "population",
+        "model": "net.py:Net",
+        "model_args": {"width": 6},
+        "data": "fashion_mnist.py:FashionData",
+        "data_args": {"sizes": [1, 2]},
+        "n_samples": 55_000,
+        "n_batches": 215,
+        "batch_size": None,
+        "seed": 0,
+        "eval_transforms": False,
+        "amp": None,
+        "standard_error": 0.004,
+        "kept": {"a": "frozen in training"},
+        "unreached": ["b"],
+    }

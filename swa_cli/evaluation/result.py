@@ -1,7 +1,8 @@
 """The one value that an evaluation gives; every report is a rendering of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from swa_cli.evaluation.compare import Comparison
 from swa_cli.evaluation.records import Scores
@@ -26,6 +27,32 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BnRecord:
+    """How the BatchNorm statistics of the average were recomputed, as far as its file says; else None.
+
+    ``standard_error`` of the means, the largest of all layers, is in standard deviations. ``kept`` says of layers that
+    were left alone why they were, ``unreached`` are those that no batch reached. ``batch_size`` is None where it was
+    the loader's own.
+    """
+
+    file: str
+    estimator: str
+    model: str
+    model_args: Mapping[str, Any]
+    data: str
+    data_args: Mapping[str, Any]
+    n_samples: int
+    n_batches: int
+    batch_size: int | None
+    seed: int | None
+    eval_transforms: bool
+    amp: str | None
+    standard_error: float | None
+    kept: Mapping[str, str]
+    unreached: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
     """Candidates in the order of the report, and SWA against the rest. ``split`` says which data were used."""
 
@@ -34,6 +61,8 @@ class EvaluationResult:
     candidates: tuple[Candidate, ...]
     comparisons: tuple[Comparison, ...]
     warnings: tuple[str, ...] = ()
+    bn_update: BnRecord | None = None
+    """None where nothing is known of it."""
     task: Literal["classification"] = "classification"
 
     def of_kind(self, kind: Kind) -> tuple[Candidate, ...]:

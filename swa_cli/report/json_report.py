@@ -30,6 +30,7 @@ def as_mapping(result: EvaluationResult) -> dict[str, Any]:
             {**asdict(comparison), "candidate": "swa", "verdict": comparison.verdict}
             for comparison in result.comparisons
         ],
+        "bn_update": asdict(result.bn_update) if result.bn_update else None,
         "warnings": list(result.warnings),
     }
 

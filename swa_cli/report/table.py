@@ -1,5 +1,6 @@
 """The evaluation as a table, and what it says in words."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 from rich.console import RenderableType
@@ -7,8 +8,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from swa_cli.evaluation import Candidate, Comparison, EvaluationResult
+from swa_cli.evaluation import BnRecord, Candidate, Comparison, EvaluationResult
+from swa_cli.report.units import counted
 
+_SMALLEST_ERROR = 0.1
+"""In percent: one below it is not shown as 0.0."""
 _SPLITS = {"test": "the test split", "val": "the validation split", "train": "the training split"}
 
 
@@ -19,7 +23,7 @@ def warning_panels(result: EvaluationResult) -> Iterator[RenderableType]:
 
 
 def sentences(result: EvaluationResult) -> Iterator[str]:
-    """What SWA gained or lost against each of the others, with its uncertainty, in plain words."""
+    """What SWA gained or lost against each of the others, with its uncertainty, and what it is, in plain words."""
     by_other: dict[str, list[Comparison]] = {}
     for comparison in result.comparisons:
         by_other.setdefault(comparison.other, []).append(comparison)
@@ -29,6 +33,8 @@ def sentences(result: EvaluationResult) -> Iterator[str]:
         f"Intervals: 95 %, paired over the {result.n_examples:,} examples of {_SPLITS[result.split]}; another training "
         "run would differ by more than they show."
     )
+    if result.bn_update:
+        yield f"BatchNorm statistics of {result.bn_update.file}: {', '.join(_origin(result.bn_update))}."
 
 
 def percent(fraction: float, digits: int = 2) -> str:
@@ -75,6 +81,28 @@ def _cells(row: Candidate) -> list[str]:
         f"{row.scores.brier:.4f}",
         percent(row.scores.ece),
     ]
+
+
+def _origin(record: BnRecord) -> Iterator[str]:
+    """By which estimator, from what, how exactly, and for which layers not."""
+    arguments = ", ".join(f"{name}={value!r}" for name, value in record.data_args.items())
+    seen = f"{counted(record.n_samples, 'sample')} in {counted(record.n_batches, 'batch')}"
+    yield f"{record.estimator} estimator"
+    yield f"{seen} of {record.data}{f' ({arguments})' if arguments else ''}"
+    if record.eval_transforms:
+        yield "transformed as for evaluation"
+    if record.batch_size is not None:
+        yield f"batch size {record.batch_size:,}"
+    if record.amp is not None:
+        yield record.amp
+    if record.seed is not None:
+        yield f"seed {record.seed}"
+    if record.standard_error is not None:
+        error = 100 * record.standard_error
+        size = f"{error:.1f} %" if error >= _SMALLEST_ERROR else f"below {_SMALLEST_ERROR} %"
+        yield f"standard error {size} of a standard deviation"
+    for reason, count in Counter(record.kept.values()).items():
+        yield f"{counted(count, 'layer')} left alone ({reason})"
 
 
 def _in_words(comparison: Comparison) -> str:

@@ -1,0 +1,99 @@
+"""What the file of an average says of itself, for the evaluation."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path, PurePath
+
+from torch import nn
+
+from swa_cli.batchnorm import bn_layers
+from swa_cli.checkpoints import BnUpdate, Checkpoint, as_named, read_provenance
+from swa_cli.evaluation import BnRecord
+
+_TOO_LARGE = 0.05
+"""Standard error, in standard deviations, above which statistics are from too little data."""
+
+
+def bn_update_of(swa: Checkpoint) -> BnRecord | None:
+    """How its BatchNorm statistics were recomputed, if they were."""
+    provenance = read_provenance(swa.metadata)
+    if provenance is None or provenance.bn_update is None:
+        return None
+    names = [field.name for field in fields(BnRecord) if field.name != "file"]
+    return BnRecord(file=swa.path.name, **{name: getattr(provenance.bn_update, name) for name in names})
+
+
+def warnings_of(
+    swa: Checkpoint, members: Sequence[Checkpoint], model: nn.Module, *, key: str | None, data: str
+) -> tuple[str, ...]:
+    """What an average says of itself that the reader of the table must know.
+
+    Args:
+        members: the checkpoints in the table.
+        key: that of the members.
+        data: the class whose examples the table is of.
+    """
+    provenance = read_provenance(swa.metadata)
+    if provenance is None:
+        return (f"{swa.path.name} has no record of an average by swa-cli: what it is, and of what, is not known.",)
+    warnings: list[str] = []
+    if provenance.bn_statistics == "averaged" and bn_layers(model):
+        warnings.append(
+            f"{swa.path.name} has BatchNorm statistics that are averages of the checkpoints', not those of the "
+            "averaged weights: its scores are not what they could be. Run swa-bn-update first."
+        )
+    if provenance.bn_update:
+        warnings += _of_statistics(provenance.bn_update, swa.path.name, data)
+    if provenance.options and provenance.options.key != key:
+        warnings.append(
+            f"{swa.path.name} is an average of the weights under {provenance.options.key or 'the usual key'}, the "
+            f"table has those under {key or 'the usual key'}: it compares different weights. Give the same --key."
+        )
+    averaged = {(Path(source.name).name, source.step) for source in provenance.sources}
+    if provenance.n_averaged > 1 and averaged != {(member.path.name, member.step) for member in members}:
+        warnings.append(
+            f"{swa.path.name} is the average of {provenance.n_averaged} checkpoints ({provenance.sources[0].name} to "
+            f"{provenance.sources[-1].name}), the table is of {len(members)} that are not the same: mean and ensemble "
+            "are over others than the average."
+        )
+    return tuple(warnings)
+
+
+def _of_statistics(update: BnUpdate, name: str, data: str) -> Iterator[str]:
+    if update.unreached:
+        yield (
+            f"{name}: no batch reached the BatchNorm layers {', '.join(update.unreached)} when the statistics were "
+            "recomputed, and theirs are still averages."
+        )
+    if _is_another(as_named(update.data), data):
+        yield (
+            f"the BatchNorm statistics of {name} were recomputed on the data of {update.data}, and the table is of "
+            f"those of {data}: where the two prepare their inputs differently, the scores of the average are not what "
+            "they could be. Give swa-bn-update and swa-eval the same --data."
+        )
+    error = update.standard_error
+    if error is not None and error > _TOO_LARGE:
+        yield (
+            f"the BatchNorm statistics of {name} are from too little data, {update.n_samples:,} samples: their "
+            f"standard error is up to {100 * error:.3g} % of a standard deviation, expected {100 * _TOO_LARGE:.0f} % "
+            "or less. Run swa-bn-update on more."
+        )
+
+
+def _is_another(recorded: str, data: str) -> bool:
+    """Whether two targets are of different classes, as far as their names tell: each is seen from its own folder."""
+    files = [Path(target.rpartition(":")[0]) for target in (recorded, data) if ".py:" in target]
+    with suppress(OSError, ValueError):  # the record has no name that a file can have here
+        if len(files) > 1 and all(file.is_file() for file in files) and not files[0].samefile(files[1]):
+            return True
+    return _short(recorded) != _short(data)
+
+
+def _short(target: str) -> tuple[str, str]:
+    """The last name of the module and that of the class, which are the same for ``a/b.py:C`` and ``a.b.C``."""
+    if ".py:" in target:
+        path, _, name = target.rpartition(":")
+        return PurePath(path).stem, name
+    module, _, name = target.rpartition(".")
+    return module.rpartition(".")[2], name
