@@ -5,17 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "average.py"
+SCRIPTS = Path(__file__).parent.parent / "benchmarks"
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *arguments]
+def run(folder: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPTS / script), *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 def test_speed_prints_a_table_writes_every_run_and_leaves_nothing_behind(tmp_path):
     sizes = ["--size", "100kB", "--count", "2", "--tensors", "7", "--repeats", "1"]
-    result = run(tmp_path, "speed", *sizes, "--only", "swa-average,plain,cat", "--json", "speed.json")
+    result = run(tmp_path, "average.py", "speed", *sizes, "--only", "swa-average,plain,cat", "--json", "speed.json")
 
     assert result.returncode == 0, result.stderr
     for line in ("machine: ", "system: Linux", "files: on ", "command: python ", "date: 20"):
@@ -37,8 +37,15 @@ def test_speed_prints_a_table_writes_every_run_and_leaves_nothing_behind(tmp_pat
 
 
 def test_a_size_that_is_none_is_refused(tmp_path):
-    result = run(tmp_path, "speed", "--size", "huge")
+    result = run(tmp_path, "average.py", "speed", "--size", "huge")
 
     assert result.returncode == 2
     assert "expected a size as in 1.2GB, 100MB or 100kB, found 'huge'" in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_no_rounds_are_refused(tmp_path):
+    result = run(tmp_path, "average.py", "speed", "--repeats", "0")
+
+    assert result.returncode == 2
+    assert "argument --repeats: expected a whole number from 1 on, found '0'" in result.stderr
