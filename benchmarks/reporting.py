@@ -23,6 +23,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 GB, MB = 10**9, 10**6
 
+sys.path.insert(0, str(ROOT))  # so that the swa_cli that is measured is the one beside this folder
+
 
 class Report:
     """What is printed, and the same as JSON with every single run."""
@@ -103,9 +105,9 @@ def version_of(package: str) -> str:
 # --- Figures
 
 
-def spread(seconds: Sequence[float]) -> tuple[str, str]:
+def spread(seconds: Sequence[float], *, digits: int = 2) -> tuple[str, str]:
     """The median, and the range."""
-    return f"{statistics.median(seconds):.2f} s", f"{min(seconds):.2f}-{max(seconds):.2f}"
+    return f"{statistics.median(seconds):.{digits}f} s", f"{min(seconds):.{digits}f}-{max(seconds):.{digits}f}"
 
 
 def ratios(seconds: Sequence[float], others: Sequence[float]) -> list[float]:
