@@ -20,11 +20,9 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import re
 import shlex
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -33,20 +31,31 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from reporting import (
+    GB,
+    MB,
+    ROOT,
+    Report,
+    clean_up_when_terminated,
+    computer,
+    ours,
+    positive,
+    ratios,
+    show_bytes,
+    spread,
+    system,
+)
 
 # The parent imports neither torch nor numpy: Linux counts what a process held before it became another program towards
 # the ru_maxrss of that program.
 
-ROOT = Path(__file__).resolve().parent.parent
 CONTAINERS = ("safetensors", "torch", "torch-nested", "sharded")
 ITEMSIZES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 PROGRAMS = ("swa-average", "plain", "averaged-model", "mergekit", "cat", "import-torch", "averaging-itself")
 OURS, ITSELF = "swa-average", "averaging-itself"
-GB, MB = 10**9, 10**6
 TENSORS = 300  # ViT-L has 296
 SHARDS = 4
 SAMPLING = 0.005
@@ -283,7 +292,7 @@ def programs_for(
 # --- The claims
 
 
-def speed(args: argparse.Namespace, report: "Report") -> None:
+def speed(args: argparse.Namespace, report: Report) -> None:
     """Wall time and memory of swa-average and of the others."""
     for container in args.container:
         checkpoints = CheckpointSet(
@@ -307,7 +316,7 @@ def speed(args: argparse.Namespace, report: "Report") -> None:
 
 
 def _speed_table(
-    checkpoints: CheckpointSet, size_of_files: int, runs: Mapping[str, Sequence[Measured]], report: "Report"
+    checkpoints: CheckpointSet, size_of_files: int, runs: Mapping[str, Sequence[Measured]], report: Report
 ) -> None:
     rows: list[list[str]] = []
     for name, measured in runs.items():
@@ -351,7 +360,7 @@ def _speed_table(
         )
 
 
-def memory(args: argparse.Namespace, report: "Report") -> None:
+def memory(args: argparse.Namespace, report: Report) -> None:
     """Peak memory of swa-average beyond ``import torch``, for few, many and large checkpoints."""
     points = (
         [(3, 10 * MB), (20, 10 * MB), (3, 200 * MB)] if args.quick else [(3, 100 * MB), (60, 100 * MB), (3, 5 * GB)]
@@ -384,7 +393,7 @@ def memory(args: argparse.Namespace, report: "Report") -> None:
     report.table(f"Memory of {OURS}, {args.dtype}, {args.tensors:,} tensors each; medians", columns, rows)
 
 
-def small_tensors(args: argparse.Namespace, report: "Report") -> None:
+def small_tensors(args: argparse.Namespace, report: Report) -> None:
     """Many small tensors against few large ones of the same bytes."""
     rows: list[list[str]] = []
     for container in args.container:
@@ -414,7 +423,7 @@ def small_tensors(args: argparse.Namespace, report: "Report") -> None:
     report.table(title, columns, rows)
 
 
-def optimizer(args: argparse.Namespace, report: "Report") -> None:
+def optimizer(args: argparse.Namespace, report: Report) -> None:
     """How many bytes are read where the optimizer's state lies in the same files."""
     checkpoints = CheckpointSet(
         size=args.size,
@@ -437,63 +446,14 @@ def optimizer(args: argparse.Namespace, report: "Report") -> None:
 # --- The report
 
 
-class Report:
-    """What is printed, and the same as JSON with every single run."""
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.contents: dict[str, Any] = {
-            "machine": machine(args),
-            "command": shlex.join(["python", *sys.orig_argv[1:]]),
-            "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            "tables": [],
-            "notes": [],
-            "runs": {},
-        }
-        for name, value in self.contents["machine"].items():
-            print(f"{name}: {value}")
-        print(f"command: {self.contents['command']}\ndate: {self.contents['date']}; rounds: {args.repeats}", flush=True)
-
-    def say(self, note: str) -> None:
-        """A line of text."""
-        self.contents["notes"].append(note)
-        print(f"\n{note}", flush=True)
-
-    def keep(self, title: str, runs: Mapping[str, Sequence[Measured]]) -> None:
-        """Every run, for the JSON."""
-        self.contents["runs"][title] = {name: [asdict(one) for one in measured] for name, measured in runs.items()}
-
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table that is aligned as text and is Markdown as well."""
-        self.contents["tables"].append({"title": title, "columns": list(columns), "rows": [list(row) for row in rows]})
-        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-        lines = [columns, ["-" * width for width in widths], *rows]
-        print(f"\n{title}\n")
-        for line in lines:
-            print("|", " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)), "|", flush=True)
-
-
 def machine(args: argparse.Namespace) -> dict[str, str]:
     """Where and with what the figures were measured."""
-    match = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    memory_size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    described = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    revision = subprocess.run(described, capture_output=True, text=True, check=False).stdout.strip()
-    packages = ("torch", "safetensors", "numpy")
     return {
-        "machine": f"{match[1] if match else platform.machine()}, {len(os.sched_getaffinity(0))} cores, "
-        f"{show_bytes(memory_size)} of memory, load {os.getloadavg()[0]:.1f} at the start",
-        "system": f"Linux {platform.release()}, Python {platform.python_version()}, "
-        + ", ".join(f"{package} {version(package)}" for package in packages),
-        "programs": f"swa-cli {_version('swa-cli')} ({revision or 'no revision'}), {_mergekit(args.mergekit)}",
+        "machine": computer(),
+        "system": system("torch", "safetensors", "numpy"),
+        "programs": f"{ours()}, {_mergekit(args.mergekit)}",
         "files": f"on {_file_system(args.folder)}",
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _mergekit(executable: str | None) -> str:
@@ -514,19 +474,12 @@ def _file_system(folder: Path) -> str:
 
 def walls(measured: Sequence[Measured]) -> tuple[str, str]:
     """The median, and the range."""
-    seconds = [one.wall for one in measured]
-    return f"{statistics.median(seconds):.2f} s", f"{min(seconds):.2f}-{max(seconds):.2f}"
+    return spread([one.wall for one in measured])
 
 
 def ratio(measured: Sequence[Measured], other: Sequence[Measured]) -> float:
     """The median over the rounds of the ratio of wall times within a round."""
-    return statistics.median(one.wall / another.wall for one, another in zip(measured, other, strict=True))
-
-
-def show_bytes(size: float) -> str:
-    """In decimal units."""
-    units = ((GB, "GB"), (MB, "MB"), (1000, "kB"))
-    return next((f"{size / unit:.4g} {name}" for unit, name in units if size >= unit), f"{size:.0f} B")
+    return statistics.median(ratios([one.wall for one in measured], [one.wall for one in other]))
 
 
 def parse_bytes(text: str) -> int:
@@ -823,11 +776,11 @@ def parse() -> argparse.Namespace:
 def _add(claims: Any, name: str, claim: Callable[..., None], **defaults: Any) -> None:
     parser = claims.add_parser(name, help=claim.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--dtype", choices=sorted(ITEMSIZES), default="float32", help="of the tensors")
-    parser.add_argument("--tensors", type=int, default=TENSORS, help="in each checkpoint")
-    parser.add_argument("--repeats", type=int, help="rounds that count")
+    parser.add_argument("--tensors", type=positive, default=TENSORS, help="in each checkpoint")
+    parser.add_argument("--repeats", type=positive, help="rounds that count")
     if "size" in defaults:
         parser.add_argument("--size", type=parse_bytes, help="bytes of the weights of one checkpoint: 1.2GB, 100MB")
-        parser.add_argument("--count", type=int, help="how many checkpoints")
+        parser.add_argument("--count", type=positive, help="how many checkpoints")
     if "container" in defaults:
         parser.add_argument("--container", nargs="+", choices=CONTAINERS, help="one table or row for each")
     if name != "memory":
@@ -838,7 +791,7 @@ def _add(claims: Any, name: str, claim: Callable[..., None], **defaults: Any) ->
         parser.add_argument("--mergekit", default=shutil.which("mergekit-pytorch"), help="path of mergekit-pytorch")
         parser.add_argument("--mergekit-options", default="", help="more options for it, as in '--async-write'")
     if name == "small-tensors":
-        parser.add_argument("--few", type=int, default=100, help="tensors to compare with")
+        parser.add_argument("--few", type=positive, default=100, help="tensors to compare with")
     if name == "memory":
         parser.add_argument("--quick", action="store_true", help="3 and 20 checkpoints, of 10 and 200 MB")
     parser.add_argument("--folder", type=Path, help="where to work; by default a temporary folder in this one")
@@ -856,15 +809,10 @@ def _programs(text: str) -> list[str]:
     return names
 
 
-def _end(*_: object) -> None:
-    """End as from an error, so that the files are removed."""
-    sys.exit(143)
-
-
 def main() -> None:
     """Measure one claim."""
     args = parse()
-    signal.signal(signal.SIGTERM, _end)
+    clean_up_when_terminated()
     with contextlib.ExitStack() as stack:
         if args.folder is None and args.keep:
             args.folder = Path(tempfile.mkdtemp(prefix="swa-benchmark-", dir=Path.cwd()))
@@ -874,10 +822,9 @@ def main() -> None:
         args.folder = args.folder.resolve()
         args.folder.mkdir(parents=True, exist_ok=True)
         stack.callback(shutil.rmtree, args.folder / "outputs", ignore_errors=True)
-        report = Report(args)
+        report = Report(machine(args), rounds=args.repeats)
         args.claim(args, report)
-    if args.json is not None:
-        args.json.write_text(json.dumps(report.contents, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    report.write(args.json)
 
 
 if __name__ == "__main__":
