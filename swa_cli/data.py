@@ -3,12 +3,14 @@
 Duck-typed on Lightning's ``LightningDataModule``, which works as it is; Lightning itself is not needed.
 """
 
+import inspect
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, Literal, cast
 
 from torch.utils.data import DataLoader
 
 from swa_cli.errors import DataError, UserCodeError, kind_of
+from swa_cli.loaders import NotOfferedError, with_transform_of
 from swa_cli.targets import call_target
 from swa_cli.user_code import user_code
 
@@ -50,21 +52,39 @@ def batches_of(module: object, split: Split) -> Iterable[Any]:
     Raises:
         UserCodeError: the loader is not defined, or the module's own code fails.
     """
-    method = f"{split}_dataloader"
-    if not _implements(module, method):
-        msg = (
-            f"data module {_name(module)} has no {method}(), which is needed here. Define it: it returns a DataLoader."
-        )
-        raise UserCodeError(msg)
+    _check_has_loader(module, split)
     _call_if_there(module, "prepare_data")
     _call_if_there(module, "setup", _STAGES[split])
-    with user_code(f"{_name(module)}.{method}()"):
-        loader = getattr(module, method)()
-    kind = kind_of(loader)
-    if isinstance(loader, Mapping) or not isinstance(loader, Iterable) or _holds_loaders(cast("object", loader)):
-        msg = f"{_name(module)}.{method}() gave a {kind}, expected one loader of batches (a torch DataLoader)."
-        raise UserCodeError(msg)
-    return cast("Iterable[Any]", loader)
+    return _loader_of(module, split)
+
+
+def train_batches_as_evaluated(module: object) -> tuple[Iterable[Any], str]:
+    """Set the module up and return its training loader without the augmentation, and a note on how it came about.
+
+    Either ``train_dataloader`` has a parameter ``eval_transforms``, which is then True; or the training set and that
+    of validation (else of test) have transforms as torchvision's datasets have, and the training loader is given
+    again with the other's.
+
+    Raises:
+        UserCodeError: the module offers neither, a loader is not defined, or the module's own code fails.
+    """
+    _check_has_loader(module, "train")
+    with user_code(f"looking at the parameters of {_name(module)}.train_dataloader"):
+        offers = "eval_transforms" in inspect.signature(cast("Any", module).train_dataloader).parameters
+    if offers:
+        _call_if_there(module, "prepare_data")
+        _call_if_there(module, "setup", _STAGES["train"])
+        note = f"training images as evaluation sees them: {_name(module)}.train_dataloader(eval_transforms=True)."
+        return _loader_of(module, "train", eval_transforms=True), note
+    try:
+        return _with_transform_of_evaluation(module)
+    except NotOfferedError as error:
+        msg = (
+            f"data module {_name(module)} does not offer its training images as evaluation sees them: {error}. Give "
+            "train_dataloader() a parameter eval_transforms=False that leaves out the augmentation where it is True, "
+            "or leave out --eval-transforms."
+        )
+        raise UserCodeError(msg) from error
 
 
 def splitter_of(module: object) -> Callable[[Any], object] | None:
@@ -102,6 +122,44 @@ def length_of(loader: Iterable[Any]) -> int | None:
         return len(cast("Any", loader))
     except Exception:  # noqa: BLE001  # the length only serves the progress bar
         return None
+
+
+def _with_transform_of_evaluation(module: object) -> tuple[Iterable[Any], str]:
+    loader = batches_of(module, "train")
+    if _implements(module, "val_dataloader"):
+        split: Split = "val"  # which setup("fit") has prepared
+    elif _implements(module, "test_dataloader"):
+        split = "test"
+        _call_if_there(module, "setup", _STAGES[split])
+    else:
+        msg = "it has neither val_dataloader() nor test_dataloader()"
+        raise NotOfferedError(msg)
+    new = with_transform_of(loader, _loader_of(module, split))
+    same = " (training has the same)" if new.same else ""
+    note = f"training images as evaluation sees them: the transform of {split}_dataloader(), {new.transform}{same}."
+    return new.loader, note
+
+
+def _check_has_loader(module: object, split: Split) -> None:
+    if not _implements(module, f"{split}_dataloader"):
+        msg = (
+            f"data module {_name(module)} has no {split}_dataloader(), which is needed here. Define it: it returns a "
+            "DataLoader."
+        )
+        raise UserCodeError(msg)
+
+
+def _loader_of(module: object, split: Split, **arguments: object) -> Iterable[Any]:
+    """What the module, set up, gives for ``split``, checked."""
+    spelled = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    method = f"{_name(module)}.{split}_dataloader({spelled})"
+    with user_code(method):
+        loader = getattr(module, f"{split}_dataloader")(**arguments)
+    kind = kind_of(loader)
+    if isinstance(loader, Mapping) or not isinstance(loader, Iterable) or _holds_loaders(cast("object", loader)):
+        msg = f"{method} gave a {kind}, expected one loader of batches (a torch DataLoader)."
+        raise UserCodeError(msg)
+    return cast("Iterable[Any]", loader)
 
 
 def _implements(module: object, method: str) -> bool:

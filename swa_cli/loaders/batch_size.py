@@ -1,0 +1,32 @@
+"""Another batch size for a loader that is there already."""
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+from torch.utils.data import BatchSampler
+
+from swa_cli.errors import DataError, kind_of
+from swa_cli.loaders.copies import copy_of, has_plain_batches, iterates_as_torch_does
+
+
+def with_batch_size(loader: Iterable[Any], batch_size: int) -> Iterable[Any]:
+    """``loader`` with batches of another size, in the order of the same sampler, and drop_last as it was.
+
+    Raises:
+        DataError: the loader makes its batches in a way that cannot be repeated with another size.
+    """
+    if not iterates_as_torch_does(loader):
+        why = f"it is a {kind_of(loader)}, not a torch DataLoader that iterates as torch's does"
+    elif has_plain_batches(loader):
+        plain = cast("BatchSampler", loader.batch_sampler)
+        sampler = BatchSampler(plain.sampler, batch_size, plain.drop_last)
+        return copy_of(loader, batch_sampler=sampler, batch_size=batch_size)
+    elif loader.batch_sampler is None:
+        why = "its dataset or its sampler makes the batches (batch_size=None)"
+    else:
+        why = f"a {kind_of(cast('object', loader.batch_sampler))} makes its batches"
+    msg = (
+        f"--batch-size {batch_size}: the training loader cannot be rebuilt: {why}. Give the batch size to the data "
+        f"module instead, if it takes one: --data-arg batch_size={batch_size}."
+    )
+    raise DataError(msg)

@@ -1,0 +1,134 @@
+"""A user's loader, passed over as often as need be: the same batches every time, each process its share of them."""
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, cast, final
+
+import torch
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
+
+from swa_cli.errors import kind_of
+from swa_cli.loaders.copies import has_plain_batches, is_loader, parts_of, unused_copy
+from swa_cli.loaders.randomness import OwnGenerators, drawn_apart
+from swa_cli.loaders.sampled import Indices, drawing_from, index_sampler, tells_indices
+from swa_cli.loaders.shares import Share
+
+SharedBy = Literal["alone", "batches", "index", "itself"]
+
+
+def samples_in(batch: object) -> int:
+    """The length of the first tensor in ``batch``, wherever it is; 1 where there is none, or one without length."""
+    first = next(_tensors(batch), None)
+    return len(first) if first is not None and first.ndim else 1
+
+
+@final
+class Passes:
+    """Every pass gives the same batches, whatever is drawn from the global random states between them.
+
+    At the start of a pass torch, numpy and random are seeded, and generators that the loader, its samplers or its
+    dataset hold are put back to where they were at the first. Where the loader draws its batches from a sampler, each
+    batch is moreover loaded with a seed of its own: random augmentation does not depend on the number of workers or
+    of ranks. The caller's random states are in force whenever the loader is not at work.
+
+    Ranks share the stream of batches that one process would see, without its being padded. (A DistributedSampler
+    would give each rank other batches, and repeat samples to make the ranks even: the statistics would not be those
+    of one process.) How, ``shared_by`` says:
+
+    - ``alone``: there is one rank.
+    - ``batches``: rank r loads the batches r, r + ranks, … and no others.
+    - ``index``: the loader keeps to itself what it loads; each rank loads all, and takes those batches.
+    - ``itself``: the loader's sampler shares the data out already; it is taken as it is.
+
+    Attributes:
+        digest: CRC-32 of all ranks' stream of indices, once a pass has come to its end; equal on all ranks, or their
+            samplers disagree. 0 before, and where there is no such stream.
+        repeatable: False for a generator or another iterator, whose second pass would be empty.
+    """
+
+    def __init__(
+        self,
+        loader: Iterable[Any],
+        *,
+        seed: int | None = None,
+        num_batches: int | None = None,
+        num_samples: int | None = None,
+        size_of: Callable[[Any], int] = samples_in,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        """Nothing is loaded yet.
+
+        Args:
+            seed: None leaves the loader's own generators as the user seeded them, and seeds all else with 0.
+            num_batches: the first so many, of all ranks together.
+            num_samples: whole batches until all ranks together have so many samples.
+            size_of: samples in a batch; asked only where the loader's sampler does not tell.
+        """
+        parts = parts_of(loader)
+        self._loader, self._seed, self._size_of = loader, seed, size_of
+        self._generators = OwnGenerators(parts)
+        self._sampled = tells_indices(loader, counts_samples=num_samples is not None)
+        self.shared_by: SharedBy = _sharing(parts, ranks, sampled=self._sampled)
+        self.repeatable = not any(isinstance(part, Iterator) and not isinstance(part, Dataset) for part in parts)
+        self.digest = 0
+        share = Share(rank=rank, ranks=ranks, num_batches=num_batches, num_samples=num_samples)
+        self._share = share.divided() if self.shared_by == "itself" else share
+
+    def __iter__(self) -> Iterator[Any]:
+        """This rank's batches; what the loader raises comes through as it is."""
+        self.digest = 0
+        seed = self._seed or 0
+        self._generators.rewind(self._seed)
+        if not self._sampled:
+            stream = drawn_apart(unused_copy(self._loader), seed=seed)
+            return (batch for _, batch in self._share.of(stream, self._size_of))
+        return self._from_sampler(cast("DataLoader[Any]", self._loader), seed)
+
+    def _from_sampler(self, loader: DataLoader[Any], seed: int) -> Generator[Any]:
+        indices = Indices(index_sampler(loader), self._share)
+        yield from drawn_apart(drawing_from(loader, indices, seed=seed), seed=seed)
+        if self.shared_by != "itself":
+            self.digest = indices.digest
+
+    def __len__(self) -> int:
+        """Batches of this rank.
+
+        Raises:
+            TypeError: that is known only when they have been loaded.
+        """
+        length = len(cast("Any", self._loader))
+        size = _batch_size(self._loader)
+        if self._share.num_samples is not None:
+            if size is None:
+                msg = f"how many batches of this {kind_of(self._loader)} have {self._share.num_samples} samples?"
+                raise TypeError(msg)
+            length = min(length, -(-self._share.num_samples // size))
+        return self._share.length(length)
+
+
+def _sharing(parts: Sequence[object], ranks: int, *, sampled: bool) -> SharedBy:
+    if ranks == 1:
+        return "alone"
+    for part in parts:
+        replicas = getattr(part, "num_replicas", None)
+        if isinstance(replicas, int) and replicas > 1:
+            return "itself"
+    return "batches" if sampled else "index"
+
+
+def _batch_size(loader: Iterable[Any]) -> int | None:
+    """Samples in every batch but the last, where the loader has such a number."""
+    if not is_loader(loader) or isinstance(loader.dataset, IterableDataset) or not has_plain_batches(loader):
+        return None
+    return cast("BatchSampler", loader.batch_sampler).batch_size
+
+
+def _tensors(batch: object) -> Generator[torch.Tensor]:
+    if isinstance(batch, torch.Tensor):
+        yield batch
+    elif isinstance(batch, Mapping):
+        for entry in cast("Mapping[Any, object]", batch).values():
+            yield from _tensors(entry)
+    elif isinstance(batch, (list, tuple)):
+        for entry in cast("Sequence[object]", batch):
+            yield from _tensors(entry)

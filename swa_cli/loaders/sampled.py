@@ -1,0 +1,79 @@
+"""A torch DataLoader's stream of indices: cut, shared and seeded before anything is loaded."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, cast, final
+from zlib import crc32
+
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+
+from swa_cli.loaders.copies import copy_of, iterates_as_torch_does
+from swa_cli.loaders.randomness import drawn_apart, seed_all, seed_of_batch
+from swa_cli.loaders.shares import Share
+
+
+def tells_indices(loader: object, *, counts_samples: bool) -> bool:
+    """Whether ``loader`` asks a sampler which samples to load; with ``counts_samples``, how many to a batch too."""
+    if not iterates_as_torch_does(loader) or isinstance(loader.dataset, IterableDataset):
+        return False
+    return loader.batch_sampler is not None or not counts_samples  # without, one index may stand for a whole batch
+
+
+def index_sampler(loader: DataLoader[Any]) -> Iterable[Any]:
+    """What tells ``loader`` the indices of a batch, or, without automatic batching, an index."""
+    return cast("Iterable[Any]", loader.sampler if loader.batch_sampler is None else loader.batch_sampler)
+
+
+def drawing_from(loader: DataLoader[Any], indices: "Indices", *, seed: int) -> DataLoader[Any]:
+    """A copy of ``loader`` that loads what ``indices`` name, each entry with a seed of its own."""
+    changes = {
+        "sampler" if loader.batch_sampler is None else "batch_sampler": indices,
+        "dataset": _SeededByBatch(loader.dataset, seed),
+        "worker_init_fn": partial(_start_worker, loader.worker_init_fn),
+    }
+    return copy_of(loader, **changes)
+
+
+@final
+class Indices:
+    """In the place of a sampler: this rank's entries of its stream, each with its place in the stream."""
+
+    def __init__(self, sampler: Iterable[Any], share: Share) -> None:
+        self._sampler, self._share = sampler, share
+        self.digest = 0
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        digest = 0
+        # Apart: a sampler that draws for each batch must not depend on what was drawn while loading the one before.
+        for place, index in self._share.limited(drawn_apart(self._sampler), len):
+            digest = crc32(repr(index).encode(), digest)
+            if place % self._share.ranks == self._share.rank:
+                yield place, index
+        self.digest = digest
+
+
+@final
+class _SeededByBatch(Dataset[Any]):
+    """A dataset that is asked by place and index, and seeds whatever draws for the batch by its place."""
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        self.dataset, self._seed = dataset, seed
+
+    def __getitem__(self, entry: tuple[int, Any]) -> Any:
+        place, index = entry
+        seed_all(seed_of_batch(self._seed, place))
+        return self.dataset[index]
+
+    def __getitems__(self, entry: tuple[int, Sequence[Any]]) -> Any:
+        place, indices = entry
+        seed_all(seed_of_batch(self._seed, place))
+        fetch = getattr(self.dataset, "__getitems__", None)
+        return fetch(indices) if fetch else [self.dataset[index] for index in indices]
+
+
+def _start_worker(user: Callable[[int], object] | None, worker: int) -> None:
+    """The user's worker_init_fn, which finds the user's dataset in the worker's info."""
+    info = cast("Any", get_worker_info())
+    object.__setattr__(info, "dataset", info.dataset.dataset)  # which the info itself forbids
+    if user is not None:
+        user(worker)
