@@ -237,7 +237,7 @@ def arms_table(runs: Sequence[Sequence[Arm]], title: str, report: Report) -> Non
             arms[0].statistics,
             over([arm.nll for arm in arms], "{:.4f}"),
             over([100 * arm.accuracy for arm in arms], "{:.2f}"),
-            _differences(arms, "nll", "{:+.5f}"),
+            _differences(arms, "nll", "{:+.2g}"),
             _differences(arms, "accuracy", "{:+.2f}"),
         ]
         for arms in zip(*runs, strict=True)
