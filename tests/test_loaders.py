@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import signal
 from itertools import islice
 
 import numpy as np
@@ -594,6 +595,24 @@ def test_a_worker_that_dies_is_one_error():
 
     with pytest.raises(UserCodeError, match=r"loading batch \d failed: .*worker.* exited unexpectedly"):
         list(iterate(Passes(DataLoader(Dies(), 4, num_workers=2))))
+
+
+def test_a_worker_that_dies_between_batches_is_an_error_of_the_next():
+    class Dies(Numbers):
+        def __getitem__(self, index: int):
+            return os._exit(3) if index == 9 else super().__getitem__(index)
+
+    loaded = iterate(Passes(DataLoader(Dies(), 4, num_workers=1)))
+    next(loaded)
+    handler = signal.getsignal(signal.SIGCHLD)
+    for worker in multiprocessing.active_children():
+        os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)  # pyright: ignore
+
+    sum(range(1000))  # the model is at work, and hears nothing of it
+    with pytest.raises(UserCodeError, match=r"loading batch \d failed: .*worker.* exited unexpectedly"):
+        list(loaded)
+    assert signal.getsignal(signal.SIGCHLD) is not handler
+    assert "signal_handling" in signal.getsignal(signal.SIGCHLD).__module__  # pyright: ignore
 
 
 @pytest.mark.parametrize("loader", [DataLoader(Numbers(), 40, drop_last=True), [], iter([])])

@@ -8,6 +8,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
 from swa_cli.errors import kind_of
 from swa_cli.loaders.copies import has_plain_batches, is_loader, parts_of, unused_copy
+from swa_cli.loaders.deaths import deaths_told_while_loading
 from swa_cli.loaders.randomness import OwnGenerators, drawn_apart
 from swa_cli.loaders.sampled import Indices, drawing_from, index_sampler, tells_indices
 from swa_cli.loaders.shares import Share
@@ -80,13 +81,13 @@ class Passes:
         seed = self._seed or 0
         self._generators.rewind(self._seed)
         if not self._sampled:
-            stream = drawn_apart(unused_copy(self._loader), seed=seed)
+            stream = deaths_told_while_loading(drawn_apart(unused_copy(self._loader), seed=seed))
             return (batch for _, batch in self._share.of(stream, self._size_of))
         return self._from_sampler(cast("DataLoader[Any]", self._loader), seed)
 
     def _from_sampler(self, loader: DataLoader[Any], seed: int) -> Generator[Any]:
         indices = Indices(index_sampler(loader), self._share)
-        yield from drawn_apart(drawing_from(loader, indices, seed=seed), seed=seed)
+        yield from deaths_told_while_loading(drawn_apart(drawing_from(loader, indices, seed=seed), seed=seed))
         if self.shared_by != "itself":
             self.digest = indices.digest
 
