@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import BeforeValidator, ConfigDict, PositiveInt, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
@@ -102,7 +102,18 @@ class BnUpdateConfig:
     input: Path | None = None
     output: Path | None = None
     key: str | None = None
+    estimator: Literal["population", "torch", "official", "sequential"] = "population"
     num_batches: PositiveInt | None = None
+    num_samples: PositiveInt | None = None
+    batch_size: PositiveInt | None = None
+    until_converged: PositiveFloat | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    eval_transforms: bool = False
+    recalibrate_frozen: bool = False
+    amp: Literal["bf16", "fp16"] | None = None
+    channels_last: bool = False
+    compile: bool = False
+    json: Path | None = None
     device: str = "auto"
     force: bool = False
 

@@ -93,8 +93,11 @@ def splitter_of(module: object) -> Callable[[Any], object] | None:
     return cast("Callable[[Any], object]", method) if callable(method) else None
 
 
-def iterate(loader: Iterable[Any]) -> Generator[Any]:
+def iterate(loader: Iterable[Any], *, may_be_empty: bool = False) -> Generator[Any]:
     """The batches of a user's loader; whatever it raises becomes one error that names the batch.
+
+    Args:
+        may_be_empty: as the share of one of several ranks may be.
 
     Raises:
         UserCodeError: the loader raises, or a worker dies.
@@ -111,9 +114,13 @@ def iterate(loader: Iterable[Any]) -> Generator[Any]:
                 break
         yield batch
         index += 1
-    if index == 0:
-        msg = "the data loader is empty: it gave no batch. Check the data module's paths and its drop_last."
-        raise DataError(msg)
+    if index == 0 and not may_be_empty:
+        raise no_batches()
+
+
+def no_batches() -> DataError:
+    """The error that an empty loader is."""
+    return DataError("the data loader is empty: it gave no batch. Check the data module's paths and its drop_last.")
 
 
 def length_of(loader: Iterable[Any]) -> int | None:

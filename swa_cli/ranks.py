@@ -80,6 +80,18 @@ class Ranks:
                 raise error
         return [cast("T", value) for value, _ in parts]
 
+    def named_step(self, work: Callable[[], T]) -> list[T]:
+        """As `step`, for work on data of this rank's own: an error says which rank's."""
+
+        def named() -> T:
+            try:
+                return work()
+            except SwaError as error:
+                error.args = (f"rank {self.rank}: {error}",)
+                raise
+
+        return self.step(named)
+
     def tell(self, work: Callable[[], T]) -> None:
         """Let rank 0 do the last step, after which it needs none of the others."""
         if self.rank == 0:
@@ -133,6 +145,28 @@ def meet() -> Generator[Ranks]:
             _peers.clear()  # rank 0 has all there is to say
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def meet_if_several() -> Generator[Ranks | None]:
+    """As `meet`; None where this is the only process.
+
+    Raises:
+        RankError: as `meet`.
+    """
+    if world_size() == 1:
+        yield None
+        return
+    with meet() as ranks:
+        yield ranks
+
+
+def once(ranks: Ranks | None, work: Callable[[], None]) -> None:
+    """Let one process do the last step, after which nobody needs the others."""
+    if ranks:
+        ranks.tell(work)
+    else:
+        work()
 
 
 def _is_gone(host: str, number: int) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import nn
 
 from swa_cli.errors import DataError, UserCodeError, kind_of
 from swa_cli.user_code import user_code
@@ -124,7 +123,15 @@ def to_device(value: Any, device: torch.device) -> Any:
     return value.to(device) if hasattr(value, "to") else value
 
 
-def call_model(model: nn.Module, example: Example, *, doing: str) -> Any:
+def to_channels_last(value: Any) -> Any:
+    """``value`` with its channels last in memory, if it is a tensor that has channels and positions."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    if isinstance(value, torch.Tensor) and value.ndim in formats:
+        return value.contiguous(memory_format=formats[value.ndim])
+    return value
+
+
+def call_model(model: Callable[..., Any], example: Example, *, doing: str) -> Any:
     """``model(*args, **kwargs)``.
 
     Raises:

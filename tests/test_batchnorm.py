@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from swa_cli.batchnorm import Moments, bn_buffers, bn_layers, moments_of, recalibrate
+from swa_cli.batchnorm import bn_buffers, bn_layers, recalibrate, remarks
+from swa_cli.batchnorm.inputs import observed
+from swa_cli.batchnorm.moments import Moments, estimate, of_batch
 from swa_cli.errors import DataError, NonFiniteError, UserCodeError
 
 
@@ -90,25 +92,103 @@ def test_splitting_the_data_differently_changes_nothing(sizes, offset):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
 
 
-@given(sizes=st.lists(st.integers(1, 10), min_size=2, max_size=6))
-def test_moments_of_parts_add_up(sizes):
+@settings(max_examples=50)
+@given(sizes=st.lists(st.integers(1, 12), min_size=2, max_size=6), pooled_too=st.booleans())
+def test_moments_of_parts_add_up_in_any_order(sizes, pooled_too):
     values = torch.randn(sum(sizes), 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) * 5 + 100
+    shift, pooled_flags = torch.full((3,), 99.0, dtype=torch.float64), torch.full((3,), pooled_too)
 
-    merged: Moments = sum((moments_of(part) for part in values.split(sizes)[1:]), moments_of(values[: sizes[0]]))
+    def moments(part: torch.Tensor) -> Moments:
+        seen = observed(part)
+        weight = torch.full((3,), float(seen.n), dtype=torch.float64)
+        return of_batch(weight, seen.mean, seen.variance * (seen.n - 1) / seen.n, shift=shift, pooled=pooled_flags)
+
+    parts = [moments(part) for part in values.split(sizes)]
+    forwards, backwards = sum(parts[1:], parts[0]), sum(parts[-2::-1], parts[-1])
 
     mean, variance = pooled(values)
-    assert merged.count == values.numel() // 3
-    torch.testing.assert_close(merged.mean, mean, rtol=1e-13, atol=0)
-    torch.testing.assert_close(merged.variance, variance, rtol=1e-12, atol=0)
+    one, other = (estimate(merged, shift=shift, pooled=pooled_flags) for merged in (forwards, backwards))
+    torch.testing.assert_close(one.mean, mean, rtol=1e-13, atol=0)
+    if pooled_too:
+        torch.testing.assert_close(one.variance, variance, rtol=1e-12, atol=0)
+    for name, found in vars(one).items():
+        torch.testing.assert_close(found, vars(other)[name], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("pooled_too", [True, False])
+def test_standard_errors_are_those_of_a_ratio_over_clusters(pooled_too):
+    """The formula, with one loop over batches: residuals about the final mean, weighted, squared, summed."""
+    sizes = [5, 9, 2, 30, 11]
+    batches = [(torch.randn(n, 1, dtype=torch.float64) * 3 + n, n) for n in sizes]
+    shift, flag = torch.tensor([4.0], dtype=torch.float64), torch.tensor([pooled_too])
+    total, parts = sum(sizes), []
+    for values, n in batches:
+        weight = torch.tensor([float(n)], dtype=torch.float64)
+        parts.append(of_batch(weight, values.mean(0), values.var(0, correction=0), shift=shift, pooled=flag))
+    found = estimate(sum(parts[1:], parts[0]), shift=shift, pooled=flag)
+
+    mean = sum(n * float(values.mean()) for values, n in batches) / total
+    shares = [
+        float(values.var(correction=0)) + (pooled_too * (float(values.mean()) - mean) ** 2) for values, _ in batches
+    ]
+    variance = sum(n * share for share, n in zip(shares, sizes, strict=True)) / total
+    of_mean = sum((n * (float(values.mean()) - mean)) ** 2 for values, n in batches)
+    of_variance = sum((n * (share - variance)) ** 2 for share, n in zip(shares, sizes, strict=True))
+    assert float(found.mean_error) == pytest.approx((of_mean * 5 / 4) ** 0.5 / total)
+    assert float(found.variance_error) == pytest.approx((of_variance * 5 / 4) ** 0.5 / total)
+
+
+def test_standard_errors_are_what_another_choice_of_batches_would_change():
+    """Over 200 choices of 40 batches the estimates spread as their standard errors say."""
+    model, found = nn.Sequential(nn.BatchNorm1d(2)), []
+    for _ in range(200):
+        centres = torch.randn(40, 1, 2)  # batches that differ, as those of correlated data do
+        (layer,) = recalibrate(model, list(torch.randn(40, 8, 2) + centres)).layers
+        assert layer.mean_error is not None
+        assert layer.variance_error is not None
+        found.append((layer.running_mean[0], layer.running_var[0], layer.mean_error, layer.variance_error))
+    means, variances, mean_errors, variance_errors = (torch.tensor(column) for column in zip(*found, strict=True))
+
+    assert float(means.std() / 2**0.5) == pytest.approx(float(mean_errors.mean()), rel=0.15)
+    assert float(variances.std() / 2) == pytest.approx(float(variance_errors.mean()), rel=0.15)
+
+
+def test_a_pass_stops_when_it_has_converged():
+    batches = [torch.randn(64, 4) for _ in range(2000)]
+    model = Net()
+
+    result = recalibrate(model, batches, until_converged=0.01)
+
+    assert result.converged
+    assert result.standard_error is not None
+    assert 0.005 < result.standard_error <= 0.01
+    # The error of a mean of n values is 1/√n, that of their variance √(2/n).
+    assert result.n_samples == pytest.approx(2 / 0.01**2, rel=0.5)
+    assert result.n_batches < len(batches) / 2
+
+
+def test_data_that_end_too_soon_have_not_converged():
+    result = recalibrate(Net(), list(torch.randn(10, 64, 4)), until_converged=0.01)
+
+    assert (result.converged, result.n_batches) == (False, 10)
+
+
+def test_constant_data_converge_after_eight_batches():
+    batch = torch.randn(16, 4)
+
+    result = recalibrate(Net(), [batch] * 100, until_converged=1e-6)
+
+    assert (result.converged, result.n_batches) == (True, 8)
 
 
 def test_large_inputs_are_taken_in_pieces(monkeypatch):
-    monkeypatch.setattr("swa_cli.batchnorm.moments._PIECE", 20)
+    monkeypatch.setattr("swa_cli.batchnorm.inputs._PIECE", 20)
     values = torch.randn(11, 3, 4)
 
     mean, variance = pooled(values)
-    torch.testing.assert_close(moments_of(values).mean, mean)
-    torch.testing.assert_close(moments_of(values).variance, variance)
+    found = observed(values)
+    torch.testing.assert_close(found.mean, mean)
+    torch.testing.assert_close(found.variance, variance)
 
 
 class Net(nn.Module):
@@ -152,7 +232,7 @@ def test_dropout_is_off_and_every_mode_is_put_back():
     # With dropout on, the second layer's variance would be about 2.
     torch.testing.assert_close(model.bn2.running_var, torch.ones(4), rtol=0.05, atol=0)
     assert [layer.name for layer in result.layers] == ["bn1", "bn2", "frozen"]
-    assert result.unreached == ("unused",)
+    assert result.kept == {"unused": "no batch reached it"}
     assert model.unused.running_mean.tolist() == [0] * 4  # pyright: ignore
     assert (result.n_samples, result.n_batches) == (64, 1)
     assert model.bn1.num_batches_tracked == 1
@@ -168,7 +248,7 @@ def broken(batches):
     [
         ([], DataError, "the data loader is empty"),
         ([torch.randn(8, 4), torch.full((8, 4), torch.nan)], NonFiniteError, "batch 1: the batch itself holds NaN"),
-        ([torch.randn(8, 4), torch.randn(1, 4)], DataError, "batch 1: layer bn1 gets one value per channel"),
+        ([torch.randn(1, 4)], DataError, "batch 0: layer bn1 gets one value per channel"),
         ([torch.randn(8, 4), torch.randn(0, 4)], DataError, "batch 1: layer bn1 gets no values"),
         ([torch.randn(8, 4), torch.randn(8, 5)], UserCodeError, "running the model on batch 1 failed: RuntimeError"),
         (broken([torch.randn(8, 4)]), UserCodeError, "loading batch 1 failed: OSError: the disk went away"),
@@ -247,7 +327,7 @@ def test_num_batches_stops_the_pass():
     values = torch.randn(30, 4)
     model = Net()
 
-    result = recalibrate(model, list(values.split(10)), num_batches=2)
+    result = recalibrate(model, values.split(10)[:2])
 
     assert (result.n_batches, result.n_samples) == (2, 20)
     assert_statistics((model.bn1.running_mean, model.bn1.running_var), values[:20])
@@ -268,14 +348,6 @@ def test_keyword_inputs_and_mappings_work():
     assert_statistics((model.bn.running_mean, model.bn.running_var), values)
 
 
-@pytest.mark.parametrize("kind", [nn.BatchNorm3d, nn.SyncBatchNorm])
-def test_other_kinds_of_batchnorm(kind):
-    layer, values = kind(2), torch.randn(6, 2, 3, 3, 3)
-    recalibrate(nn.Sequential(layer), [values[:2], values[2:]])
-
-    assert_statistics((layer.running_mean, layer.running_var), values)
-
-
 def test_how_far_a_layer_moved_is_told_in_old_standard_deviations():
     layer = nn.BatchNorm1d(1, eps=1e-12)
     layer.running_var.fill_(4)  # pyright: ignore
@@ -283,6 +355,37 @@ def test_how_far_a_layer_moved_is_told_in_old_standard_deviations():
 
     (moved,) = recalibrate(nn.Sequential(layer), [values]).layers
 
-    assert moved.mean_shift == pytest.approx(3)
+    assert moved.mean_shift == moved.mean_shift_rms == pytest.approx(3)
     assert moved.var_ratio == pytest.approx(0.5)
+    assert moved.std_shift == pytest.approx(0.5**0.5 - 1)
     assert moved.n_elements == 2
+
+
+def gaining(factor: float) -> nn.Sequential:
+    """Two layers, of which the second gets what the first has normalised, times a factor."""
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2, bias=False), nn.BatchNorm1d(2))
+    model[1].weight.data = torch.eye(2) * factor
+    return model
+
+
+@pytest.mark.parametrize(
+    ("factor", "scale", "expected"),
+    [
+        (1.0, 1.0, ()),
+        (
+            0.3,
+            1.0,
+            ("the variances of 2 collapsed, of 2 to 0.09 times the old: the weights that were averaged cancel",),
+        ),
+        (4.0, 1.0, ("the variances of 2 exploded, of 2 to 16 times the old: the layers before it gain more",)),
+        (1.0, 255.0, ("0, the first layer, gets other inputs than in training: its means moved by",)),
+    ],
+    ids=["as before", "collapsed", "exploded", "other inputs"],
+)
+def test_what_is_remarkable_is_said_with_its_likely_cause(factor, scale, expected):
+    result = recalibrate(gaining(factor), list(torch.randn(10, 500, 2) * scale))
+
+    found = remarks(result)
+
+    assert len(found) == len(expected)
+    assert all(remark.startswith(beginning) for remark, beginning in zip(found, expected, strict=True))

@@ -81,9 +81,13 @@ def run_folder(tmp_path):
     (tmp_path / "mycode.py").write_text(CODE)
     folder = tmp_path / "ckpts"
     folder.mkdir()
+    model = Net()
     for epoch in range(6, 12):
-        model = Net()
-        model(torch.randn(50, 5) + 2)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+            for _ in range(30):
+                model(torch.randn(50, 5) + 2)
         torch.save({"state_dict": model.state_dict(), "epoch": epoch}, folder / f"epoch-{epoch}.pt")
     return folder
 
@@ -218,9 +222,9 @@ def test_the_evaluation_says_where_the_statistics_come_from(run_swa, run_folder,
     ("fields", "expected"),
     [
         pytest.param(
-            {"standard_error": 0.0513},
-            "the BatchNorm statistics of swa.safetensors are from too little data, 90 samples: their standard error is "
-            "up to 5.13 % of a standard deviation, expected 5 % or less. Run swa-bn-update on more.",
+            {"standard_error": 0.0513, "partial": True},
+            "the BatchNorm statistics of swa.safetensors are from too little of the data, 90 samples: their standard "
+            "error is up to 5.13 % of a standard deviation, expected 5 % or less. Run swa-bn-update on more.",
             id="too few samples",
         ),
         pytest.param(
@@ -990,7 +994,7 @@ def test_more_shards_than_files_can_be_open(run_swa, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("command", ["run", "eval", "bn-update", "verify"])
+@pytest.mark.parametrize("command", ["run", "eval", "verify"])
 def test_one_process_only(run_swa, tmp_path, monkeypatch, command):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")

@@ -378,6 +378,7 @@ def recomputed(**fields) -> BnRecord:
         eval_transforms=False,
         amp=None,
         standard_error=0.004,
+        partial=False,
         kept={},
         unreached=(),
     )
@@ -453,6 +454,7 @@ def test_the_json_says_where_the_statistics_come_from():
         "eval_transforms": False,
         "amp": None,
         "standard_error": 0.004,
+        "partial": False,
         "kept": {"a": "frozen in training"},
         "unreached": ["b"],
     }

@@ -1,15 +1,22 @@
 """BatchNorm statistics: a model and batches in, population statistics out."""
 
-from swa_cli.batchnorm.layers import bn_buffers, bn_layers
-from swa_cli.batchnorm.moments import Moments, moments_of
-from swa_cli.batchnorm.recalibrate import LayerStatistics, RecalibrationResult, recalibrate
+from swa_cli.batchnorm.estimators import Estimator
+from swa_cli.batchnorm.layers import BatchNorm, Norm, bn_buffers, bn_layers, without_statistics
+from swa_cli.batchnorm.passes import Step, alone
+from swa_cli.batchnorm.recalibrate import recalibrate
+from swa_cli.batchnorm.result import LayerStatistics, RecalibrationResult, remarks
 
 __all__ = [
+    "BatchNorm",
+    "Estimator",
     "LayerStatistics",
-    "Moments",
+    "Norm",
     "RecalibrationResult",
+    "Step",
+    "alone",
     "bn_buffers",
     "bn_layers",
-    "moments_of",
     "recalibrate",
+    "remarks",
+    "without_statistics",
 ]

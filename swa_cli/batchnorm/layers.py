@@ -1,43 +1,100 @@
-"""Which layers hold BatchNorm statistics, and putting a model into the state in which they are measured."""
+"""Which layers keep statistics of their inputs, and where the state_dict has them."""
 
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TypeAlias, cast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, cast
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
+from torch.nn.modules.instancenorm import _InstanceNorm  # pyright: ignore[reportPrivateUsage]
 
 from swa_cli.errors import MismatchError, kind_of
 from swa_cli.user_code import user_code
 
 BatchNorm: TypeAlias = _BatchNorm
-"""The base of all kinds, SyncBatchNorm included; torch gives it no public name."""
+"""The base of all kinds, SyncBatchNorm and LazyBatchNorm included; torch gives it no public name."""
+
+InstanceNorm: TypeAlias = _InstanceNorm
+"""Likewise."""
+
+Kind = Literal["batch", "instance", "custom"]
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def bn_layers(model: nn.Module) -> dict[str, BatchNorm]:
-    """The BatchNorm layers of ``model`` that keep statistics, by name; a layer with two names has the first."""
-    return {
-        name: module
-        for name, module in cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
-        if isinstance(module, BatchNorm) and module.running_mean is not None
-    }
+@dataclass(frozen=True, kw_only=True)
+class Norm:
+    """A layer with ``running_mean`` and ``running_var``; ``custom`` is one that is neither of torch's kinds."""
+
+    name: str
+    module: nn.Module
+    kind: Kind
+
+    @property
+    def running_mean(self) -> torch.Tensor:
+        """Shape (C,)."""
+        return cast("torch.Tensor", self.module.running_mean)
+
+    @property
+    def running_var(self) -> torch.Tensor:
+        """Shape (C,)."""
+        return cast("torch.Tensor", self.module.running_var)
+
+    @property
+    def num_batches_tracked(self) -> torch.Tensor | None:
+        """Shape (); None where the layer counts nothing."""
+        return getattr(self.module, "num_batches_tracked", None)
+
+    @property
+    def eps(self) -> float:
+        """What the layer adds to the variance; torch's default where a custom layer does not say."""
+        eps = getattr(self.module, "eps", None)
+        return float(eps) if isinstance(eps, (int, float)) else 1e-5
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self.running_mean.numel()
 
 
-def bn_buffers(model: nn.Module, layers: Mapping[str, BatchNorm]) -> dict[str, torch.Tensor]:
-    """The statistics of ``layers`` as ``model.state_dict()`` holds them, under every name that it has for them.
+def bn_layers(model: nn.Module) -> dict[str, Norm]:
+    """The layers of ``model`` that keep statistics, by name, in the order of ``named_modules()``.
+
+    BatchNorm and InstanceNorm of any kind, and whatever else has a ``running_mean`` and a ``running_var`` of one
+    dimension. A layer with two names has the first.
+    """
+    layers: dict[str, Norm] = {}
+    for name, module in _modules(model):
+        kind = _kind(module)
+        if kind is not None:
+            layers[name] = Norm(name=name, module=module, kind=kind)
+    return layers
+
+
+def without_statistics(model: nn.Module) -> tuple[str, ...]:
+    """The BatchNorm layers that normalise by each batch for ever (``track_running_stats=False``)."""
+    return tuple(
+        name for name, module in _modules(model) if isinstance(module, BatchNorm) and module.running_mean is None
+    )
+
+
+def bn_buffers(model: nn.Module, layers: Mapping[str, Norm]) -> dict[str, tuple[str, str]]:
+    """Where ``model.state_dict()`` has the statistics of ``layers``: from each of its names to layer and buffer.
 
     Raises:
-        MismatchError: the state_dict does not hold a layer's statistics, as they are.
+        MismatchError: it does not hold a layer's statistics, as they are.
     """
-    buffers = [(name, getattr(layer, buffer)) for name, layer in layers.items() for buffer in BUFFERS]
-    wanted = {id(buffer): name for name, buffer in buffers if buffer is not None}
+    wanted = {
+        id(tensor): (name, buffer)
+        for name, layer in layers.items()
+        for buffer in BUFFERS
+        if isinstance(tensor := getattr(layer.module, buffer, None), torch.Tensor)
+    }
     with user_code(f"{kind_of(model)}.state_dict()"):
         state = cast("dict[str, torch.Tensor]", model.state_dict(keep_vars=True))
-    found = {name: tensor for name, tensor in state.items() if id(tensor) in wanted}
-    lost = set(wanted.values()) - {wanted[id(tensor)] for tensor in found.values()}
+    found = {name: wanted[id(tensor)] for name, tensor in state.items() if id(tensor) in wanted}
+    lost = {layer for layer, _ in set(wanted.values()) - set(found.values())}
     if lost:
         names = ", ".join(sorted(lost))
         msg = (
@@ -48,27 +105,16 @@ def bn_buffers(model: nn.Module, layers: Mapping[str, BatchNorm]) -> dict[str, t
     return found
 
 
-@contextmanager
-def only_training(model: nn.Module, layers: Mapping[str, BatchNorm]) -> Generator[None]:
-    """Within the body, ``layers`` normalise by their batch and keep their buffers; all else is in eval mode.
+def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    return cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
 
-    So dropout and stochastic depth are off, as they will be when the statistics are used. Every mode is put back
-    afterwards, module by module.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    tracking = [(layer, layer.track_running_stats) for layer in layers.values()]
-    buffers = [(buffer, buffer.clone()) for layer in layers.values() for buffer in layer.buffers(recurse=False)]
-    try:
-        with user_code("putting the model in eval mode"):
-            model.eval()
-        for layer in layers.values():
-            layer.training = True
-            layer.track_running_stats = False  # normalise by the batch, do not touch the buffers
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for layer, tracks in tracking:
-            layer.track_running_stats = tracks
-        for buffer, value in buffers:  # a subclass may have updated them all the same
-            buffer.copy_(value)
+
+def _kind(module: nn.Module) -> Kind | None:
+    mean, variance = getattr(module, "running_mean", None), getattr(module, "running_var", None)
+    if not isinstance(mean, torch.Tensor) or not isinstance(variance, torch.Tensor):
+        return None
+    if isinstance(module, BatchNorm):
+        return "batch"
+    if isinstance(module, InstanceNorm):
+        return "instance"
+    return "custom" if mean.ndim == 1 and mean.shape == variance.shape and mean.is_floating_point() else None

@@ -1,59 +1,112 @@
-"""Mean and variance of a stream, merged exactly."""
+"""Mean and variance of a stream of batches, merged exactly, and how well they are known."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 
-_PIECE = 1 << 22
-"""Elements converted to float64 at a time (32 MiB), so that a wide layer needs no second copy of its input."""
+_MANY = 2  # batches from which a spread between them can be told
 
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
-    """Per channel: number of elements, mean, and sum of squared deviations from it (float64, shape (C,))."""
+    """Of batches b with weight w, mean m and variance v, per channel; float64, shape (C,) unless said.
 
-    count: int
+    ``within`` is Σ w v and ``between`` Σ w (m − mean)². ``draws`` counts the batches. ``squares``, shape (6, C),
+    holds Σ w² (1, d, d², u, u², u d) with d = m − shift and u = v + d² (v where variances are not pooled), from which
+    the spread between batches follows, about whatever mean is found in the end.
+    """
+
+    weight: torch.Tensor
+    draws: torch.Tensor
     mean: torch.Tensor
-    m2: torch.Tensor
+    within: torch.Tensor
+    between: torch.Tensor
+    squares: torch.Tensor
 
     def __add__(self, other: "Moments") -> "Moments":
-        """The moments of both sets together.
+        """The moments of both streams together; either may have seen nothing of a channel.
 
         T. Chan, G. Golub and R. LeVeque, "Updating formulae and a pairwise algorithm for computing sample
         variances", 1979; free of the cancellation of E[x²] − E[x]².
         """
-        count = self.count + other.count
+        weight = self.weight + other.weight
+        share = other.weight / torch.where(weight > 0, weight, 1)
         delta = other.mean - self.mean
         return Moments(
-            count=count,
-            mean=self.mean + delta * (other.count / count),
-            m2=self.m2 + other.m2 + delta.square() * (self.count * other.count / count),
+            weight=weight,
+            draws=self.draws + other.draws,
+            mean=self.mean + delta * share,
+            within=self.within + other.within,
+            between=self.between + other.between + delta.square() * (self.weight * share),
+            squares=self.squares + other.squares,
         )
 
-    @property
-    def variance(self) -> torch.Tensor:
-        """Unbiased (divided by count − 1), as ``running_var`` is defined."""
-        return self.m2 / (self.count - 1)
+    def to(self, device: torch.device) -> "Moments":
+        """The same on another device."""
+        return Moments(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+    def part(self, channels: slice) -> "Moments":
+        """Those of some channels."""
+        return Moments(**{name: tensor[..., channels] for name, tensor in vars(self).items()})
 
 
-def moments_of(values: torch.Tensor) -> Moments:
-    """Moments of a BatchNorm input over every dimension but the second.
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Per channel, float64, shape (C,); ``variance`` as ``running_var`` is defined.
+
+    The standard errors are those over a random choice of batches (infinite from a single batch), as of a ratio of
+    two sums over clusters: W. Cochran, "Sampling Techniques", 1977, chapter 6.
+    """
+
+    mean: torch.Tensor
+    variance: torch.Tensor
+    mean_error: torch.Tensor
+    variance_error: torch.Tensor
+
+
+def of_batch(
+    weight: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor, *, shift: torch.Tensor, pooled: torch.Tensor
+) -> Moments:
+    """The moments of one batch; a weight of 0 is for channels that it did not reach.
 
     Args:
-        values: any floating dtype, shape (N, C) or (N, C, …), N ≥ 1.
+        shift: near the mean; the same for all that are to be merged.
+        pooled: bool; where the variance is that of all elements, not the mean of the batches' variances.
     """
-    rows = max(1, _PIECE // max(1, values[0].numel()))
-    pieces = cast("Sequence[torch.Tensor]", values.split(rows))
-    first, *others = (_moments_of_piece(piece) for piece in pieces)
-    for piece in others:
-        first += piece
-    return first
+    distance = mean - shift
+    second = torch.where(pooled, variance + distance.square(), variance)
+    terms = torch.stack(
+        [torch.ones_like(mean), distance, distance.square(), second, second.square(), second * distance]
+    )
+    return Moments(
+        weight=weight,
+        draws=(weight > 0).to(torch.float64),
+        mean=mean,
+        within=weight * variance,
+        between=torch.zeros_like(mean),
+        squares=terms * weight.square(),
+    )
 
 
-def _moments_of_piece(values: torch.Tensor) -> Moments:
-    axes = [axis for axis in range(values.ndim) if axis != 1]
-    count = values.numel() // values.shape[1]
-    variance, mean = torch.var_mean(values.to(torch.float64), dim=axes, correction=0)
-    return Moments(count=count, mean=mean, m2=variance * count)
+def estimate(moments: Moments, *, shift: torch.Tensor, pooled: torch.Tensor) -> Estimate:
+    """What the batches say of all data: see `of_batch` for the arguments.
+
+    Pooled: (Σ w v + Σ w (m − mean)²) / (Σ w − 1), unbiased where w is the number of elements and v divides by it. Not
+    pooled: Σ w v / Σ w.
+    """
+    total = moments.weight
+    biased = (moments.within + torch.where(pooled, moments.between, 0)) / total
+    off = torch.where(pooled, moments.mean - shift, 0)
+    weights, d, dd, u, uu, ud = moments.squares
+    about_mean = moments.mean - shift
+    of_means = dd - 2 * about_mean * d + about_mean.square() * weights
+    rest = off.square() - biased  # each batch's variance about the mean, less that of all: u − 2 off d + rest
+    of_variances = uu + 4 * off.square() * dd + rest.square() * weights - 4 * off * ud + 2 * rest * (u - 2 * off * d)
+    draws = moments.draws
+    unbias = torch.where(draws >= _MANY, draws / (draws - 1).clamp(min=1), torch.inf)
+    return Estimate(
+        mean=moments.mean,
+        variance=torch.where(pooled, biased * total / (total - 1), biased),
+        mean_error=(of_means.clamp(min=0) * unbias).sqrt() / total,
+        variance_error=(of_variances.clamp(min=0) * unbias).sqrt() / total,
+    )

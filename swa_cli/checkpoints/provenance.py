@@ -111,7 +111,10 @@ class BnUpdate(BaseModel):
     amp: str | None = None
     """Which dtype the model ran in where autocast chose it."""
     standard_error: _Finite = None
-    """Of the means, the largest of all layers, in standard deviations of what the layer sees."""
+    """The largest of all layers: of their means in standard deviations of what the layer sees, or of their variances,
+    relative to these."""
+    partial: bool = False
+    """Whether less than all data were asked for (--num-batches, --num-samples, --until-converged)."""
     kept: dict[_Unicode, _Unicode] = {}
     """Layers whose statistics were left alone, and why."""
     unreached: tuple[_Unicode, ...] = ()

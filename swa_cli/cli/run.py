@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from swa_cli.cli.bn_update import save_recalibration, warn
 from swa_cli.cli.evaluate import save_json, show
 from swa_cli.cli.options import Debug, Device, Force
 from swa_cli.cli.terminal import exit_on_error, notify, only_results_on_stdout, say, track
@@ -33,6 +34,7 @@ def run(
         options = load_config(config, sections)
         with only_results_on_stdout():
             result = run_pipeline(options, notify=notify, track=track)
+        save_recalibration(result.bn_update, options.bn_update.json)
         show_steps(result, options.eval.json)
 
 
@@ -47,4 +49,5 @@ def show_steps(result: "PipelineResult", json: Path | None) -> None:
         if result.bn_update.recalibration:
             for line in recalibration_report(result.bn_update.recalibration):
                 say(line)
+    warn(result.bn_update)
     show(result.evaluation, json)

@@ -30,9 +30,10 @@ class Candidate:
 class BnRecord:
     """How the BatchNorm statistics of the average were recomputed, as far as its file says; else None.
 
-    ``standard_error`` of the means, the largest of all layers, is in standard deviations. ``kept`` says of layers that
-    were left alone why they were, ``unreached`` are those that no batch reached. ``batch_size`` is None where it was
-    the loader's own.
+    ``standard_error`` is the largest of all layers: of their means in standard deviations, or of their variances
+    relative to these; ``partial`` says that less than all data were asked for. ``kept`` says of layers that were left
+    alone why they were, ``unreached`` are those that no batch reached. ``batch_size`` is None where it was the loader's
+    own.
     """
 
     file: str
@@ -48,6 +49,7 @@ class BnRecord:
     eval_transforms: bool
     amp: str | None
     standard_error: float | None
+    partial: bool
     kept: Mapping[str, str]
     unreached: tuple[str, ...]
 

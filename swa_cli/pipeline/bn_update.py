@@ -4,116 +4,139 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from swa_cli.batchnorm import RecalibrationResult, bn_buffers, bn_layers, recalibrate
-from swa_cli.checkpoints import (
-    BnUpdate,
-    Checkpoint,
-    Provenance,
-    Source,
-    read_provenance,
-)
+from swa_cli.batchnorm import RecalibrationResult, Step, alone, bn_layers, recalibrate, remarks
+from swa_cli.checkpoints import BnUpdate, Checkpoint
 from swa_cli.config import BnUpdateConfig, Config
-from swa_cli.data import batches_of, splitter_of
+from swa_cli.data import length_of
 from swa_cli.devices import resolve_device
-from swa_cli.errors import UsageError
-from swa_cli.models import load_checkpoint, own_names
-from swa_cli.outputs import Like, Target, check_target, fits
-from swa_cli.outputs.rewriting import replace_tensors
-from swa_cli.pipeline.common import Notify, alone, needed, open_average
-from swa_cli.pipeline.user import data_of, model_of
+from swa_cli.errors import MismatchError, UsageError, shortened
+from swa_cli.forward import Forward
+from swa_cli.loaders import Passes
+from swa_cli.pipeline.bn_inputs import FROZEN, Job, TrainingData, open_data, prepare
+from swa_cli.pipeline.bn_outputs import known_of, new_buffers, record_of, write
+from swa_cli.pipeline.common import Notify, check_json_output
 from swa_cli.progress import Track, silent
-from swa_cli.tasks import make_splitter
-
-_SEED = 0  # of the loader's shuffling, so that two runs give the same bytes
+from swa_cli.ranks import Ranks, meet_if_several, once, own_device
 
 
 @dataclass(frozen=True, kw_only=True)
 class BnUpdateResult:
-    """Where the weights with the new statistics are; ``recalibration`` is None for a model without BatchNorm."""
+    """Where the weights with the new statistics are; ``recalibration`` is None where there was nothing to recompute."""
 
     path: Path
     recalibration: RecalibrationResult | None
+    update: BnUpdate | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def bn_update_step(config: Config, *, notify: Notify, track: Track = silent) -> BnUpdateResult:
-    """``swa-bn-update``: the same file with the statistics of every BatchNorm layer recomputed."""
-    alone("bn-update")
+    """``swa-bn-update``: the same file with the statistics of every BatchNorm layer recomputed.
+
+    Raises:
+        UsageError: options that contradict each other, or one that is missing.
+        SwaError: as what it calls; the input is as it was then.
+    """
     options = config.bn_update
-    source = needed(options.input or config.average.output, "file", flag="swa.safetensors", key="bn_update.input")
-    checkpoint = open_average(source, key=options.key)
-    target = _target(source, checkpoint, options)
-    device = resolve_device(options.device)
-    model, model_target = model_of(config)
-    load_checkpoint(model, checkpoint)
-    layers = bn_layers(model)
-    if not layers:
-        notify(f"the model {model_target.class_path} has no BatchNorm statistics: nothing to do.")
-        if target.path != source:  # what comes next looks for it
-            _write(checkpoint, target, {}, _known(checkpoint), notify)
-            notify(f"{target.path} has the weights of {source} unchanged.")
-        return BnUpdateResult(path=target.path, recalibration=None)
-    data, data_target = data_of(config)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_SEED)
+    _check(options)
+    with meet_if_several() as ranks:
+        jobs: list[Job] = []
+        data: list[TrainingData] = []
+        together: Step = ranks.step if ranks else alone
+        together(lambda: jobs.append(prepare(config, notify=notify)))
+        (job,) = jobs
+        if not set(bn_layers(job.model)) - set(job.leave):
+            return _nothing_to_do(job, ranks, notify)
+        together(lambda: data.append(open_data(config, notify=notify)))
+        (training,) = data
+        _announce(job, training.batches, options, notify)
         result = recalibrate(
-            model,
-            batches_of(data, "train"),
-            split=make_splitter(splitter_of(data)),
-            num_batches=options.num_batches,
-            device=device,
+            job.model,
+            training.batches,
+            estimator=options.estimator,
+            split=training.split,
+            until_converged=options.until_converged,
+            leave=job.leave,
+            forward=_forward(options),
+            step=ranks.named_step if ranks else alone,
             track=track,
         )
-    if result.unreached:
-        notify(f"no batch reached these BatchNorm layers, which keep what they had: {', '.join(result.unreached)}.")
-    new = _new_buffers(model, result, checkpoint)
-    update = BnUpdate(
-        model=model_target.class_path,
-        data=data_target.class_path,
-        n_samples=result.n_samples,
-        n_batches=result.n_batches,
-        unreached=result.unreached,
-        tensors={},
-    )
-    _write(checkpoint, target, new, _updated(checkpoint, update), notify)
-    return BnUpdateResult(path=target.path, recalibration=result)
+        if not result.converged:  # else some ranks may not have drawn all
+            _check_same(training.batches, together)
+        _tell(result, options, notify)
+        update = record_of(job, training, result, options)
+        new = new_buffers(job.model, result, job.checkpoint)
+        _tell_of_rounding(job.checkpoint, new, notify)
+        record = known_of(job.checkpoint).model_copy(update={"bn_statistics": "recomputed", "bn_update": update})
+        once(ranks, lambda: write(job, new, record, notify))
+        return BnUpdateResult(path=job.target.path, recalibration=result, update=update, warnings=remarks(result))
 
 
-def _target(source: Path, checkpoint: Checkpoint, options: BnUpdateConfig) -> Target:
-    """What is written: in place, or to another place, the same file with other statistics; else a plain file."""
-    output = options.output or source
-    if output == source and output.suffix != ".safetensors" and read_provenance(checkpoint.metadata) is None:
-        msg = f"{source} was not written by swa-cli and is not replaced in place: add -o NAME.safetensors."
+def _check(options: BnUpdateConfig) -> None:
+    """What can be said before anything is opened."""
+    check_json_output(options.json)
+    resolve_device(own_device(options.device))
+    if options.compile and options.estimator == "sequential":
+        msg = "--compile does not go with --estimator sequential, whose every pass ends at another layer. Leave it out."
         raise UsageError(msg)
-    target = Target(path=output, like=Like(checkpoint=checkpoint, key=checkpoint.key or None))
-    if not fits(target):
-        target = Target(path=output)
-    check_target(target, overwrite=options.force or output == source)
-    return target
 
 
-def _write(
-    checkpoint: Checkpoint, target: Target, new: dict[str, torch.Tensor], record: Provenance, notify: Notify
-) -> None:
-    left_out = replace_tensors(checkpoint, target, new, record)
-    if left_out:
-        notify(f"left out of {target.path}, as they belong to other weights: {', '.join(left_out)}.")
+def _forward(options: BnUpdateConfig) -> Forward:
+    device = resolve_device(own_device(options.device))
+    return Forward(device=device, amp=options.amp, channels_last=options.channels_last, compile=options.compile)
 
 
-def _new_buffers(model: nn.Module, result: RecalibrationResult, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    """The statistics of the layers that were reached, under the names that the file has for them."""
-    layers = bn_layers(model)
-    new = bn_buffers(model, {layer.name: layers[layer.name] for layer in result.layers})
-    names = {own: name for name, own in own_names(model).items()}
-    return {names[own]: tensor for own, tensor in new.items() if names[own] in checkpoint.tensors}
+def _nothing_to_do(job: Job, ranks: Ranks | None, notify: Notify) -> BnUpdateResult:
+    what = f"the model {job.model_target.class_path} has no BatchNorm statistics"
+    if job.leave:
+        what = f"all {len(job.leave)} BatchNorm layers were {FROZEN} (--recalibrate-frozen recomputes them)"
+    notify(f"{what}: nothing to do.")
+    if job.target.path != job.source:  # what comes next looks for it
+        once(ranks, lambda: write(job, {}, known_of(job.checkpoint), notify))
+        notify(f"{job.target.path} has the weights of {job.source} unchanged.")
+    return BnUpdateResult(path=job.target.path, recalibration=None)
 
 
-def _known(checkpoint: Checkpoint) -> Provenance:
-    return read_provenance(checkpoint.metadata) or Provenance(
-        n_averaged=1, sources=(Source(name=checkpoint.path.name, step=checkpoint.step),), bn_statistics="as trained"
-    )
+def _announce(job: Job, batches: Passes, options: BnUpdateConfig, notify: Notify) -> None:
+    frozen = sorted(job.leave)
+    if frozen:
+        notify(f"left alone, as they were {FROZEN} (--recalibrate-frozen recomputes them): {shortened(frozen)}.")
+    if options.estimator == "sequential":
+        count, length = len(set(bn_layers(job.model)) - set(job.leave)), length_of(batches)
+        of_each = f" of {length:,} batches" if length is not None else ""
+        notify(
+            f"sequential: a pass{of_each} for each of {count} layers, each through the model up to that layer; about "
+            f"{(count + 1) / 2:.0f} times the work of --estimator population, and {count} times the loading."
+        )
 
 
-def _updated(checkpoint: Checkpoint, update: BnUpdate) -> Provenance:
-    return _known(checkpoint).model_copy(update={"bn_statistics": "recomputed", "bn_update": update})
+def _check_same(batches: Passes, together: Step) -> None:
+    """The ranks have shared out one stream of batches, not several."""
+    if len(set(together(lambda: batches.digest))) > 1:
+        msg = (
+            "the ranks' samplers draw different batches, so that some samples would be used twice and others never. "
+            "Draw them by torch's, numpy's or Python's random numbers, which --seed makes the same on all ranks."
+        )
+        raise MismatchError(msg)
+
+
+def _tell(result: RecalibrationResult, options: BnUpdateConfig, notify: Notify) -> None:
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in result.kept.items():
+        if reason != FROZEN:
+            by_reason.setdefault(reason, []).append(name)
+    for reason, names in by_reason.items():
+        notify(f"kept as it was, since {reason}: {shortened(names)}.")
+    if result.converged is not None:
+        error = "unknown" if result.standard_error is None else f"{result.standard_error:.3g}"
+        state = "converged" if result.converged else "not converged, though no batches are left"
+        notify(f"{state}: the largest standard error is {error}, {options.until_converged:g} was asked for.")
+
+
+def _tell_of_rounding(checkpoint: Checkpoint, new: dict[str, torch.Tensor], notify: Notify) -> None:
+    coarse = sorted({str(checkpoint.spec(name).dtype) for name in new if checkpoint.spec(name).dtype.itemsize == 2})  # noqa: PLR2004
+    if coarse:
+        notify(
+            f"the file stores the statistics as {', '.join(coarse)}: they were taken in float64 and are rounded to "
+            "that. swa-average --dtype float32 leaves room for them."
+        )

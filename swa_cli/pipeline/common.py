@@ -5,9 +5,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
 
-from swa_cli.checkpoints import Checkpoint, Selection, open_single, recorded_key
+from swa_cli.checkpoints import SUFFIXES, Checkpoint, Selection, open_single, recorded_key
 from swa_cli.config import AverageConfig, EvalConfig
 from swa_cli.errors import CheckpointError, UsageError
+from swa_cli.files import check_output
 from swa_cli.ranks import world_size
 
 Notify = Callable[[str], None]
@@ -22,7 +23,10 @@ def alone(command: str) -> None:
         UsageError: torchrun started several.
     """
     if world_size() > 1:
-        msg = f"swa {command} runs as one process, and torchrun started several. Only swa average shares its work out."
+        msg = (
+            f"swa {command} runs as one process, and torchrun started several. Those that share their work out are "
+            "swa average and swa bn-update."
+        )
         raise UsageError(msg)
 
 
@@ -36,6 +40,21 @@ def needed(value: T | None, what: str, *, flag: str, key: str) -> T:
         msg = f"no {what} given: name it with {flag}, or as {key} in the configuration."
         raise UsageError(msg)
     return value
+
+
+def check_json_output(path: Path | None) -> None:
+    """Find out before the work starts whether the JSON can be written; an existing file will be replaced.
+
+    Raises:
+        UsageError: it has the name of a checkpoint.
+        OutputError: it cannot be written.
+    """
+    if path is None or str(path) == "-":
+        return
+    if path.name.endswith(SUFFIXES):
+        msg = f"--json {path}: that is the name of a checkpoint, which would be replaced. Name a .json file."
+        raise UsageError(msg)
+    check_output(path, overwrite=True)
 
 
 def open_average(path: Path, *, key: str | None) -> Checkpoint:

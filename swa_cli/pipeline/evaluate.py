@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from swa_cli.checkpoints import (
-    SUFFIXES,
     Run,
     Selection,
     find_checkpoints,
@@ -13,11 +12,9 @@ from swa_cli.checkpoints import (
 from swa_cli.config import Config
 from swa_cli.data import batches_of, choose_split, splitter_of
 from swa_cli.devices import resolve_device
-from swa_cli.errors import UsageError
 from swa_cli.evaluation import EvaluationResult, Member, evaluate
-from swa_cli.files import check_output
 from swa_cli.models import state_dict_for
-from swa_cli.pipeline.common import Notify, alone, needed, open_average, selection_of
+from swa_cli.pipeline.common import Notify, alone, check_json_output, needed, open_average, selection_of
 from swa_cli.pipeline.recorded import bn_update_of, warnings_of
 from swa_cli.pipeline.user import data_of, model_of
 from swa_cli.progress import Track, silent
@@ -59,21 +56,6 @@ def eval_step(config: Config, *, notify: Notify, track: Track = silent) -> Evalu
     )
     warnings = warnings_of(swa, run.checkpoints, model, key=key, data=data_target.class_path)
     return replace(result, warnings=(*warnings, *result.warnings), bn_update=bn_update_of(swa))
-
-
-def check_json_output(path: Path | None) -> None:
-    """Find out before the work starts whether the JSON can be written; an existing file will be replaced.
-
-    Raises:
-        UsageError: it has the name of a checkpoint.
-        OutputError: it cannot be written.
-    """
-    if path is None or str(path) == "-":
-        return
-    if path.name.endswith(SUFFIXES):
-        msg = f"--json {path}: that is the name of a checkpoint, which would be replaced. Name a .json file."
-        raise UsageError(msg)
-    check_output(path, overwrite=True)
 
 
 def _members_of(config: Config, swa: Path) -> Run:

@@ -12,7 +12,7 @@ from swa_cli.checkpoints import BnUpdate, Checkpoint, as_named, read_provenance
 from swa_cli.evaluation import BnRecord
 
 _TOO_LARGE = 0.05
-"""Standard error, in standard deviations, above which statistics are from too little data."""
+"""Standard error, in standard deviations, above which statistics are from too little of the data."""
 
 
 def bn_update_of(swa: Checkpoint) -> BnRecord | None:
@@ -73,9 +73,9 @@ def _of_statistics(update: BnUpdate, name: str, data: str) -> Iterator[str]:
             "they could be. Give swa-bn-update and swa-eval the same --data."
         )
     error = update.standard_error
-    if error is not None and error > _TOO_LARGE:
+    if update.partial and error is not None and error > _TOO_LARGE:
         yield (
-            f"the BatchNorm statistics of {name} are from too little data, {update.n_samples:,} samples: their "
+            f"the BatchNorm statistics of {name} are from too little of the data, {update.n_samples:,} samples: their "
             f"standard error is up to {100 * error:.3g} % of a standard deviation, expected {100 * _TOO_LARGE:.0f} % "
             "or less. Run swa-bn-update on more."
         )

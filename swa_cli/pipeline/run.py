@@ -10,8 +10,8 @@ from swa_cli.evaluation import EvaluationResult
 from swa_cli.outputs import Target, check_target
 from swa_cli.pipeline.average import average_step
 from swa_cli.pipeline.bn_update import BnUpdateResult, bn_update_step
-from swa_cli.pipeline.common import Notify, alone, needed
-from swa_cli.pipeline.evaluate import check_json_output, eval_step
+from swa_cli.pipeline.common import Notify, alone, check_json_output, needed
+from swa_cli.pipeline.evaluate import eval_step
 from swa_cli.progress import Track, silent
 from swa_cli.targets import load_target
 
@@ -58,6 +58,10 @@ def _check(config: Config) -> None:
     load_target(model.class_path, what="model")
     load_target(data.class_path, what="data module")
     check_json_output(config.eval.json)
+    check_json_output(config.bn_update.json)
+    if str(config.bn_update.json) == "-":
+        msg = "swa run prints one JSON, that of the evaluation: give bn_update.json the name of a file."
+        raise UsageError(msg)
     if config.bn_update.output and config.bn_update.output != config.average.output:
         check_target(Target(path=config.bn_update.output), overwrite=config.bn_update.force)
     for section, names in _PASSED_ON.items():

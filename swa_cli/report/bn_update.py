@@ -1,25 +1,58 @@
-"""The second step in words."""
+"""The second step in words and as a table."""
 
-import math
 from collections.abc import Iterator
 
-from swa_cli.batchnorm import RecalibrationResult
+from rich.table import Table
+
+from swa_cli.batchnorm import LayerStatistics, RecalibrationResult
 from swa_cli.report.units import counted
+
+_SHOWN = 10
 
 
 def recalibration_report(result: RecalibrationResult) -> Iterator[str]:
     """Lines that say what was recomputed from how much, and how far it moved."""
     seen = f"{counted(result.n_samples, 'sample')} in {counted(result.n_batches, 'batch')}"
-    yield f"Recomputed the statistics of {counted(len(result.layers), 'BatchNorm layer')} from {seen}."
+    how = "" if result.estimator == "population" else f", estimator {result.estimator}"
+    yield f"Recomputed the statistics of {counted(len(result.layers), 'BatchNorm layer')} from {seen}{how}."
     if result.layers:
         moved = max(result.layers, key=lambda layer: layer.mean_shift)
-        scaled = max(result.layers, key=lambda layer: _distance(layer.var_ratio))
+        scaled = max(result.layers, key=lambda layer: abs(layer.std_shift))
         yield (
             f"The furthest that a mean moved is {moved.mean_shift:.3g} standard deviations ({moved.name}); the largest "
-            f"change of a variance is by a factor of {scaled.var_ratio:.3g} ({scaled.name})."
+            f"change of a standard deviation is {100 * scaled.std_shift:+.3g} % ({scaled.name})."
         )
 
 
-def _distance(ratio: float) -> float:
-    """How far a ratio is from 1, up or down; one that is zero or not finite is the furthest."""
-    return abs(math.log(ratio)) if 0 < ratio < math.inf else math.inf
+def layers_table(result: RecalibrationResult) -> Table:
+    """The layers that moved most, those first; deviations are the old ones, √(running_var + eps).
+
+    Standard errors are in percent, of the new deviation and of the new variance.
+    """
+    ranked = sorted(result.layers, key=_moved, reverse=True)
+    title = "How far the statistics moved, in old standard deviations"
+    if len(ranked) > _SHOWN:
+        title += f"; the first {_SHOWN} of {len(ranked)} layers, --json has all"
+    table = Table(title=title, title_justify="left")
+    table.add_column("layer", overflow="fold")
+    for name in ("elements", "mean, rms", "mean, max", "deviation, max", "s.e. of mean", "s.e. of variance"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for layer in ranked[:_SHOWN]:
+        table.add_row(
+            layer.name,
+            f"{layer.n_elements:,}",
+            f"{layer.mean_shift_rms:.3f}",
+            f"{layer.mean_shift:.3f}",
+            f"{layer.std_shift:+.3f}",
+            _percent(layer.mean_error),
+            _percent(layer.variance_error),
+        )
+    return table
+
+
+def _percent(error: float | None) -> str:
+    return "" if error is None else f"{100 * error:.2f} %"
+
+
+def _moved(layer: LayerStatistics) -> float:
+    return max(layer.mean_shift, abs(layer.std_shift))

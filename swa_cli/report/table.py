@@ -18,8 +18,12 @@ _SPLITS = {"test": "the test split", "val": "the validation split", "train": "th
 
 def warning_panels(result: EvaluationResult) -> Iterator[RenderableType]:
     """What the reader must know before the numbers, in red."""
-    for warning in result.warnings:
-        yield Panel(Text(warning), style="bold red", title="warning", title_align="left")
+    yield from (warning_panel(warning) for warning in result.warnings)
+
+
+def warning_panel(warning: str) -> RenderableType:
+    """A warning, in red."""
+    return Panel(Text(warning), style="bold red", title="warning", title_align="left")
 
 
 def sentences(result: EvaluationResult) -> Iterator[str]:

@@ -1,0 +1,50 @@
+"""The moments of one input of a layer, in float64."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import torch
+
+_PIECE = 1 << 22
+"""Elements converted to float64 at a time (32 MiB), so that a wide layer needs no second copy of its input."""
+
+
+class Observed(NamedTuple):
+    """What a layer was given: ``n`` elements per channel, their mean, and their variance, unbiased.
+
+    ``mean`` and ``variance`` have shape (C,). Of InstanceNorm: n instances, and means over them.
+    """
+
+    n: int
+    mean: torch.Tensor
+    variance: torch.Tensor
+
+
+def observed(values: torch.Tensor) -> Observed:
+    """Of a BatchNorm input, over every dimension but the second; float64.
+
+    Args:
+        values: any floating dtype, shape (N, C) or (N, C, …), N ≥ 1. A single value has variance 0.
+    """
+    rows = max(1, _PIECE // max(1, values[0].numel()))
+    count = 0
+    mean = squares = values.new_zeros(values.shape[1], dtype=torch.float64)
+    for piece in cast("Sequence[torch.Tensor]", values.split(rows)):
+        own = piece.numel() // piece.shape[1]
+        axes = [axis for axis in range(piece.ndim) if axis != 1]
+        variance, own_mean = torch.var_mean(piece.to(torch.float64), dim=axes, correction=0)
+        delta, share = own_mean - mean, own / (count + own)
+        squares = squares + variance * own + delta.square() * (count * share)
+        mean, count = mean + delta * share, count + own
+    return Observed(count, mean, squares / max(1, count - 1))
+
+
+def observed_instances(values: torch.Tensor) -> Observed:
+    """Of an InstanceNorm input: mean and variance of each instance, averaged over the instances; float64.
+
+    Args:
+        values: any floating dtype, shape (N, C, …), at least two positions.
+    """
+    flat = values.to(torch.float64).flatten(2)
+    variance, mean = torch.var_mean(flat, dim=2, correction=1)
+    return Observed(len(values), mean.mean(dim=0), variance.mean(dim=0))

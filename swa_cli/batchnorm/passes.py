@@ -1,0 +1,218 @@
+"""One pass over the batches, on one rank or several."""
+
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import nn
+
+from swa_cli.batchnorm.moments import Moments
+from swa_cli.batchnorm.observer import Observer
+from swa_cli.batchnorm.result import errors_of
+from swa_cli.batchnorm.tally import Channels, Tally
+from swa_cli.data import iterate, length_of, no_batches
+from swa_cli.errors import DataError, NonFiniteError
+from swa_cli.forward import Forward
+from swa_cli.progress import Track
+from swa_cli.tasks import Example, Splitter, batch_size
+
+_FEW = 8
+"""Batches, over all ranks, before which their spread says too little to stop by."""
+_GROWTH = 4  # from one look at the errors to the next, a quarter more batches
+_PATIENCE = 100
+"""Batches between looks at a GPU's results, each of which waits for it; so many are lost where one holds NaN."""
+
+T = TypeVar("T")
+
+
+class Step(Protocol):
+    """Lets every rank do its part, and gives what each gave: `swa_cli.ranks.Ranks.step`, or `alone`."""
+
+    def __call__(self, work: Callable[[], T], /) -> list[T]:
+        """Do ``work``."""
+        ...
+
+
+def alone(work: Callable[[], T], /) -> list[T]:
+    """The step of a single rank."""
+    return [work()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feed:
+    """What is the same in every pass."""
+
+    model: nn.Module
+    batches: Iterable[Any]
+    split: Splitter
+    forward: Forward
+    until_converged: float | None
+    step: Step
+    track: Track
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What one rank, or all together, have seen; on the CPU. ``done`` says that no batches are left."""
+
+    moments: Moments
+    elements: Mapping[str, int]
+    calls: Mapping[str, int]
+    kept: Mapping[str, str]
+    n_samples: int
+    n_batches: int
+    done: bool
+
+    def __add__(self, other: "Seen") -> "Seen":
+        """What two ranks have seen."""
+        return Seen(
+            moments=self.moments + other.moments,
+            elements=_sum(self.elements, other.elements),
+            calls=_sum(self.calls, other.calls),
+            kept={**self.kept, **other.kept},
+            n_samples=self.n_samples + other.n_samples,
+            n_batches=self.n_batches + other.n_batches,
+            done=self.done and other.done,
+        )
+
+
+def pass_over(
+    feed: Feed, tally: Tally, observer: Observer, model: Callable[..., Any], *, description: str, compiling: bool
+) -> Seen:
+    """Run the batches through ``model``, whose layers ``observer`` watches; what all ranks have seen.
+
+    Args:
+        compiling: compile the model after its first batch, which is looked at more closely.
+
+    Raises:
+        DataError: no rank has a batch, or one gives a layer what it cannot normalise.
+        NonFiniteError: NaN or infinity in a batch or in the input of a layer.
+        UserCodeError: the loader or the model's forward raises.
+    """
+    batches = iterate(feed.batches, may_be_empty=True)
+    total = length_of(feed.batches)
+    with closing(batches), feed.track(description, total=total, unit="batches") as advance:
+        part = _share(feed, tally, observer, model, batches, advance, compiling=compiling)
+        limit = None if feed.until_converged is None else _FEW
+        while True:
+            parts = feed.step(lambda: part(limit))  # noqa: B023  # called at once
+            seen = _all(parts)
+            if seen.n_batches == 0:
+                raise no_batches()
+            if seen.done or (seen.n_batches >= _FEW and _converged(feed, tally.channels, seen)):
+                return seen
+            limit = max(1, seen.n_batches // len(parts) // _GROWTH)
+
+
+def _share(
+    feed: Feed,
+    tally: Tally,
+    observer: Observer,
+    model: Callable[..., Any],
+    batches: Generator[Any],
+    advance: Callable[[int], None],
+    *,
+    compiling: bool,
+) -> Callable[[int | None], Seen]:
+    """What this rank does of a step: so many more batches, or all that are left."""
+    stream = enumerate(batches)
+    forward = feed.forward
+    patience = 1 if forward.device.type == "cpu" else _PATIENCE
+    counts = {"samples": 0, "batches": 0}
+    faster: list[Callable[..., Any]] = []
+
+    def work(limit: int | None) -> Seen:
+        flags: list[torch.Tensor] = []
+        before = counts["batches"]
+        for index, batch in islice(stream, limit):
+            example = forward.prepare(feed.split(batch), batch=index)
+            n_samples = batch_size(example)
+            observer.calls.clear()
+            usual = faster[0] if faster and n_samples > 1 else model
+            try:
+                forward.call(usual, example, batch=index)
+                finite = tally.add(observer.calls, n_samples)
+            except DataError as error:
+                msg = f"batch {index}: {error}"
+                raise DataError(msg) from error
+            flags.append(torch.stack([finite, _is_finite(example, forward.device)]))
+            counts["samples"] += n_samples
+            counts["batches"] += 1
+            if len(flags) >= patience:
+                _check(flags, tally, counts["batches"])
+            if compiling and not faster:
+                faster.append(forward.compiled(feed.model))
+            advance(1)
+        _check(flags, tally, counts["batches"])
+        return Seen(
+            moments=tally.moments.to(torch.device("cpu")),
+            elements=dict(tally.elements),
+            calls=dict(tally.calls),
+            kept=dict(observer.kept),
+            n_samples=counts["samples"],
+            n_batches=counts["batches"],
+            done=limit is None or counts["batches"] - before < limit,
+        )
+
+    return work
+
+
+def _all(parts: Sequence[Seen]) -> Seen:
+    first, *others = parts
+    for part in others:
+        first += part
+    return first
+
+
+def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    names = {**one, **other}
+    return {name: one.get(name, 0) + other.get(name, 0) for name in names}
+
+
+def _converged(feed: Feed, channels: Channels, seen: Seen) -> bool:
+    if feed.until_converged is None or not seen.calls:
+        return False
+    found = channels.estimate(seen.moments)
+    errors = [errors_of(channels.layers[name], channels.of_layer(name, found)) for name in seen.calls]
+    return all(max(pair) <= feed.until_converged for pair in errors)
+
+
+def _is_finite(example: Example, device: torch.device) -> torch.Tensor:
+    inputs = [value for value in (*example.args, *example.kwargs.values()) if isinstance(value, torch.Tensor)]
+    numbers = [value for value in inputs if value.is_floating_point() or value.is_complex()]
+    finite = torch.ones((), dtype=torch.bool, device=device)
+    for value in numbers:
+        finite &= value.isfinite().all()
+    return finite
+
+
+def _check(flags: list[torch.Tensor], tally: Tally, n_batches: int) -> None:
+    """One synchronisation with the device, whatever the number of layers and batches."""
+    if not flags:
+        return
+    found = torch.stack(flags).cpu()
+    first = n_batches - len(flags)
+    flags.clear()
+    if bool(found[:, 0].all()):
+        return
+    bad = int(found[:, 0].to(torch.uint8).argmin())
+    own_finite = bool(found[bad, 1])
+    moments = tally.moments
+    spoilt = (
+        name
+        for name in tally.calls
+        if not bool(moments.part(tally.channels.slices[name]).mean.isfinite().all())
+        or not bool(moments.part(tally.channels.slices[name]).within.isfinite().all())
+    )
+    name = next(spoilt, "(unknown)")
+    where = (
+        f"the input of layer {name} holds NaN or infinity" if own_finite else "the batch itself holds NaN or infinity"
+    )
+    msg = (
+        f"batch {first + bad}: {where}; expected finite numbers, since one would spoil the statistics of every "
+        "layer. Mend the data, or check the weights that were averaged."
+    )
+    raise NonFiniteError(msg)

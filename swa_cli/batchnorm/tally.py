@@ -1,0 +1,135 @@
+"""The moments of all layers together, batch after batch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+
+from swa_cli.batchnorm.estimators import Estimator, is_pooled, weight_of
+from swa_cli.batchnorm.inputs import Observed
+from swa_cli.batchnorm.layers import Norm
+from swa_cli.batchnorm.moments import Estimate, Moments, estimate, of_batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Channels:
+    """All channels of some layers one after the other, as vectors of float64 hold them, and what is fixed of them.
+
+    ``shift`` is the mean that the layer had, ``pooled`` as `is_pooled` says.
+    """
+
+    layers: Mapping[str, Norm]
+    estimator: Estimator
+    slices: Mapping[str, slice]
+    shift: torch.Tensor
+    pooled: torch.Tensor
+    device: torch.device
+
+    def nothing(self) -> Moments:
+        """The moments of no batch."""
+        zeros = torch.zeros_like(self.shift)
+        return Moments(
+            weight=zeros, draws=zeros, mean=zeros, within=zeros, between=zeros, squares=zeros.expand(6, -1).clone()
+        )
+
+    def estimate(self, moments: Moments) -> Estimate:
+        """Of all channels; those that no batch reached are NaN."""
+        device = moments.mean.device
+        return estimate(moments, shift=self.shift.to(device), pooled=self.pooled.to(device))
+
+    def of_layer(self, name: str, found: Estimate) -> Estimate:
+        """The part of one layer."""
+        return Estimate(**{key: tensor[self.slices[name]] for key, tensor in vars(found).items()})
+
+
+def channels_of(layers: Mapping[str, Norm], estimator: Estimator, device: torch.device) -> Channels:
+    """Lay out the channels of ``layers`` in their order."""
+    slices: dict[str, slice] = {}
+    start = 0
+    for name, layer in layers.items():
+        slices[name] = slice(start, start + layer.channels)
+        start += layer.channels
+    means = [layer.running_mean.detach().to(device, torch.float64, copy=True) for layer in layers.values()]
+    pooled = [torch.full((layer.channels,), is_pooled(estimator, layer)) for layer in layers.values()]
+    return Channels(
+        layers=layers,
+        estimator=estimator,
+        slices=slices,
+        shift=torch.cat(means).nan_to_num(posinf=0, neginf=0),
+        pooled=torch.cat(pooled).to(device),
+        device=device,
+    )
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What has been seen so far: the moments, and of each layer the elements per channel and the calls."""
+
+    channels: Channels
+    moments: Moments = field(init=False)
+    elements: dict[str, int] = field(default_factory=dict[str, int])
+    calls: dict[str, int] = field(default_factory=dict[str, int])
+
+    def __post_init__(self) -> None:
+        self.moments = self.channels.nothing()
+
+    def add(self, calls: Sequence[tuple[str, Observed]], n_samples: int) -> torch.Tensor:
+        """Take in the calls of one batch; whether all of it is finite, as a bool tensor on the device."""
+        finite = torch.ones((), dtype=torch.bool, device=self.channels.device)
+        rest = list(calls)
+        while rest:
+            once: dict[str, Observed] = {}
+            again: list[tuple[str, Observed]] = []
+            for name, seen in rest:
+                if name in once:
+                    again.append((name, seen))
+                else:
+                    once[name] = seen
+            moments = self._together(once, n_samples)
+            self.moments += moments
+            finite &= (moments.mean.sum() + moments.within.sum()).isfinite()
+            for name, seen in once.items():
+                self.elements[name] = self.elements.get(name, 0) + seen.n
+                self.calls[name] = self.calls.get(name, 0) + 1
+            rest = again
+        return finite
+
+    def known(self, name: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Mean and variance of a layer's inputs so far; None where there are none to normalise by."""
+        if self.calls.get(name, 0) == 0 or self.elements[name] < 2:  # noqa: PLR2004
+            return None
+        found = self.channels.of_layer(name, self.channels.estimate(self.moments))
+        return found.mean, found.variance
+
+    def _together(self, once: Mapping[str, Observed], n_samples: int) -> Moments:
+        """The moments of at most one call of each layer."""
+        channels, layers = self.channels, self.channels.layers
+        weights = tuple(
+            weight_of(channels.estimator, once[name], n_samples, layer) if name in once else 0.0
+            for name, layer in layers.items()
+        )
+        biases = tuple(
+            (once[name].n - 1) / once[name].n if name in once and is_pooled(channels.estimator, layer) else 1.0
+            for name, layer in layers.items()
+        )
+        sizes = tuple(layer.channels for layer in layers.values())
+        none = torch.zeros(1, device=channels.device)
+        means = [once[name].mean if name in once else none.expand(layer.channels) for name, layer in layers.items()]
+        variances = [
+            once[name].variance if name in once else none.expand(layer.channels) for name, layer in layers.items()
+        ]
+        return of_batch(
+            _spread(weights, sizes, channels.device),
+            torch.cat(means).to(torch.float64),
+            torch.cat(variances).to(torch.float64) * _spread(biases, sizes, channels.device),
+            shift=channels.shift,
+            pooled=channels.pooled,
+        )
+
+
+@lru_cache(maxsize=8)  # most batches are of one size
+def _spread(values: tuple[float, ...], sizes: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """A number for each layer, repeated for each of its channels."""
+    each = torch.tensor(values, dtype=torch.float64).repeat_interleave(torch.tensor(sizes))
+    return each.to(device, non_blocking=True)

@@ -1,0 +1,134 @@
+"""What a recalibration works on: the average, the user's model with its weights, the user's batches."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from swa_cli.batchnorm import bn_buffers, bn_layers, without_statistics
+from swa_cli.checkpoints import Checkpoint, as_named, read_provenance
+from swa_cli.config import BnUpdateConfig, Config, TargetConfig
+from swa_cli.data import batches_of, splitter_of, train_batches_as_evaluated
+from swa_cli.errors import UsageError, shortened
+from swa_cli.loaders import Passes, with_batch_size
+from swa_cli.models import load_checkpoint, own_names
+from swa_cli.outputs import Like, Target, check_target, fits
+from swa_cli.pipeline.common import Notify, needed, open_average
+from swa_cli.pipeline.user import data_of, model_of
+from swa_cli.ranks import own_rank, world_size
+from swa_cli.tasks import Splitter, batch_size, make_splitter
+
+FROZEN = "frozen in training"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """The average, where it goes, its model, and the layers to leave alone, with the reason."""
+
+    source: Path
+    checkpoint: Checkpoint
+    target: Target
+    model: nn.Module
+    model_target: TargetConfig
+    leave: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """This rank's batches, how to take them apart, and what gave them."""
+
+    batches: Passes
+    split: Splitter
+    target: TargetConfig
+
+
+def prepare(config: Config, *, notify: Notify) -> Job:
+    """Open the average, build the model, and fill it.
+
+    Raises:
+        UsageError: an option is missing, or the output makes no sense.
+        SwaError: as what it calls.
+    """
+    options = config.bn_update
+    source = needed(options.input or config.average.output, "file", flag="swa.safetensors", key="bn_update.input")
+    checkpoint = open_average(source, key=options.key)
+    target = _target(source, checkpoint, options)
+    model, model_target = model_of(config)
+    load_checkpoint(model, checkpoint)
+    untracked = without_statistics(model)
+    if untracked:
+        notify(f"these BatchNorm layers keep no statistics (track_running_stats=False): {shortened(untracked)}.")
+    leave = {} if options.recalibrate_frozen else _frozen(model, checkpoint)
+    return Job(source=source, checkpoint=checkpoint, target=target, model=model, model_target=model_target, leave=leave)
+
+
+def _target(source: Path, checkpoint: Checkpoint, options: BnUpdateConfig) -> Target:
+    """What is written: in place, or to another place, the same file with other statistics; else a plain file."""
+    output = options.output or source
+    if output == source and output.suffix != ".safetensors" and read_provenance(checkpoint.metadata) is None:
+        msg = f"{source} was not written by swa-cli and is not replaced in place: add -o NAME.safetensors."
+        raise UsageError(msg)
+    target = Target(path=output, like=Like(checkpoint=checkpoint, key=checkpoint.key or None))
+    if not fits(target):
+        target = Target(path=output)
+    if own_rank() == 0:
+        check_target(target, overwrite=options.force or output == source)
+    return target
+
+
+def _frozen(model: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
+    """The layers whose statistics were the same in all checkpoints that were averaged."""
+    record = read_provenance(checkpoint.metadata)
+    if record is None:
+        return {}
+    names = own_names(model)
+    layers = {own: layer for own, (layer, _) in bn_buffers(model, bn_layers(model)).items()}
+    owns = (names.get(f"{as_named(frozen)}.running_mean".removeprefix(".")) for frozen in record.frozen_bn)
+    return {layers[own]: FROZEN for own in owns if own in layers}
+
+
+def open_data(config: Config, *, notify: Notify) -> TrainingData:
+    """Build the data module and ask it for the training batches.
+
+    Raises:
+        UsageError: the estimator needs several passes, and the loader has only one.
+        UserCodeError, DataError: as what it calls.
+    """
+    options = config.bn_update
+    data, target = data_of(config)
+    split = make_splitter(splitter_of(data))
+    if options.eval_transforms:
+        loader, note = train_batches_as_evaluated(data)
+        notify(note)
+    else:
+        loader = batches_of(data, "train")
+    if options.batch_size is not None:
+        loader = with_batch_size(loader, options.batch_size)
+    batches = _passes(loader, options, split)
+    if options.estimator == "sequential" and not batches.repeatable:
+        msg = (
+            "the training loader can be passed over once only, and --estimator sequential needs a pass for each layer. "
+            "Let train_dataloader() return a DataLoader, or a list."
+        )
+        raise UsageError(msg)
+    notes = {
+        "index": "the training loader cannot be divided, so every rank loads all of it and uses its share.",
+        "itself": "the training loader has a distributed sampler, by which the ranks share the data.",
+    }
+    if batches.shared_by in notes:
+        notify(notes[batches.shared_by])
+    return TrainingData(batches=batches, split=split, target=target)
+
+
+def _passes(loader: Iterable[Any], options: BnUpdateConfig, split: Splitter) -> Passes:
+    return Passes(
+        loader,
+        seed=options.seed,
+        num_batches=options.num_batches,
+        num_samples=options.num_samples,
+        size_of=lambda batch: batch_size(split(batch)),
+        rank=own_rank(),
+        ranks=world_size(),
+    )

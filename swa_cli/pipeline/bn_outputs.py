@@ -1,0 +1,65 @@
+"""What a recalibration leaves: the new statistics under the names of the file, and the record of them."""
+
+import torch
+from torch import nn
+
+from swa_cli.batchnorm import RecalibrationResult, bn_buffers, bn_layers
+from swa_cli.checkpoints import BnUpdate, Checkpoint, Provenance, Source, read_provenance
+from swa_cli.config import BnUpdateConfig
+from swa_cli.models import own_names
+from swa_cli.outputs.rewriting import replace_tensors
+from swa_cli.pipeline.bn_inputs import Job, TrainingData
+from swa_cli.pipeline.common import Notify
+
+
+def record_of(job: Job, data: TrainingData, result: RecalibrationResult, options: BnUpdateConfig) -> BnUpdate:
+    """What the metadata of the output says of how the statistics were recomputed."""
+    return BnUpdate(
+        estimator=result.estimator,
+        model=job.model_target.class_path,
+        model_args=job.model_target.init_args,
+        data=data.target.class_path,
+        data_args=data.target.init_args,
+        seed=options.seed,
+        eval_transforms=options.eval_transforms,
+        amp=options.amp,
+        batch_size=options.batch_size,
+        n_samples=result.n_samples,
+        n_batches=result.n_batches,
+        partial=any((options.num_batches, options.num_samples, options.until_converged)),
+        standard_error=result.standard_error,
+        kept=result.kept,
+        unreached=tuple(name for name, reason in result.kept.items() if reason == "no batch reached it"),
+        tensors={},
+    )
+
+
+def new_buffers(model: nn.Module, result: RecalibrationResult, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """The statistics of the layers that were reached, under the names that the file has for them."""
+    layers, found = bn_layers(model), {layer.name: layer for layer in result.layers}
+    names = {own: name for name, own in own_names(model).items()}
+    buffers = bn_buffers(model, {name: layers[name] for name in found})
+    new: dict[str, torch.Tensor] = {}
+    for own, (layer, buffer) in buffers.items():
+        if names[own] in checkpoint.tensors:
+            counted = buffer == "num_batches_tracked"
+            new[names[own]] = torch.tensor(found[layer].n_calls) if counted else getattr(found[layer], buffer)
+    return new
+
+
+def write(job: Job, new: dict[str, torch.Tensor], record: Provenance, notify: Notify) -> None:
+    """Publish the average with ``new`` in place of its own statistics.
+
+    Raises:
+        SwaError: as `replace_tensors`; what was there before is then as it was.
+    """
+    left_out = replace_tensors(job.checkpoint, job.target, new, record)
+    if left_out:
+        notify(f"left out of {job.target.path}, as they belong to other weights: {', '.join(left_out)}.")
+
+
+def known_of(checkpoint: Checkpoint) -> Provenance:
+    """The record of the input, or for a checkpoint that has none, that of itself."""
+    return read_provenance(checkpoint.metadata) or Provenance(
+        n_averaged=1, sources=(Source(name=checkpoint.path.name, step=checkpoint.step),), bn_statistics="as trained"
+    )

@@ -1,0 +1,38 @@
+"""The second step as JSON."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from swa_cli import __version__
+from swa_cli.batchnorm import LayerStatistics, RecalibrationResult
+from swa_cli.checkpoints import BnUpdate
+
+# 1: the first. Fields may be added within a version; none is renamed or removed.
+SCHEMA_VERSION = 1
+
+
+def recalibration_json(
+    output: Path, result: RecalibrationResult | None, update: BnUpdate | None, warnings: tuple[str, ...]
+) -> str:
+    """One JSON object, indented, ending in a newline; ``layers`` is empty where there was nothing to recompute.
+
+    Args:
+        update: the record in the file; its ``tensors`` (checksums) are left out.
+    """
+    contents: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "tool_version": __version__,
+        "output": str(output),
+        **(update.model_dump(mode="json", exclude={"tensors", "unreached"}) if update else {}),
+        **({"passes": result.passes, "converged": result.converged} if result else {}),
+        "layers": [_layer(layer) for layer in result.layers] if result else [],
+        "warnings": list(warnings),
+    }
+    return json.dumps(contents, indent=2, allow_nan=False) + "\n"
+
+
+def _layer(layer: LayerStatistics) -> dict[str, Any]:
+    names = ("name", "n_elements", "n_calls", "mean_shift", "mean_shift_rms", "std_shift", "var_ratio")
+    errors = {"mean_error": layer.mean_error, "variance_error": layer.variance_error}
+    return {name: getattr(layer, name) for name in names} | errors
