@@ -15,7 +15,7 @@ from torch import nn
 
 from swa_cli.batchnorm.estimators import Estimator
 from swa_cli.batchnorm.layers import Norm
-from swa_cli.batchnorm.modes import normalise_by_batch, normalise_by_statistics
+from swa_cli.batchnorm.modes import normalise_by_batch, normalise_by_statistics, unchanged
 from swa_cli.batchnorm.moments import Estimate
 from swa_cli.batchnorm.observer import Observer, input_of, misfit, moments_of, observing
 from swa_cli.batchnorm.passes import Feed, Seen, pass_over
@@ -61,7 +61,10 @@ def _discover(feed: Feed, layers: Mapping[str, Norm]) -> tuple[dict[str, int], d
 
     def look() -> tuple[dict[str, int], dict[str, str]]:
         calls: dict[str, int] = {}
-        with closing(iterate(feed.batches, may_be_empty=True)) as batches, _normalising_by_batch(layers) as observer:
+        with (
+            closing(iterate(feed.batches, may_be_empty=True)) as batches,
+            _normalising_by_batch(feed.model, layers) as observer,
+        ):
             for batch in islice(batches, 1):
                 example = feed.forward.prepare(feed.split(batch), batch=0)
                 feed.forward.call(feed.model, example, batch=0)
@@ -78,11 +81,11 @@ def _discover(feed: Feed, layers: Mapping[str, Norm]) -> tuple[dict[str, int], d
 
 
 @contextmanager
-def _normalising_by_batch(layers: Mapping[str, Norm]) -> Generator[Observer]:
+def _normalising_by_batch(model: nn.Module, layers: Mapping[str, Norm]) -> Generator[Observer]:
     def as_they_are(name: str) -> tuple[torch.Tensor, torch.Tensor]:
         return layers[name].running_mean.clone(), layers[name].running_var.clone()
 
-    with observing(layers, as_they_are) as observer:
+    with unchanged(model, layers.values()), observing(layers, as_they_are) as observer:
         yield observer
 
 
