@@ -210,7 +210,7 @@ def test_the_evaluation_says_where_the_statistics_come_from(run_swa, run_folder,
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.splitlines()[-1] == (
         "BatchNorm statistics of swa.safetensors: population estimator, 90 samples in 3 batches of mycode.py:Data "
-        "(n=90), seed 4, standard error 5.0 % of a standard deviation, 1 layer left alone (frozen in training)."
+        "(n=90), seed 4, standard errors up to 5.0 %, 1 layer left alone (frozen in training)."
     )
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["warnings"] == []
@@ -224,7 +224,7 @@ def test_the_evaluation_says_where_the_statistics_come_from(run_swa, run_folder,
         pytest.param(
             {"standard_error": 0.0513, "partial": True},
             "the BatchNorm statistics of swa.safetensors are from too little of the data, 90 samples: their standard "
-            "error is up to 5.13 % of a standard deviation, expected 5 % or less. Run swa-bn-update on more.",
+            "errors are up to 5.13 %, expected 5 % or less. Run swa-bn-update on more.",
             id="too few samples",
         ),
         pytest.param(

@@ -391,7 +391,7 @@ def recomputed(**fields) -> BnRecord:
         pytest.param(
             {},
             "population estimator, 55,000 samples in 215 batches of fashion_mnist.py:FashionData (root='data'), "
-            "seed 0, standard error 0.4 % of a standard deviation.",
+            "seed 0, standard errors up to 0.4 %.",
             id="as usual",
         ),
         pytest.param(
@@ -408,8 +408,7 @@ def recomputed(**fields) -> BnRecord:
                 "data_args": {"a": 1, "b": [None]},
             },
             "sequential estimator, 55,000 samples in 215 batches of fashion_mnist.py:FashionData (a=1, b=[None]), "
-            "transformed as for evaluation, batch size 1,000, bf16, seed 0, standard error 0.4 % of a standard "
-            "deviation.",
+            "transformed as for evaluation, batch size 1,000, bf16, seed 0, standard errors up to 0.4 %.",
             id="all that can be said",
         ),
         pytest.param(
@@ -419,9 +418,8 @@ def recomputed(**fields) -> BnRecord:
                 "standard_error": 0.0004,
                 "kept": {"a": "frozen in training", "b": "frozen in training", "c": "no batch reached it"},
             },
-            "population estimator, 55,000 samples in 215 batches of fashion_mnist.py:FashionData, standard error below "
-            "0.1 % of a standard deviation, 2 layers left alone (frozen in training), 1 layer left alone (no batch "
-            "reached it).",
+            "population estimator, 55,000 samples in 215 batches of fashion_mnist.py:FashionData, standard errors "
+            "below 0.1 %, 2 layers left alone (frozen in training), 1 layer left alone (no batch reached it).",
             id="layers left alone",
         ),
     ],

@@ -76,8 +76,8 @@ def _of_statistics(update: BnUpdate, name: str, data: str) -> Iterator[str]:
     if update.partial and error is not None and error > _TOO_LARGE:
         yield (
             f"the BatchNorm statistics of {name} are from too little of the data, {update.n_samples:,} samples: their "
-            f"standard error is up to {100 * error:.3g} % of a standard deviation, expected {100 * _TOO_LARGE:.0f} % "
-            "or less. Run swa-bn-update on more."
+            f"standard errors are up to {100 * error:.3g} %, expected {100 * _TOO_LARGE:.0f} % or less. Run "
+            "swa-bn-update on more."
         )
 
 

@@ -103,8 +103,8 @@ def _origin(record: BnRecord) -> Iterator[str]:
         yield f"seed {record.seed}"
     if record.standard_error is not None:
         error = 100 * record.standard_error
-        size = f"{error:.1f} %" if error >= _SMALLEST_ERROR else f"below {_SMALLEST_ERROR} %"
-        yield f"standard error {size} of a standard deviation"
+        size = f"up to {error:.1f} %" if error >= _SMALLEST_ERROR else f"below {_SMALLEST_ERROR} %"
+        yield f"standard errors {size}"
     for reason, count in Counter(record.kept.values()).items():
         yield f"{counted(count, 'layer')} left alone ({reason})"
 
