@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from swa_cli.errors import DataError, UserCodeError, kind_of
+from swa_cli.loaders import samples_in
 from swa_cli.user_code import user_code
 
 TARGET_KEYS = ("labels", "label", "target")
@@ -135,22 +136,29 @@ def call_model(model: Callable[..., Any], example: Example, *, doing: str) -> An
     """``model(*args, **kwargs)``.
 
     Raises:
-        UserCodeError: the forward raises; where the batch is a mapping, its entries are named.
+        UserCodeError: the forward raises; what it was given is described.
     """
     try:
         with user_code(doing):
             return model(*example.args, **example.kwargs)
     except UserCodeError as error:
-        if not example.kwargs or not isinstance(error.__cause__, TypeError):
-            raise
-        msg = (
-            f"{error}\nThe batch's entries go to the model by name: {', '.join(map(str, example.kwargs))}. If it takes "
-            "others, define split_batch(batch) -> (args, kwargs, target) in the data module."
+        positional = [_described(value) for value in example.args]
+        named = [f"{name}={_described(value)}" for name, value in example.kwargs.items()]
+        hint = (
+            " If it takes others, define split_batch(batch) -> (args, kwargs, target) in the data module."
+            if isinstance(error.__cause__, TypeError)
+            else ""
         )
-        raise UserCodeError(msg) from error
+        msg = f"{error}\nThe batch was given to the model as ({', '.join((*positional, *named))}).{hint}"
+        raise UserCodeError(msg) from error.__cause__
+
+
+def _described(value: object) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    return kind_of(value)
 
 
 def batch_size(example: Example) -> int:
-    """Length of the first tensor's first dimension; 1 where there is none."""
-    tensors = [value for value in (*example.args, *example.kwargs.values()) if isinstance(value, torch.Tensor)]
-    return int(tensors[0].shape[0]) if tensors and tensors[0].ndim else 1
+    """Length of the first tensor's first dimension, of what goes into the model; 1 where there is none."""
+    return samples_in((example.args, example.kwargs))

@@ -48,6 +48,12 @@ def nearest_of_all(values: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
     return torch.from_numpy(np.array(result, dtype=kind)).view(dtype).reshape(values.shape)
 
 
+def pooled(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and unbiased variance per channel of all inputs of a BatchNorm layer at once, in float64."""
+    flat = values.to(torch.float64).transpose(0, 1).flatten(1)
+    return flat.mean(dim=1), flat.var(dim=1, correction=1)
+
+
 def log_probs(logits: list[list[float]]) -> list[list[float]]:
     rows = []
     for row in logits:

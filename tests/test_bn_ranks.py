@@ -80,7 +80,7 @@ class Leaves(Data):
 @pytest.fixture
 def folder(tmp_path):
     """A user's code, and an average of its model in float64."""
-    (tmp_path / "mycode.py").write_text(CODE)
+    (tmp_path / "ranked.py").write_text(CODE)
     (tmp_path / "one").mkdir()
     scope: dict = {}
     exec(CODE, scope)
@@ -97,7 +97,7 @@ def start(folder: Path, ranks: int, data: str, *arguments: str) -> tuple[int, st
         [
             *(torchrun if ranks else plain),
             *("bn-update", "swa.safetensors", "-o", f"{ranks}.safetensors", "--force"),
-            *("--model", "mycode.py:Net", "--data", f"mycode.py:{data}", *arguments),
+            *("--model", "ranked.py:Net", "--data", f"ranked.py:{data}", *arguments),
         ],
         cwd=folder,
         env=os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"},
@@ -107,7 +107,7 @@ def start(folder: Path, ranks: int, data: str, *arguments: str) -> tuple[int, st
         check=False,
     )
     said = [line for line in result.stderr.splitlines() if line.startswith(("error:", "note:"))]
-    return result.returncode, result.stdout, said
+    return result.returncode, result.stdout, [line for line in said if "note: batches of about 10" not in line]
 
 
 def assert_same(folder: Path, one: str, other: str) -> None:
@@ -132,7 +132,7 @@ def test_ranks_give_the_statistics_of_one_process_at_every_depth(folder, ranks):
 @pytest.mark.parametrize(
     ("data", "arguments", "note"),
     [
-        ("Data", ("--estimator", "sequential"), "sequential: a pass of 11 batches for each of 3 layers"),
+        ("Data", ("--estimator", "sequential"), "sequential: a pass of 11 batches to find the order of 3 layers"),
         ("Data", ("--estimator", "official", "--num-batches", "7"), None),
         ("Data", ("--num-samples", "95", "--batch-size", "20"), None),
         ("Augmented", ("--seed", "3"), None),
@@ -176,7 +176,7 @@ def test_data_that_converge_stop_all_ranks(folder):
         ("Unseeded", (), "the ranks' samplers draw different batches"),
         ("Leaves", (), "another rank ended"),
         ("Streamed", ("--data-arg", "n=0"), "the data loader is empty"),
-        ("Data", ("--model-arg", "x=1"), "building the model mycode.py:Net"),
+        ("Data", ("--model-arg", "x=1"), "building the model ranked.py:Net"),
     ],
     ids=["NaN on one", "other batches", "one dies", "empty", "no model"],
 )
@@ -246,12 +246,63 @@ def test_a_rank_without_batches_has_its_share_in_the_result(monkeypatch):
     assert [result.n_batches for result in results] == [1, 1, 1]
 
 
+def test_what_one_rank_finds_to_be_kept_is_kept_on_all(monkeypatch):
+    def frozen() -> nn.Sequential:
+        return nn.Sequential(nn.BatchNorm1d(3), Frozen(3)).double()
+
+    results = together(
+        2,
+        monkeypatch,
+        lambda ranks: recalibrate(frozen(), [[], [torch.randn(8, 3).double()]][ranks.rank], step=ranks.step),
+    )
+
+    assert [list(result.kept.items()) for result in results] == [
+        [("1", "a Frozen does not update its statistics in training")]
+    ] * 2
+
+
+class Frozen(nn.Module):
+    """A norm that keeps what it has."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - self.running_mean) / self.running_var.sqrt()  # pyright: ignore
+
+
+def test_ranks_whose_first_batches_reach_other_layers(monkeypatch):
+    class Either(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last, self.a, self.b = nn.BatchNorm1d(3), nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+
+        def forward(self, x):
+            return self.last((self.a(self.a(x)) if len(x) == 8 else self.b(x)) * 2)
+
+    batches = [torch.randn(8 + i % 2, 3).double() for i in range(6)]
+    expected = recalibrate(Either().double(), batches, estimator="sequential")
+    results = together(
+        2,
+        monkeypatch,
+        lambda ranks: recalibrate(Either().double(), batches[ranks.rank :: 2], estimator="sequential", step=ranks.step),
+    )
+
+    for result in results:
+        found = {layer.name: layer for layer in result.layers}
+        assert set(found) == {"a", "b", "last"}
+        for layer in expected.layers:
+            torch.testing.assert_close(found[layer.name].running_var, layer.running_var, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize(
     ("batch", "error"),
     [
         (torch.full((4, 3), torch.nan), NonFiniteError),
         (torch.randn(4, 5), UserCodeError),
-        (torch.randn(1, 3), DataError),
+        (torch.randn(0, 3), DataError),
     ],
 )
 def test_an_error_of_one_is_an_error_of_all_and_no_model_changes(monkeypatch, batch, error):

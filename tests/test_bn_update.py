@@ -96,8 +96,8 @@ class Once(Data):
         yield from super().train_dataloader()
 """
 
-NET = ("--model", "mycode.py:Net")
-DATA = ("--data", "mycode.py:Data")
+NET = ("--model", "imagecode.py:Net")
+DATA = ("--data", "imagecode.py:Data")
 
 
 class Net(nn.Module):
@@ -113,7 +113,7 @@ class Net(nn.Module):
 @pytest.fixture
 def average(run_swa, tmp_path):
     """A user's code and an average of three checkpoints; the name of its file."""
-    (tmp_path / "mycode.py").write_text(CODE)
+    (tmp_path / "imagecode.py").write_text(CODE)
     (tmp_path / "ckpts").mkdir()
     model = Net()
     for epoch in range(3):
@@ -156,30 +156,15 @@ def test_a_table_of_layers_the_json_and_the_record(update, tmp_path):
     lines = result.stdout.splitlines()
     assert lines[0] == "Recomputed the statistics of 2 BatchNorm layers from 64 samples in 8 batches."
     assert lines[1].startswith("The furthest that a mean moved is 0.")
-    assert lines[2].strip() == "How far the statistics moved, in old standard deviations"
-    header = [cell.strip() for cell in lines[4].strip("┃ ").split("┃")]
-    assert header == [
-        "layer",
-        "elements",
-        "mean, rms",
-        "mean, max",
-        "deviation, max",
-        "s.e. of mean",
-        "s.e. of variance",
-    ]
+    assert lines[2].strip() == "The furthest moves, in old standard deviations"
     rows = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in lines if line.startswith("│")]
     layers = {layer["name"]: layer for layer in report["layers"]}
     moved = [max(layers[row[0]]["mean_shift"], abs(layers[row[0]]["std_shift"])) for row in rows]
     assert moved == sorted(moved, reverse=True)
     for row in rows:
         layer = layers[row[0]]
-        assert row[1:5] == [
-            f"{layer['n_elements']:,}",
-            f"{layer['mean_shift_rms']:.3f}",
-            f"{layer['mean_shift']:.3f}",
-            f"{layer['std_shift']:+.3f}",
-        ]
-        assert row[5:] == [f"{100 * layer[name]:.2f} %" for name in ("mean_error", "variance_error")]
+        assert row[1:4] == [f"{layer['n_elements']:,}", f"{layer['mean_shift']:.3f}", f"{layer['std_shift']:+.3f}"]
+        assert row[4:] == [f"{100 * layer[name]:.2f} %" for name in ("mean_error", "variance_error")]
     assert {name: (layer["n_elements"], layer["n_calls"]) for name, layer in layers.items()} == {
         "bn1": (64 * 36, 8),
         "bn2": (64 * 16, 8),
@@ -200,6 +185,54 @@ def test_a_table_of_layers_the_json_and_the_record(update, tmp_path):
     assert (report["output"], report["passes"], report["converged"]) == ("new.safetensors", 1, None)
 
 
+def test_names_of_layers_are_there_on_a_narrow_terminal(update, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+
+    result, _, _ = update()
+
+    assert "│ bn1   │" in result.stdout
+    assert max(map(len, result.stdout.splitlines()[2:8])) <= 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "note"),
+    [
+        (("--batch-size", 8), "batches of about 8 samples: below the first layer the statistics depend on that"),
+        (("--data", "imagecode.py:Of", "--data-arg", "kind=Images"), "the training loader does not shuffle"),
+        (("--batch-size", 8, "--estimator", "sequential"), None),
+        ((), None),
+    ],
+)
+def test_batches_that_show_below_the_first_layer_are_noted(update, arguments, note):
+    result, _, _ = update(*arguments)
+
+    found = [line for line in result.stderr.splitlines() if "below the first layer" in line]
+    assert len(found) == (note is not None)
+    assert note is None or note in found[0]
+
+
+def test_a_second_update_finds_that_nothing_moves(update, run_swa, tmp_path):
+    update("--estimator", "sequential")
+
+    result = run_swa("bn-update", "new.safetensors", *NET, *DATA, "--estimator", "sequential")
+
+    assert "Nothing moved: they were these already." in result.stdout
+
+
+def test_what_the_model_was_given_is_told(run_swa, average, tmp_path):
+    (tmp_path / "triples.py").write_text(
+        "from imagecode import *\n"
+        "class Triples(Data):\n"
+        "    def train_dataloader(self):\n"
+        "        return [(torch.arange(4), torch.randn(4, 3, 8, 8), torch.zeros(4))]\n"
+    )
+
+    result = run_swa("bn-update", average, *NET, "--data", "triples.py:Triples")
+
+    assert "The batch was given to the model as (int64 [4], float32 [4, 3, 8, 8])." in result.stderr
+    assert "define split_batch(batch)" in result.stderr
+
+
 def test_json_alone_on_standard_output(run_swa, average):
     result = run_swa("bn-update", average, *NET, *DATA, "--json", "-")
 
@@ -213,8 +246,8 @@ def test_the_estimators_differ_and_sequential_says_its_cost(update):
         found[estimator] = tensors["bn2.running_var"]
         assert report["estimator"] == estimator
         if estimator == "sequential":
-            assert "sequential: a pass of 5 batches for each of 2 layers" in result.stderr
-            assert report["passes"] == 2
+            assert "sequential: a pass of 5 batches to find the order of 2 layers, and one for each" in result.stderr
+            assert report["passes"] == 3
         else:
             assert result.stderr == ""
 
@@ -252,7 +285,33 @@ def test_until_converged_stops_early_and_says_so(update):
     )
     result, _, report = update("--until-converged", 0.001)
     assert (report["converged"], report["n_batches"]) == (False, 5)
-    assert "not converged, though no batches are left" in result.stderr
+    assert "not converged, and no batches are left" in result.stderr
+
+
+def test_all_data_may_be_enough(update, tmp_path, run_swa):
+    """The loader ends before a look at the errors: they are small enough all the same."""
+    result, _, report = update("--data-arg", "n=100", "--until-converged", 5)
+    assert report["converged"]
+    assert "note: converged: the largest standard error" in result.stderr
+    assert not record_of(tmp_path / "new.safetensors")["partial"]
+    update("--num-batches", 1000)
+    assert not record_of(tmp_path / "new.safetensors")["partial"]
+    update("--num-batches", 4)
+    assert record_of(tmp_path / "new.safetensors")["partial"]
+
+
+def test_statistics_that_were_not_finite_are_replaced_and_said(run_swa, average, tmp_path):
+    tensors = load_file(tmp_path / average)
+    tensors["bn1.running_var"][2] = torch.nan
+    tensors["bn2.running_var"][1] = -1
+    save_file(tensors, tmp_path / "broken.safetensors")
+
+    result = run_swa("bn-update", "broken.safetensors", "-o", "new.safetensors", *NET, *DATA, "--json", "bn.json")
+
+    assert result.exit_code == 0, result.stderr
+    assert "the old statistics of 2 layers held NaN, infinity or a negative variance" in " ".join(result.stderr.split())
+    assert [layer["var_ratio"] for layer in json.loads((tmp_path / "bn.json").read_text())["layers"]] == [None, None]
+    assert all(tensor.isfinite().all() for tensor in load_file(tmp_path / "new.safetensors").values())
 
 
 def test_augmentation_and_shuffling_give_the_same_bytes_twice_whatever_the_workers(update, tmp_path):
@@ -282,12 +341,22 @@ def test_eval_transforms_take_those_of_the_validation_set(update):
 
 
 def test_amp_channels_last_and_compile_reach_the_model(update, monkeypatch):
-    compiled = []
+    compiled, formats = [], []
+    convolve = nn.functional.conv2d
+
+    def watched(x, weight, *rest):
+        formats.append(tuple(t.is_contiguous(memory_format=torch.channels_last) for t in (x, weight)))
+        return convolve(x, weight, *rest)
+
+    monkeypatch.setattr("torch.nn.modules.conv.F.conv2d", watched)
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model: (compiled.append(model), compile_(model, backend="eager"))[1])
     _, plain, _ = update()
+    assert (True, True) not in formats
     for arguments, close in ((("--amp", "bf16"), 3e-2), (("--channels-last",), 1e-4), (("--compile",), 1e-4)):
+        formats.clear()
         _, found, report = update(*arguments)
+        assert (set(formats) == {(True, True)}) == (arguments == ("--channels-last",))
         torch.testing.assert_close(found["bn2.running_var"], plain["bn2.running_var"], rtol=close, atol=close)
         if "--amp" in arguments:
             assert not torch.equal(found["bn2.running_var"], plain["bn2.running_var"])
@@ -347,14 +416,14 @@ def test_torchvisions_frozen_batchnorm_is_named(update, run_swa, tmp_path):
         torch.save(contents, path)
     run_swa("average", "ckpts", "-o", "swa.safetensors", "--force")
 
-    result, _, report = update(model=("--model", "mycode.py:WithFrozen"))
+    result, _, report = update(model=("--model", "imagecode.py:WithFrozen"))
 
     assert "kept as it was, since a FrozenBatchNorm2d does not update its statistics in training: bn1." in result.stderr
     assert [layer["name"] for layer in report["layers"]] == ["bn2"]
 
 
 def test_layers_that_keep_no_statistics_are_named(update):
-    result, _, _ = update(model=("--model", "mycode.py:Untracked"))
+    result, _, _ = update(model=("--model", "imagecode.py:Untracked"))
 
     assert "these BatchNorm layers keep no statistics (track_running_stats=False): free." in result.stderr
 
@@ -388,25 +457,31 @@ def test_a_collapse_is_warned_of_in_red(run_swa, average, tmp_path):
 
 FAILURES = {
     "a loader that raises in the middle": (
-        ("--data", "mycode.py:Of", "--data-arg", "kind=Raises"),
+        ("--data", "imagecode.py:Of", "--data-arg", "kind=Raises"),
         "OSError: the disk went away",
     ),
     "a worker that raises": (
-        ("--data", "mycode.py:Of", "--data-arg", "kind=Raises", "--data-arg", "workers=2"),
+        ("--data", "imagecode.py:Of", "--data-arg", "kind=Raises", "--data-arg", "workers=2"),
         "OSError: the disk went away",
     ),
     "a worker that dies": (
-        ("--data", "mycode.py:Of", "--data-arg", "kind=Dies", "--data-arg", "workers=2"),
+        ("--data", "imagecode.py:Of", "--data-arg", "kind=Dies", "--data-arg", "workers=2"),
         "DataLoader worker",
     ),
     "NaN in one batch": (
-        ("--data", "mycode.py:Of", "--data-arg", "kind=NaN"),
+        ("--data", "imagecode.py:Of", "--data-arg", "kind=NaN"),
         "batch 2: the batch itself holds NaN or infinity",
     ),
     "an empty loader": ((*DATA, "--data-arg", "n=10", "--data-arg", "drop_last=true"), "the data loader is empty"),
-    "a loader of one pass": (("--data", "mycode.py:Once", "--estimator", "sequential"), "can be passed over once only"),
-    "a loader that cannot be rebuilt": (("--data", "mycode.py:Once", "--batch-size", "4"), "cannot be rebuilt"),
-    "no transforms to take": (("--data", "mycode.py:Once", "--eval-transforms"), "does not offer its training images"),
+    "a loader of one pass": (
+        ("--data", "imagecode.py:Once", "--estimator", "sequential"),
+        "can be passed over once only",
+    ),
+    "a loader that cannot be rebuilt": (("--data", "imagecode.py:Once", "--batch-size", "4"), "cannot be rebuilt"),
+    "no transforms to take": (
+        ("--data", "imagecode.py:Once", "--eval-transforms"),
+        "does not offer its training images",
+    ),
     "compile and sequential": ((*DATA, "--compile", "--estimator", "sequential"), "--compile does not go with"),
 }
 

@@ -4,19 +4,15 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from references import pooled
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from swa_cli.batchnorm import Estimator, bn_layers, recalibrate, without_statistics
-from swa_cli.errors import DataError, UserCodeError
+from swa_cli.errors import NonFiniteError, UserCodeError
 from swa_cli.forward import Forward
 
 SHAPES = {1: (4, 3, 6), 2: (4, 3, 5, 6), 3: (4, 3, 2, 5, 6)}
-
-
-def pooled(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    flat = values.double().transpose(0, 1).flatten(1)
-    return flat.mean(dim=1), flat.var(dim=1)
 
 
 def by_instance(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -98,19 +94,56 @@ def test_a_subclass_with_a_forward_of_its_own(estimator):
     assert_has(layer, pooled(torch.cat(batches)))
 
 
-class Whitened(nn.BatchNorm2d):
-    """A subclass whose buffers are no moments of its input."""
+class Masked(nn.BatchNorm1d):
+    """Normalises what is not padding."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return super().forward(x * 2 + 1)
+        kept = x.abs().sum(dim=1) > 0
+        out = x.clone()
+        out[kept] = super().forward(x[kept])
+        return out
 
 
-def test_a_subclass_whose_buffers_are_not_the_moments_of_its_input_is_measured_at_the_input():
-    layer, batches = Whitened(3), data(2)
+@pytest.mark.parametrize("estimator", ["population", "torch"])
+def test_a_subclass_that_normalises_a_part_of_its_input_has_the_statistics_of_that_part(estimator):
+    values = torch.randn(40, 3) + 5
+    values[::2] = 0
+    layer, reference = Masked(3), Masked(3)
 
-    recalibrate(nn.Sequential(layer), batches)
+    recalibrate(nn.Sequential(layer), list(values.split(10)), estimator=estimator)
+    torch.optim.swa_utils.update_bn(values.split(10), nn.Sequential(reference))
 
-    assert_has(layer, pooled(torch.cat(batches)))
+    if estimator == "torch":
+        assert_has(layer, (reference.running_mean.double(), reference.running_var.double()))  # pyright: ignore
+    torch.testing.assert_close(layer.running_mean, values[1::2].mean(dim=0), rtol=1e-5, atol=0)
+    torch.testing.assert_close(layer.running_var, values[1::2].var(dim=0), rtol=0.3, atol=0)
+
+
+class Stubborn(nn.BatchNorm2d):
+    """A subclass that averages in its own way, whatever its momentum."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return nn.functional.batch_norm(x, self.running_mean, self.running_var, None, None, self.training, 0.1)
+
+
+class Untaught(nn.BatchNorm2d):
+    """A subclass that is never in train mode."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return nn.functional.batch_norm(x, self.running_mean, self.running_var, None, None, training=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_subclasses_that_have_their_own_way(dtype):
+    model, batches = nn.Sequential(Stubborn(3), Untaught(3), BatchNormAct(3)).to(dtype), data(2)
+
+    result = recalibrate(model, [batch.to(dtype) for batch in batches])
+
+    assert result.kept == {"1": "a Untaught does not update its statistics in training"}
+    expected = pooled(torch.cat([batch.to(dtype) for batch in batches]))
+    torch.testing.assert_close(result.layers[0].running_var, expected[1], rtol=1e-6, atol=0)
+    assert model[1].running_var.tolist() == [1, 1, 1]  # pyright: ignore
+    assert [layer.name for layer in result.layers] == ["0", "2"]
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
@@ -149,31 +182,94 @@ def test_instance_norm_as_torch_and_the_official_code_weight_batches():
 
 
 class OwnNorm(nn.Module):
-    """A batch norm as people write it themselves."""
+    """A batch norm as people write it themselves: new tensors in the place of the buffers."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, shape: tuple[int, ...] | None = None) -> None:
         super().__init__()
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
+        self.register_buffer("running_mean", torch.zeros(shape or channels))
+        self.register_buffer("running_var", torch.ones(shape or channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         mean, variance = self.running_mean, self.running_var
         if self.training:
-            mean, variance = x.mean(dim=(0, 2, 3)), x.var(dim=(0, 2, 3), correction=0)
-            self.running_mean.lerp_(mean, 0.1)  # pyright: ignore
-            self.running_var.lerp_(variance, 0.1)  # pyright: ignore
-        return (x - mean[:, None, None]) / (variance[:, None, None] + 1e-5).sqrt()  # pyright: ignore
+            mean = x.mean(dim=(0, 2, 3)).view_as(self.running_mean)  # pyright: ignore
+            variance = x.var(dim=(0, 2, 3), correction=0).view_as(self.running_var)  # pyright: ignore
+            self.running_mean = 0.9 * self.running_mean + 0.1 * mean
+            self.running_var = 0.9 * self.running_var + 0.1 * variance
+        return (x - mean.view(-1, 1, 1)) / (variance.view(-1, 1, 1) + 1e-5).sqrt()  # pyright: ignore
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_a_norm_of_the_users_own(estimator):
     model, batches = nn.Sequential(OwnNorm(3), nn.BatchNorm2d(3)), data(2)
+    kept = model[0].running_mean
 
     result = recalibrate(model, batches, estimator=estimator)
 
     assert_has(model[0], pooled(torch.cat(batches)))
+    assert model[0].running_mean is kept
+    assert result.layers[0].mean_shift == pytest.approx(float(pooled(torch.cat(batches))[0].abs().max()), rel=1e-4)
     assert [layer.name for layer in result.layers] == ["0", "1"]
     assert result.kept == {}
+
+
+def test_a_norm_of_the_users_own_is_as_it_was_after_an_error():
+    model, batches = nn.Sequential(OwnNorm(3)), data(2)
+    batches[1][0] = torch.nan
+
+    with pytest.raises(NonFiniteError):
+        recalibrate(model, batches)
+
+    assert model[0].running_mean.tolist() == [0, 0, 0]  # pyright: ignore
+
+
+def test_statistics_with_one_entry_a_channel_in_more_dimensions():
+    model, batches = nn.Sequential(OwnNorm(3, (1, 3, 1, 1))), data(2)
+
+    recalibrate(model, batches)
+
+    assert model[0].running_mean.shape == (1, 3, 1, 1)
+    torch.testing.assert_close(model[0].running_mean.double().flatten(), pooled(torch.cat(batches))[0])  # pyright: ignore
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+def test_statistics_that_are_no_vector_and_torchscript_are_named():
+    model = nn.Sequential(nn.BatchNorm2d(3), OwnNorm(3, (2, 3)), torch.jit.script(nn.BatchNorm2d(3)))
+    model[1].forward = lambda x: x
+
+    result = recalibrate(model, data(2))
+
+    assert result.kept == {
+        "1": "its statistics have more than one dimension",
+        "2": "TorchScript cannot be put in train mode layer by layer",
+    }
+
+
+def test_an_input_that_cannot_be_told_from_other_arguments_is_named():
+    class Weighted(OwnNorm):
+        def forward(self, *, weight, x):  # pyright: ignore
+            return super().forward(x) * weight
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bn, self.norm = nn.BatchNorm2d(3), Weighted(3)
+
+        def forward(self, x):
+            return self.norm(weight=torch.ones(1), x=self.bn(x))
+
+    assert recalibrate(Model(), data(2)).kept == {"norm": "which of its arguments is the input cannot be told"}
+
+
+def test_a_forward_that_the_user_put_on_a_layer_stays_there():
+    layer, calls = nn.SyncBatchNorm(3), []
+    layer.forward = lambda x: (calls.append(len(x)), nn.BatchNorm2d.forward(layer, x))[1]  # pyright: ignore
+    own = layer.forward
+
+    recalibrate(nn.Sequential(layer), data(2))
+
+    assert layer.forward is own
+    assert calls[-3:] == [7, 2, 11]
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
@@ -345,15 +441,95 @@ def test_a_last_batch_of_one_sample_is_counted_and_normalised_by_all_before_it()
     assert model[0].training
 
 
-def test_a_first_batch_of_one_sample_is_an_error_but_for_sequential():
-    values = torch.randn(3, 2)
-    with pytest.raises(DataError, match=r"batch 0: layer 0 gets one value per channel \(shape \[1, 2\]\)"):
-        recalibrate(nn.Sequential(nn.BatchNorm1d(2)), list(values.split(1)))
-    layer = nn.BatchNorm1d(2)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_one_sample_at_a_time_is_normalised_by_what_came_before_or_was_there(estimator):
+    values = torch.randn(50, 2)
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2))
 
-    recalibrate(nn.Sequential(layer), list(values.split(1)), estimator="sequential")
+    recalibrate(model, list(values.split(1)), estimator=estimator)
 
-    assert_has(layer, pooled(values))
+    assert_has(model[0], pooled(values))
+    assert 0.5 < float(model[1].running_var.min()) <= float(model[1].running_var.max()) < 2  # pyright: ignore
+
+
+class Routed(nn.Module):
+    """Every other batch goes another way, and every third goes twice through one layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c, self.b, self.a = (nn.BatchNorm1d(4) for _ in range(3))
+        self.linear, self.twice, self.head = nn.Linear(4, 4), nn.BatchNorm1d(4), nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        x = self.c(self.linear((self.a if x[0, 0] > 0 else self.b)(x)))
+        x = self.twice(x)
+        return self.head(self.twice(x * 2) if x.shape[0] % 3 == 0 else x)
+
+
+def routed_by_hand(model: Routed, batches: list[torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Layer by layer up to `twice`, whose inputs depend on itself."""
+    found = {}
+    for name, goes in (("a", lambda x: x[0, 0] > 0), ("b", lambda x: x[0, 0] <= 0)):
+        found[name] = pooled(torch.cat([batch for batch in batches if goes(batch)]))
+    after = []
+    for batch in batches:
+        mean, variance = found["a" if batch[0, 0] > 0 else "b"]
+        values = (batch.double() - mean) / (variance + 1e-5).sqrt()
+        after.append(values @ model.linear.weight.double().T + model.linear.bias.double())
+    found["c"] = pooled(torch.cat(after))
+    return found
+
+
+@pytest.mark.parametrize("size", [4, 7, 9])
+def test_sequential_is_exact_where_batches_go_different_ways(size):
+    values = torch.randn(90, 4)
+    model = Routed().requires_grad_(requires_grad=False)
+    chunks = [chunk for part in (values[values[:, 0] > 0], values[values[:, 0] <= 0]) for chunk in part.split(size)]
+    batches = [*chunks[::2], *chunks[1::2], values[:1]]  # a last batch of one sample too
+
+    result = recalibrate(model, batches, estimator="sequential")
+
+    for name, expected in routed_by_hand(model, batches).items():
+        assert_has(getattr(model, name), expected, rtol=1e-5)
+    counted = {layer.name: layer.n_calls for layer in result.layers}
+    assert counted["twice"] == len(batches) + sum(len(batch) % 3 == 0 for batch in batches)
+    assert counted["head"] == len(batches)
+
+
+def test_inputs_of_a_layer_that_is_called_more_often_later_are_all_counted():
+    class Growing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bn = nn.BatchNorm1d(2)
+
+        def forward(self, x):
+            return self.bn(x) if len(x) == 4 else self.bn(self.bn(x) + 100)
+
+    batches = [torch.randn(4, 2), torch.randn(8, 2)]
+    one, other = Growing(), Growing()
+
+    first, second = (
+        recalibrate(model, batches, estimator=estimator).layers[0]  # pyright: ignore
+        for model, estimator in ((one, "population"), (other, "sequential"))
+    )
+
+    assert (first.n_elements, first.n_calls) == (second.n_elements, second.n_calls) == (20, 3)
+    torch.testing.assert_close(second.running_mean, first.running_mean, rtol=1e-6, atol=0)
+
+
+def test_the_calls_of_one_batch_are_one_draw():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bn = nn.BatchNorm1d(2)
+
+        def forward(self, x):
+            return self.bn(x) + self.bn(x + 10)
+
+    (layer,) = recalibrate(Twice(), [torch.randn(16, 2)] * 40).layers
+
+    assert layer.mean_error is not None
+    assert layer.mean_error < 1e-6
 
 
 @dataclass

@@ -4,9 +4,10 @@ from swa_cli.batchnorm.estimators import Estimator
 from swa_cli.batchnorm.layers import BatchNorm, Norm, bn_buffers, bn_layers, without_statistics
 from swa_cli.batchnorm.passes import Step, alone
 from swa_cli.batchnorm.recalibrate import recalibrate
-from swa_cli.batchnorm.result import LayerStatistics, RecalibrationResult, remarks
+from swa_cli.batchnorm.result import UNREACHED, LayerStatistics, RecalibrationResult, remarks
 
 __all__ = [
+    "UNREACHED",
     "BatchNorm",
     "Estimator",
     "LayerStatistics",

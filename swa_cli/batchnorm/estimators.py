@@ -4,7 +4,6 @@ from typing import Literal
 
 from swa_cli.batchnorm.inputs import Observed
 from swa_cli.batchnorm.layers import Norm
-from swa_cli.errors import DataError
 
 Estimator = Literal["population", "torch", "official", "sequential"]
 """
@@ -23,22 +22,12 @@ def is_pooled(estimator: Estimator, layer: Norm) -> bool:
     return estimator in {"population", "sequential"} and layer.kind != "instance"
 
 
-def weight_of(estimator: Estimator, seen: Observed, n_samples: int, layer: Norm) -> float:
-    """The weight of one input of ``layer``.
+def weight_of(estimator: Estimator, seen: Observed, n_samples: int) -> float:
+    """The weight of one input of a layer.
 
     Args:
         n_samples: of the batch that the model was given.
-
-    Raises:
-        DataError: the estimator takes unbiased variances, and there is one value only.
     """
     if estimator in {"population", "sequential"}:
         return seen.n
-    if seen.n == 1 and layer.kind != "instance":
-        msg = (
-            f"layer {layer.name} gets one value per channel, of which the estimator {estimator!r} cannot take a "
-            "variance. Let the training loader drop the last incomplete batch (drop_last=True), or take "
-            "--estimator population."
-        )
-        raise DataError(msg)
     return 1 if estimator == "torch" else n_samples

@@ -33,13 +33,13 @@ class Norm:
 
     @property
     def running_mean(self) -> torch.Tensor:
-        """Shape (C,)."""
-        return cast("torch.Tensor", self.module.running_mean)
+        """Shape (C,), whatever the layer's own; what is written to it is in the layer."""
+        return cast("torch.Tensor", self.module.running_mean).view(-1)
 
     @property
     def running_var(self) -> torch.Tensor:
-        """Shape (C,)."""
-        return cast("torch.Tensor", self.module.running_var)
+        """Likewise."""
+        return cast("torch.Tensor", self.module.running_var).view(-1)
 
     @property
     def num_batches_tracked(self) -> torch.Tensor | None:
@@ -61,8 +61,8 @@ class Norm:
 def bn_layers(model: nn.Module) -> dict[str, Norm]:
     """The layers of ``model`` that keep statistics, by name, in the order of ``named_modules()``.
 
-    BatchNorm and InstanceNorm of any kind, and whatever else has a ``running_mean`` and a ``running_var`` of one
-    dimension. A layer with two names has the first.
+    BatchNorm and InstanceNorm of any kind, and whatever else has a ``running_mean`` and a ``running_var`` with one
+    entry a channel among its buffers or parameters. A layer with two names has the first.
     """
     layers: dict[str, Norm] = {}
     for name, module in _modules(model):
@@ -77,6 +77,17 @@ def without_statistics(model: nn.Module) -> tuple[str, ...]:
     return tuple(
         name for name, module in _modules(model) if isinstance(module, BatchNorm) and module.running_mean is None
     )
+
+
+def out_of_reach(model: nn.Module) -> dict[str, str]:
+    """The modules that seem to keep statistics, of which these cannot be recomputed, and why."""
+    return {
+        name: "TorchScript cannot be put in train mode layer by layer"
+        if isinstance(module, torch.jit.ScriptModule)
+        else "its statistics have more than one dimension"
+        for name, module in _modules(model)
+        if _has_statistics(module) and _kind(module) is None
+    }
 
 
 def bn_buffers(model: nn.Module, layers: Mapping[str, Norm]) -> dict[str, tuple[str, str]]:
@@ -109,12 +120,18 @@ def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     return cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
 
 
+def _has_statistics(module: nn.Module) -> bool:
+    own = {**dict(module.named_buffers(recurse=False)), **dict(module.named_parameters(recurse=False))}
+    return own.get("running_mean") is not None and own.get("running_var") is not None
+
+
 def _kind(module: nn.Module) -> Kind | None:
-    mean, variance = getattr(module, "running_mean", None), getattr(module, "running_var", None)
-    if not isinstance(mean, torch.Tensor) or not isinstance(variance, torch.Tensor):
+    if not _has_statistics(module) or isinstance(module, torch.jit.ScriptModule):
         return None
     if isinstance(module, BatchNorm):
         return "batch"
     if isinstance(module, InstanceNorm):
         return "instance"
-    return "custom" if mean.ndim == 1 and mean.shape == variance.shape and mean.is_floating_point() else None
+    mean, variance = cast("torch.Tensor", module.running_mean), cast("torch.Tensor", module.running_var)
+    one_a_channel = max(mean.shape, default=1) == mean.numel() and mean.is_contiguous() and variance.is_contiguous()
+    return "custom" if one_a_channel and mean.shape == variance.shape and mean.is_floating_point() else None

@@ -1,14 +1,14 @@
 """Putting a model into the state in which statistics are measured, and back."""
 
-from collections.abc import Collection, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Generator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from swa_cli.batchnorm.layers import BatchNorm, Norm
+from swa_cli.batchnorm.layers import BUFFERS, BatchNorm, Norm
 from swa_cli.user_code import user_code
 
 _PATCHED = ("track_running_stats", "momentum")
@@ -16,33 +16,51 @@ _PATCHED = ("track_running_stats", "momentum")
 
 @contextmanager
 def unchanged(model: nn.Module, layers: Collection[Norm]) -> Generator[None]:
-    """Put back afterwards every mode of ``model``, module by module, and all that `measuring` changes of layers.
+    """Put back afterwards every mode of ``model``, module by module, and all that is changed of ``layers`` meanwhile.
 
     Within the body all of ``model`` is in eval mode, so that dropout and stochastic depth are off, as they will be
     when the statistics are used.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    attributes = [
-        (layer.module, name, getattr(layer.module, name))
-        for layer in layers
-        for name in _PATCHED
-        if hasattr(layer.module, name)
-    ]
-    buffers = [(buffer, buffer.clone()) for layer in layers for buffer in _buffers(layer)]
-    try:
+    was_training, modes = model.training, [(module, module.training) for module in model.modules()]
+    with ExitStack() as undo:
+        for module, training in modes:
+            undo.callback(setattr, module, "training", training)
+        undo.callback(_call_train, model, was_training)
+        for layer in layers:
+            undo.callback(what_undoes(layer))
         with user_code("putting the model in eval mode"):
             model.eval()
         yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for module, name, value in attributes:
+
+
+def _call_train(model: nn.Module, mode: bool) -> None:  # noqa: FBT001  # as nn.Module.train has it
+    """Some modules do more than to set a flag (merge weights, say); the flags themselves are put back after it."""
+    with suppress(Exception):
+        model.train(mode)
+
+
+def what_undoes(layer: Norm) -> Callable[[], None]:
+    """What gives a layer the attributes and the contents of the buffers back that it has now."""
+    module, kept = layer.module, vars(layer.module).get("forward")
+    attributes = {name: getattr(module, name) for name in _PATCHED if hasattr(module, name)}
+    # A layer of the user's own may put new tensors in the place of these.
+    statistics = {name: tensor for name, tensor in module.named_parameters(recurse=False) if name in BUFFERS}
+    held = {**dict(module.named_buffers(recurse=False)), **statistics}
+    tensors = [(name, tensor, tensor.detach().clone()) for name, tensor in held.items()]
+
+    def undo() -> None:
+        for name, value in attributes.items():
             setattr(module, name, value)
-        for layer in layers:
-            vars(layer.module).pop("forward", None)
+        if kept is None:
+            vars(module).pop("forward", None)
+        else:
+            vars(module)["forward"] = kept
         with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
+            for name, tensor, value in tensors:
+                setattr(module, name, tensor)
+                tensor.copy_(value)
+
+    return undo
 
 
 def normalise_by_batch(layer: Norm, *, leave_moments: bool) -> None:
@@ -56,9 +74,9 @@ def normalise_by_batch(layer: Norm, *, leave_moments: bool) -> None:
     module.training = True
     if leave_moments:
         module.momentum = 1.0
-    elif isinstance(module, nn.modules.batchnorm._NormBase):  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        module.track_running_stats = False
-    if isinstance(module, nn.SyncBatchNorm):
+    if layer.kind != "custom":
+        module.track_running_stats = leave_moments
+    if isinstance(module, nn.SyncBatchNorm) and "forward" not in vars(module):
         # It would wait for the other ranks, which have other batches and perhaps fewer of them.
         module.forward = partial(BatchNorm.forward, module)
 
@@ -66,9 +84,3 @@ def normalise_by_batch(layer: Norm, *, leave_moments: bool) -> None:
 def normalise_by_statistics(layer: Norm) -> None:
     """Let a layer normalise by its running statistics, as in inference."""
     layer.module.training = False
-
-
-def _buffers(layer: Norm) -> list[torch.Tensor]:
-    own = {id(buffer): buffer for buffer in layer.module.buffers(recurse=False)}
-    own |= {id(tensor): tensor for tensor in (layer.running_mean, layer.running_var)}  # parameters of a custom layer
-    return list(own.values())

@@ -1,6 +1,7 @@
 """Mean and variance of a stream of batches, merged exactly, and how well they are known."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -64,15 +65,34 @@ class Estimate:
     variance_error: torch.Tensor
 
 
-def of_batch(
-    weight: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor, *, shift: torch.Tensor, pooled: torch.Tensor
-) -> Moments:
-    """The moments of one batch; a weight of 0 is for channels that it did not reach.
+class Batch(NamedTuple):
+    """One batch, per channel; float64, shape (C,). A weight of 0 is for channels that it did not reach."""
+
+    weight: torch.Tensor
+    mean: torch.Tensor
+    variance: torch.Tensor
+
+
+def joined(one: Batch, other: Batch, *, pooled: torch.Tensor) -> Batch:
+    """Two inputs of the same layers in one batch, as one: they are no two draws."""
+    weight = one.weight + other.weight
+    share = other.weight / torch.where(weight > 0, weight, 1)
+    between = torch.where(pooled, (other.mean - one.mean).square() * share * (1 - share), 0)
+    return Batch(
+        weight,
+        one.mean + (other.mean - one.mean) * share,
+        one.variance + (other.variance - one.variance) * share + between,
+    )
+
+
+def of_batch(batch: Batch, *, shift: torch.Tensor, pooled: torch.Tensor) -> Moments:
+    """The moments of one batch.
 
     Args:
         shift: near the mean; the same for all that are to be merged.
         pooled: bool; where the variance is that of all elements, not the mean of the batches' variances.
     """
+    weight, mean, variance = batch
     distance = mean - shift
     second = torch.where(pooled, variance + distance.square(), variance)
     terms = torch.stack(

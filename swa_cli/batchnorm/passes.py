@@ -9,15 +9,16 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import nn
 
+from swa_cli.batchnorm.finite import check_finite, is_finite
 from swa_cli.batchnorm.moments import Moments
 from swa_cli.batchnorm.observer import Observer
 from swa_cli.batchnorm.result import errors_of
 from swa_cli.batchnorm.tally import Channels, Tally
 from swa_cli.data import iterate, length_of, no_batches
-from swa_cli.errors import DataError, NonFiniteError
+from swa_cli.errors import DataError
 from swa_cli.forward import Forward
 from swa_cli.progress import Track
-from swa_cli.tasks import Example, Splitter, batch_size
+from swa_cli.tasks import Splitter, batch_size
 
 _FEW = 8
 """Batches, over all ranks, before which their spread says too little to stop by."""
@@ -138,15 +139,15 @@ def _share(
             except DataError as error:
                 msg = f"batch {index}: {error}"
                 raise DataError(msg) from error
-            flags.append(torch.stack([finite, _is_finite(example, forward.device)]))
+            flags.append(torch.stack([finite, is_finite(example, forward.device)]))
             counts["samples"] += n_samples
             counts["batches"] += 1
             if len(flags) >= patience:
-                _check(flags, tally, counts["batches"])
+                check_finite(flags, tally, counts["batches"])
             if compiling and not faster:
                 faster.append(forward.compiled(feed.model))
             advance(1)
-        _check(flags, tally, counts["batches"])
+        check_finite(flags, tally, counts["batches"])
         return Seen(
             moments=tally.moments.to(torch.device("cpu")),
             elements=dict(tally.elements),
@@ -178,41 +179,3 @@ def _converged(feed: Feed, channels: Channels, seen: Seen) -> bool:
     found = channels.estimate(seen.moments)
     errors = [errors_of(channels.layers[name], channels.of_layer(name, found)) for name in seen.calls]
     return all(max(pair) <= feed.until_converged for pair in errors)
-
-
-def _is_finite(example: Example, device: torch.device) -> torch.Tensor:
-    inputs = [value for value in (*example.args, *example.kwargs.values()) if isinstance(value, torch.Tensor)]
-    numbers = [value for value in inputs if value.is_floating_point() or value.is_complex()]
-    finite = torch.ones((), dtype=torch.bool, device=device)
-    for value in numbers:
-        finite &= value.isfinite().all()
-    return finite
-
-
-def _check(flags: list[torch.Tensor], tally: Tally, n_batches: int) -> None:
-    """One synchronisation with the device, whatever the number of layers and batches."""
-    if not flags:
-        return
-    found = torch.stack(flags).cpu()
-    first = n_batches - len(flags)
-    flags.clear()
-    if bool(found[:, 0].all()):
-        return
-    bad = int(found[:, 0].to(torch.uint8).argmin())
-    own_finite = bool(found[bad, 1])
-    moments = tally.moments
-    spoilt = (
-        name
-        for name in tally.calls
-        if not bool(moments.part(tally.channels.slices[name]).mean.isfinite().all())
-        or not bool(moments.part(tally.channels.slices[name]).within.isfinite().all())
-    )
-    name = next(spoilt, "(unknown)")
-    where = (
-        f"the input of layer {name} holds NaN or infinity" if own_finite else "the batch itself holds NaN or infinity"
-    )
-    msg = (
-        f"batch {first + bad}: {where}; expected finite numbers, since one would spoil the statistics of every "
-        "layer. Mend the data, or check the weights that were averaged."
-    )
-    raise NonFiniteError(msg)

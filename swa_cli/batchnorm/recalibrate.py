@@ -7,20 +7,19 @@ import torch
 from torch import nn
 
 from swa_cli.batchnorm.estimators import Estimator
-from swa_cli.batchnorm.layers import Norm, bn_layers
+from swa_cli.batchnorm.layers import Norm, bn_layers, out_of_reach
 from swa_cli.batchnorm.modes import unchanged
 from swa_cli.batchnorm.moments import Estimate
 from swa_cli.batchnorm.observer import observing
 from swa_cli.batchnorm.passes import Feed, Seen, Step, alone, pass_over
-from swa_cli.batchnorm.result import LayerStatistics, RecalibrationResult, statistics_of
+from swa_cli.batchnorm.result import UNREACHED, LayerStatistics, RecalibrationResult, statistics_of
 from swa_cli.batchnorm.sequential import layer_by_layer
 from swa_cli.batchnorm.tally import Tally, channels_of
-from swa_cli.errors import DataError, NonFiniteError
+from swa_cli.errors import DataError, NonFiniteError, shortened
 from swa_cli.forward import Forward
 from swa_cli.progress import Track, silent
 from swa_cli.tasks import Splitter, split_batch
 
-_NAMED = 3
 _FORWARD = Forward()
 _Found = tuple[Norm, Estimate, Seen]
 
@@ -64,7 +63,7 @@ def recalibrate(
     On any error the model is left as it was, but for the device and the memory format.
     """
     forward.settle(model)
-    left = dict(leave or {})
+    left = {**out_of_reach(model), **(leave or {})}
     layers = {name: layer for name, layer in bn_layers(model).items() if name not in left}
     feed = Feed(
         model=model,
@@ -85,15 +84,16 @@ def recalibrate(
     seen = [entry[2] for entry in found]
     kept = {**left, **(seen[0].kept if seen else {})}
     reached = {layer.name for layer in statistics}
-    kept |= {name: "no batch reached it" for name in layers if name not in reached and name not in kept}
+    kept |= {name: UNREACHED for name in layers if name not in reached and name not in kept}
     return RecalibrationResult(
         estimator=estimator,
         n_samples=max((part.n_samples for part in seen), default=0),
         n_batches=max((part.n_batches for part in seen), default=0),
         layers=statistics,
         kept=kept,
-        passes=len(seen) if estimator == "sequential" else 1,
-        converged=None if until_converged is None else not any(part.done for part in seen),
+        passes=len(seen) + 1 if estimator == "sequential" else 1,
+        converged=None if until_converged is None else _all_within(until_converged, statistics),
+        exhausted=all(part.done for part in seen),
     )
 
 
@@ -117,11 +117,14 @@ def _all_at_once(feed: Feed, layers: Mapping[str, Norm], estimator: Estimator) -
             yield layers[name], tally.channels.of_layer(name, found), seen
 
 
+def _all_within(error: float, layers: Iterable[LayerStatistics]) -> bool:
+    return all(layer.standard_error is not None and layer.standard_error <= error for layer in layers)
+
+
 def _unreached(layers: Mapping[str, Norm]) -> str:
-    some = ", ".join(list(layers)[:_NAMED])
     return (
-        f"no batch reached any of the {len(layers)} BatchNorm layers ({some}, …): there is nothing to recompute them "
-        "from. Check that the model's forward uses them."
+        f"no batch reached any layer that keeps statistics ({shortened(list(layers))}): there is nothing to recompute "
+        "them from. Check that the model's forward uses them."
     )
 
 

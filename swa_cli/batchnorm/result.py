@@ -12,6 +12,9 @@ from swa_cli.batchnorm.moments import Estimate
 _COLLAPSED, _EXPLODED = 0.5, 4.0
 _FAR = 2.0
 
+UNREACHED = "no batch reached it"
+"""Why a layer keeps what it had."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerStatistics:
@@ -53,7 +56,7 @@ class LayerStatistics:
 class RecalibrationResult:
     """How much data was seen, every layer with new statistics in the order of first use, and why others have none.
 
-    ``converged`` is None where it was not asked for.
+    ``converged`` is None where it was not asked for; ``exhausted`` says that no batches were left.
     """
 
     estimator: Estimator
@@ -63,6 +66,7 @@ class RecalibrationResult:
     kept: dict[str, str]
     passes: int = 1
     converged: bool | None = None
+    exhausted: bool = True
 
     @property
     def standard_error(self) -> float | None:
@@ -102,46 +106,53 @@ def statistics_of(layer: Norm, found: Estimate, *, n_elements: int, n_calls: int
     )
 
 
-def remarks(result: RecalibrationResult) -> tuple[str, ...]:
+def remarks(result: RecalibrationResult, *, n_averaged: int) -> tuple[str, ...]:
     """What a reader should look into: variances that collapsed or exploded, means far from where they were.
 
-    Each with its likely cause. Inputs that are prepared otherwise show in the first layer alone, since it normalises
-    them; weights that cancel show in most layers (K. Jordan et al., "REPAIR", 2022, on networks of different runs).
+    Each with its likely causes. Inputs that are prepared otherwise show in the first layer, since it normalises them;
+    weights that cancel show in most layers (K. Jordan et al., "REPAIR", 2022, on networks of different runs).
+
+    Args:
+        n_averaged: of how many checkpoints the weights are the average.
     """
-    if not result.layers:
-        return ()
-    first, *others = result.layers
-    if _is_off(first) and 2 * sum(_is_off(layer) for layer in others) < max(1, len(others)):
-        remark = (
-            f"{first.name}, the first layer, gets other inputs than in training: its means moved by "
-            f"{first.mean_shift_rms:.2g} standard deviations, its variances are {first.var_ratio:.2g} times the old. "
-            "Does the data module prepare its inputs as the training did (normalisation, 0 to 1 or 0 to 255, size), "
-            "and are the weights that were averaged of one run?"
-        )
-        return (remark,)
     found: list[str] = []
-    collapsed = [layer for layer in result.layers if layer.var_ratio < _COLLAPSED]
-    exploded = [layer for layer in result.layers if layer.var_ratio > _EXPLODED]
-    if collapsed:
-        worst = min(collapsed, key=lambda layer: layer.var_ratio)
+    unknown = [layer for layer in result.layers if not math.isfinite(layer.mean_shift + layer.var_ratio)]
+    layers = [layer for layer in result.layers if layer not in unknown]
+    if unknown:
         found.append(
-            f"the variances of {_some(collapsed)} collapsed, of {worst.name} to {worst.var_ratio:.2g} times the old: "
-            "the weights that were averaged cancel each other out, as those of different runs do, or of one whose "
-            "checkpoints lie far apart. Take fewer and later ones (--last), and see swa-eval before using this average."
+            f"the old statistics of {_some(unknown)} held NaN, infinity or a negative variance: how far they moved "
+            "cannot be said. The new ones are in their place."
+        )
+    if layers and not result.kept and (layers[0].var_ratio > _EXPLODED or layers[0].mean_shift_rms > _FAR):
+        found.append(
+            f"layer {layers[0].name}, the first, seems to get other inputs than in training: its means moved by "
+            f"{layers[0].mean_shift_rms:.2g} standard deviations, its variances are {layers[0].var_ratio:.2g} times "
+            "the old. Does the data module prepare its inputs as the training did (normalisation, 0 to 1 or 0 to 255, "
+            "size)?"
+        )
+        return tuple(found)
+    collapsed = sorted((layer for layer in layers if layer.var_ratio < _COLLAPSED), key=lambda layer: layer.var_ratio)
+    exploded = sorted((layer for layer in layers if layer.var_ratio > _EXPLODED), key=lambda layer: -layer.var_ratio)
+    if collapsed:
+        causes = "the old statistics are not of these weights, or had not settled that early in training."
+        if n_averaged > 1:
+            causes = (
+                "either the weights that were averaged cancel each other out, as those of different runs do, or some "
+                "of the checkpoints are from so early in training that their statistics had not settled. Try fewer and "
+                "later ones (--last), and see swa-eval before using this average."
+            )
+        found.append(
+            f"the variances of {_some(collapsed)} collapsed, to {collapsed[0].var_ratio:.2g} times the old at worst: "
+            f"{causes}"
         )
     if exploded:
-        worst = max(exploded, key=lambda layer: layer.var_ratio)
         found.append(
-            f"the variances of {_some(exploded)} exploded, of {worst.name} to {worst.var_ratio:.2g} times the old: the "
-            "layers before it gain more than in training. Was the model built as for the training, and are the old "
+            f"the variances of {_some(exploded)} exploded, to {exploded[0].var_ratio:.2g} times the old at worst: the "
+            "layers before gain more than in training. Was the model built as for the training, and are the old "
             "statistics those of these weights?"
         )
     return tuple(found)
 
 
-def _is_off(layer: LayerStatistics) -> bool:
-    return not _COLLAPSED <= layer.var_ratio <= _EXPLODED or layer.mean_shift_rms > _FAR
-
-
 def _some(layers: list[LayerStatistics]) -> str:
-    return layers[0].name if len(layers) == 1 else f"{len(layers)} layers"
+    return f"layer {layers[0].name}" if len(layers) == 1 else f"{len(layers)} layers"

@@ -9,7 +9,10 @@ import torch
 from swa_cli.batchnorm.estimators import Estimator, is_pooled, weight_of
 from swa_cli.batchnorm.inputs import Observed
 from swa_cli.batchnorm.layers import Norm
-from swa_cli.batchnorm.moments import Estimate, Moments, estimate, of_batch
+from swa_cli.batchnorm.moments import Batch, Estimate, Moments, estimate, joined, of_batch
+
+_ENOUGH = 32
+"""Elements from which a variance serves to normalise by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +79,9 @@ class Tally:
 
     def add(self, calls: Sequence[tuple[str, Observed]], n_samples: int) -> torch.Tensor:
         """Take in the calls of one batch; whether all of it is finite, as a bool tensor on the device."""
-        finite = torch.ones((), dtype=torch.bool, device=self.channels.device)
+        if not calls:
+            return torch.ones((), dtype=torch.bool, device=self.channels.device)
+        batch: Batch | None = None
         rest = list(calls)
         while rest:
             once: dict[str, Observed] = {}
@@ -86,28 +91,30 @@ class Tally:
                     again.append((name, seen))
                 else:
                     once[name] = seen
-            moments = self._together(once, n_samples)
-            self.moments += moments
-            finite &= (moments.mean.sum() + moments.within.sum()).isfinite()
-            for name, seen in once.items():
-                self.elements[name] = self.elements.get(name, 0) + seen.n
-                self.calls[name] = self.calls.get(name, 0) + 1
+                    self.elements[name] = self.elements.get(name, 0) + seen.n
+                    self.calls[name] = self.calls.get(name, 0) + 1
+            part = self._together(once, n_samples)
+            batch = part if batch is None else joined(batch, part, pooled=self.channels.pooled)
             rest = again
-        return finite
+        assert batch is not None
+        self.moments += of_batch(batch, shift=self.channels.shift, pooled=self.channels.pooled)
+        return (batch.mean.sum() + batch.variance.sum()).isfinite()
 
     def known(self, name: str) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Mean and variance of a layer's inputs so far; None where there are none to normalise by."""
-        if self.calls.get(name, 0) == 0 or self.elements[name] < 2:  # noqa: PLR2004
+        """Mean and variance of a layer's inputs so far, or what it had; None where one value would not be counted."""
+        if self.channels.estimator in {"torch", "official"}:
             return None
+        if self.elements.get(name, 0) < _ENOUGH:
+            layer = self.channels.layers[name]
+            return layer.running_mean.clone(), layer.running_var.clone()
         found = self.channels.of_layer(name, self.channels.estimate(self.moments))
         return found.mean, found.variance
 
-    def _together(self, once: Mapping[str, Observed], n_samples: int) -> Moments:
-        """The moments of at most one call of each layer."""
+    def _together(self, once: Mapping[str, Observed], n_samples: int) -> Batch:
+        """At most one call of each layer."""
         channels, layers = self.channels, self.channels.layers
         weights = tuple(
-            weight_of(channels.estimator, once[name], n_samples, layer) if name in once else 0.0
-            for name, layer in layers.items()
+            weight_of(channels.estimator, once[name], n_samples) if name in once else 0.0 for name in layers
         )
         biases = tuple(
             (once[name].n - 1) / once[name].n if name in once and is_pooled(channels.estimator, layer) else 1.0
@@ -119,12 +126,10 @@ class Tally:
         variances = [
             once[name].variance if name in once else none.expand(layer.channels) for name, layer in layers.items()
         ]
-        return of_batch(
+        return Batch(
             _spread(weights, sizes, channels.device),
             torch.cat(means).to(torch.float64),
             torch.cat(variances).to(torch.float64) * _spread(biases, sizes, channels.device),
-            shift=channels.shift,
-            pooled=channels.pooled,
         )
 
 

@@ -116,8 +116,8 @@ def bn_update(  # noqa: PLR0913
 ) -> None:
     """Recompute the BatchNorm statistics of an average from the training data.
 
-    One pass over train_dataloader(); mean and variance are pooled over all elements in float64. Only BatchNorm
-    layers are in train mode. The file is replaced in place unless -o names another. Under torchrun
+    By default one pass over train_dataloader(), with mean and variance of all elements, merged in float64. Only layers
+    that keep statistics are in train mode. The file is replaced in place unless -o names another. Under torchrun
     (torchrun -m swa_cli bn-update) each process takes its share of the batches.
     """
     with exit_on_error(debug=debug):

@@ -1,15 +1,18 @@
 """A user's loader, as the user made it: passed over again, shared between ranks, and copied with one thing changed."""
 
 from swa_cli.loaders.batch_size import with_batch_size
+from swa_cli.loaders.copies import in_fixed_order
 from swa_cli.loaders.eval_transforms import Exchanged, NotOfferedError, with_transform_of
-from swa_cli.loaders.passes import Passes, SharedBy, samples_in
+from swa_cli.loaders.passes import Passes
+from swa_cli.loaders.tensors import samples_in, tensors_in
 
 __all__ = [
     "Exchanged",
     "NotOfferedError",
     "Passes",
-    "SharedBy",
+    "in_fixed_order",
     "samples_in",
+    "tensors_in",
     "with_batch_size",
     "with_transform_of",
 ]

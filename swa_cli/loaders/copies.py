@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterable
 from typing import Any, TypeGuard, TypeVar, cast
 
-from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, Sampler, SequentialSampler
 
 L = TypeVar("L", bound=DataLoader[Any])
 
@@ -60,6 +60,16 @@ def iterates_as_torch_does(loader: object) -> TypeGuard[DataLoader[Any]]:
     own = cast("type[Any]", type(cast("object", loader)))
     names = ("__iter__", "_get_iterator", "_index_sampler", "_auto_collation")
     return all(getattr(own, name) is getattr(DataLoader, name) for name in names)
+
+
+def in_fixed_order(loader: Iterable[Any]) -> bool:
+    """Whether ``loader`` is known to take its samples in the order of the dataset."""
+    return (
+        iterates_as_torch_does(loader)
+        and not isinstance(loader.dataset, IterableDataset)
+        and has_plain_batches(loader)
+        and type(cast("BatchSampler", loader.batch_sampler).sampler) is SequentialSampler
+    )
 
 
 def has_plain_batches(loader: DataLoader[Any]) -> bool:

@@ -2,12 +2,15 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from types import FrameType
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
+_END: Any = object()
+_A_MOMENT = 0.05  # seconds
 _Handler = Callable[[int, FrameType | None], object]
 
 
@@ -15,9 +18,20 @@ def deaths_told_while_loading(stream: Iterable[T]) -> Generator[T]:
     """What ``stream`` gives; that a worker died is raised where the next batch is asked for, and nowhere else.
 
     torch raises it from a signal handler, at whatever line the program is: in the middle of the model, or of putting
-    something back. Between batches the signal is only noted.
+    something back. Between batches the signal is only noted; where a worker's end first shows as a broken pipe, it is
+    waited for.
     """
-    for entry in stream:
+    entries = iter(stream)
+    while True:
+        try:
+            entry = next(entries, _END)
+        except Exception:
+            with _noted() as tell:
+                time.sleep(_A_MOMENT)
+            tell()
+            raise
+        if entry is _END:
+            return
         with _noted() as tell:
             yield entry
         tell()

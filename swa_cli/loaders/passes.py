@@ -1,9 +1,8 @@
 """A user's loader, passed over as often as need be: the same batches every time, each process its share of them."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, Literal, cast, final
 
-import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
 from swa_cli.errors import kind_of
@@ -12,14 +11,9 @@ from swa_cli.loaders.deaths import deaths_told_while_loading
 from swa_cli.loaders.randomness import OwnGenerators, drawn_apart
 from swa_cli.loaders.sampled import Indices, drawing_from, index_sampler, tells_indices
 from swa_cli.loaders.shares import Share
+from swa_cli.loaders.tensors import samples_in
 
 SharedBy = Literal["alone", "batches", "index", "itself"]
-
-
-def samples_in(batch: object) -> int:
-    """The length of the first tensor in ``batch``, wherever it is; 1 where there is none, or one without length."""
-    first = next(_tensors(batch), None)
-    return len(first) if first is not None and first.ndim else 1
 
 
 @final
@@ -122,14 +116,3 @@ def _batch_size(loader: Iterable[Any]) -> int | None:
     if not is_loader(loader) or isinstance(loader.dataset, IterableDataset) or not has_plain_batches(loader):
         return None
     return cast("BatchSampler", loader.batch_sampler).batch_size
-
-
-def _tensors(batch: object) -> Generator[torch.Tensor]:
-    if isinstance(batch, torch.Tensor):
-        yield batch
-    elif isinstance(batch, Mapping):
-        for entry in cast("Mapping[Any, object]", batch).values():
-            yield from _tensors(entry)
-    elif isinstance(batch, (list, tuple)):
-        for entry in cast("Sequence[object]", batch):
-            yield from _tensors(entry)

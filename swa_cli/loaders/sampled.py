@@ -1,5 +1,6 @@
 """A torch DataLoader's stream of indices: cut, shared and seeded before anything is loaded."""
 
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, cast, final
@@ -46,7 +47,7 @@ class Indices:
         digest = 0
         # Apart: a sampler that draws for each batch must not depend on what was drawn while loading the one before.
         for place, index in self._share.limited(drawn_apart(self._sampler), len):
-            digest = crc32(repr(index).encode(), digest)
+            digest = crc32(pickle.dumps(index), digest)
             if place % self._share.ranks == self._share.rank:
                 yield place, index
         self.digest = digest

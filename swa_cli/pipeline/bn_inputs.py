@@ -10,9 +10,9 @@ from torch import nn
 from swa_cli.batchnorm import bn_buffers, bn_layers, without_statistics
 from swa_cli.checkpoints import Checkpoint, as_named, read_provenance
 from swa_cli.config import BnUpdateConfig, Config, TargetConfig
-from swa_cli.data import batches_of, splitter_of, train_batches_as_evaluated
+from swa_cli.data import batches_of, length_of, splitter_of, train_batches_as_evaluated
 from swa_cli.errors import UsageError, shortened
-from swa_cli.loaders import Passes, with_batch_size
+from swa_cli.loaders import Passes, in_fixed_order, with_batch_size
 from swa_cli.models import load_checkpoint, own_names
 from swa_cli.outputs import Like, Target, check_target, fits
 from swa_cli.pipeline.common import Notify, needed, open_average
@@ -42,6 +42,14 @@ class TrainingData:
     batches: Passes
     split: Splitter
     target: TargetConfig
+    length: int | None
+    """Batches of the loader, without limits; None where it does not know."""
+    limited: bool
+    in_fixed_order: bool
+
+    def is_cut(self, n_batches: int) -> bool:
+        """Whether the limits left data over, so that all ranks together had only ``n_batches``; in doubt, they did."""
+        return self.limited and (self.length is None or n_batches < self.length)
 
 
 def prepare(config: Config, *, notify: Notify) -> Job:
@@ -122,7 +130,15 @@ def open_data(config: Config, *, notify: Notify) -> TrainingData:
     }
     if batches.shared_by in notes:
         notify(notes[batches.shared_by])
-    return TrainingData(batches=batches, split=split, target=target)
+    limited = options.num_batches is not None or options.num_samples is not None
+    return TrainingData(
+        batches=batches,
+        split=split,
+        target=target,
+        length=length_of(loader),
+        limited=limited,
+        in_fixed_order=in_fixed_order(loader),
+    )
 
 
 def _passes(loader: Iterable[Any], options: BnUpdateConfig, split: Splitter) -> Passes:

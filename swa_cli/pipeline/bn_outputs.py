@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from swa_cli.batchnorm import RecalibrationResult, bn_buffers, bn_layers
+from swa_cli.batchnorm import UNREACHED, RecalibrationResult, bn_buffers, bn_layers
 from swa_cli.checkpoints import BnUpdate, Checkpoint, Provenance, Source, read_provenance
 from swa_cli.config import BnUpdateConfig
 from swa_cli.models import own_names
@@ -26,10 +26,10 @@ def record_of(job: Job, data: TrainingData, result: RecalibrationResult, options
         batch_size=options.batch_size,
         n_samples=result.n_samples,
         n_batches=result.n_batches,
-        partial=any((options.num_batches, options.num_samples, options.until_converged)),
+        partial=not result.exhausted or data.is_cut(result.n_batches),
         standard_error=result.standard_error,
         kept=result.kept,
-        unreached=tuple(name for name, reason in result.kept.items() if reason == "no batch reached it"),
+        unreached=tuple(name for name, reason in result.kept.items() if reason == UNREACHED),
         tensors={},
     )
 

@@ -19,6 +19,9 @@ from swa_cli.pipeline.common import Notify, check_json_output
 from swa_cli.progress import Track, silent
 from swa_cli.ranks import Ranks, meet_if_several, once, own_device
 
+_SMALL = 16
+"""Samples in a batch below which its size shows in the statistics (docs/batchnorm.md)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BnUpdateResult:
@@ -61,15 +64,21 @@ def bn_update_step(config: Config, *, notify: Notify, track: Track = silent) -> 
             step=ranks.named_step if ranks else alone,
             track=track,
         )
-        if not result.converged:  # else some ranks may not have drawn all
+        if result.exhausted:  # else some ranks may have drawn more than others
             _check_same(training.batches, together)
         _tell(result, options, notify)
+        _warn_of_batches(training, result, notify)
         update = record_of(job, training, result, options)
         new = new_buffers(job.model, result, job.checkpoint)
         _tell_of_rounding(job.checkpoint, new, notify)
         record = known_of(job.checkpoint).model_copy(update={"bn_statistics": "recomputed", "bn_update": update})
         once(ranks, lambda: write(job, new, record, notify))
-        return BnUpdateResult(path=job.target.path, recalibration=result, update=update, warnings=remarks(result))
+        return BnUpdateResult(
+            path=job.target.path,
+            recalibration=result,
+            update=update,
+            warnings=remarks(result, n_averaged=record.n_averaged),
+        )
 
 
 def _check(options: BnUpdateConfig) -> None:
@@ -105,8 +114,26 @@ def _announce(job: Job, batches: Passes, options: BnUpdateConfig, notify: Notify
         count, length = len(set(bn_layers(job.model)) - set(job.leave)), length_of(batches)
         of_each = f" of {length:,} batches" if length is not None else ""
         notify(
-            f"sequential: a pass{of_each} for each of {count} layers, each through the model up to that layer; about "
-            f"{(count + 1) / 2:.0f} times the work of --estimator population, and {count} times the loading."
+            f"sequential: a pass{of_each} to find the order of {count} layers, and one for each, through the model up "
+            f"to that layer: about {(count + 3) / 2:.0f} times the work of --estimator population, and {count + 1} "
+            "times the loading."
+        )
+
+
+def _warn_of_batches(training: TrainingData, result: RecalibrationResult, notify: Notify) -> None:
+    """What makes statistics below the first layer depend on the batches, beyond what a standard error can show."""
+    if result.estimator == "sequential" or len(result.layers) == 1:
+        return
+    other = "--estimator sequential does not."
+    if training.in_fixed_order:
+        notify(
+            "the training loader does not shuffle: below the first layer the statistics depend on which samples share "
+            f"a batch, and standard errors do not hold; {other}"
+        )
+    elif result.n_samples - 1 < _SMALL * (result.n_batches - 1):  # the last may be smaller
+        notify(
+            f"batches of about {result.n_samples / result.n_batches:.0f} samples: below the first layer the statistics "
+            f"depend on that, by several percent, which no standard error shows; {other}"
         )
 
 
@@ -129,7 +156,7 @@ def _tell(result: RecalibrationResult, options: BnUpdateConfig, notify: Notify) 
         notify(f"kept as it was, since {reason}: {shortened(names)}.")
     if result.converged is not None:
         error = "unknown" if result.standard_error is None else f"{result.standard_error:.3g}"
-        state = "converged" if result.converged else "not converged, though no batches are left"
+        state = "converged" if result.converged else "not converged, and no batches are left"
         notify(f"{state}: the largest standard error is {error}, {options.until_converged:g} was asked for.")
 
 

@@ -1,5 +1,6 @@
 """The second step in words and as a table."""
 
+import math
 from collections.abc import Iterator
 
 from rich.table import Table
@@ -8,6 +9,9 @@ from swa_cli.batchnorm import LayerStatistics, RecalibrationResult
 from swa_cli.report.units import counted
 
 _SHOWN = 10
+_NAME = 20
+"""Characters of a layer's name that are on one line on the narrowest terminal."""
+_NOTHING = 1e-6
 
 
 def recalibration_report(result: RecalibrationResult) -> Iterator[str]:
@@ -15,9 +19,12 @@ def recalibration_report(result: RecalibrationResult) -> Iterator[str]:
     seen = f"{counted(result.n_samples, 'sample')} in {counted(result.n_batches, 'batch')}"
     how = "" if result.estimator == "population" else f", estimator {result.estimator}"
     yield f"Recomputed the statistics of {counted(len(result.layers), 'BatchNorm layer')} from {seen}{how}."
-    if result.layers:
-        moved = max(result.layers, key=lambda layer: layer.mean_shift)
-        scaled = max(result.layers, key=lambda layer: abs(layer.std_shift))
+    layers = [layer for layer in result.layers if math.isfinite(_moved(layer))]
+    if layers and max(_moved(layer) for layer in layers) < _NOTHING:
+        yield "Nothing moved: they were these already."
+    elif layers:
+        moved = max(layers, key=lambda layer: layer.mean_shift)
+        scaled = max(layers, key=lambda layer: abs(layer.std_shift))
         yield (
             f"The furthest that a mean moved is {moved.mean_shift:.3g} standard deviations ({moved.name}); the largest "
             f"change of a standard deviation is {100 * scaled.std_shift:+.3g} % ({scaled.name})."
@@ -25,23 +32,23 @@ def recalibration_report(result: RecalibrationResult) -> Iterator[str]:
 
 
 def layers_table(result: RecalibrationResult) -> Table:
-    """The layers that moved most, those first; deviations are the old ones, √(running_var + eps).
+    """The layers that moved most, those first: the furthest of a mean and of a deviation, in old deviations.
 
-    Standard errors are in percent, of the new deviation and of the new variance.
+    These are √(running_var + eps). Standard errors are in percent, of the new deviation and of the new variance.
     """
     ranked = sorted(result.layers, key=_moved, reverse=True)
-    title = "How far the statistics moved, in old standard deviations"
+    title = "The furthest moves, in old standard deviations"
     if len(ranked) > _SHOWN:
         title += f"; the first {_SHOWN} of {len(ranked)} layers, --json has all"
     table = Table(title=title, title_justify="left")
-    table.add_column("layer", overflow="fold")
-    for name in ("elements", "mean, rms", "mean, max", "deviation, max", "s.e. of mean", "s.e. of variance"):
+    longest = max((len(layer.name) for layer in ranked[:_SHOWN]), default=0)
+    table.add_column("layer", overflow="fold", min_width=min(longest, _NAME))
+    for name in ("elements", "mean", "dev.", "s.e.\nmean", "s.e.\nvariance"):
         table.add_column(name, justify="right", no_wrap=True)
     for layer in ranked[:_SHOWN]:
         table.add_row(
             layer.name,
             f"{layer.n_elements:,}",
-            f"{layer.mean_shift_rms:.3f}",
             f"{layer.mean_shift:.3f}",
             f"{layer.std_shift:+.3f}",
             _percent(layer.mean_error),
@@ -55,4 +62,6 @@ def _percent(error: float | None) -> str:
 
 
 def _moved(layer: LayerStatistics) -> float:
-    return max(layer.mean_shift, abs(layer.std_shift))
+    """How far, in old standard deviations; infinitely where these were not finite."""
+    moved = max(layer.mean_shift, abs(layer.std_shift))
+    return moved if math.isfinite(layer.mean_shift + layer.std_shift) else math.inf

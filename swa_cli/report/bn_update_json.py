@@ -1,6 +1,7 @@
 """The second step as JSON."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ def recalibration_json(
     output: Path, result: RecalibrationResult | None, update: BnUpdate | None, warnings: tuple[str, ...]
 ) -> str:
     """One JSON object, indented, ending in a newline; ``layers`` is empty where there was nothing to recompute.
+
+    How far a layer moved is null where its old statistics were not finite.
 
     Args:
         update: the record in the file; its ``tensors`` (checksums) are left out.
@@ -33,6 +36,9 @@ def recalibration_json(
 
 
 def _layer(layer: LayerStatistics) -> dict[str, Any]:
-    names = ("name", "n_elements", "n_calls", "mean_shift", "mean_shift_rms", "std_shift", "var_ratio")
-    errors = {"mean_error": layer.mean_error, "variance_error": layer.variance_error}
-    return {name: getattr(layer, name) for name in names} | errors
+    moved = ("mean_shift", "mean_shift_rms", "std_shift", "var_ratio")
+    return {
+        **{name: getattr(layer, name) for name in ("name", "n_elements", "n_calls")},
+        **{name: number if math.isfinite(number := getattr(layer, name)) else None for name in moved},
+        **{name: getattr(layer, name) for name in ("mean_error", "variance_error")},
+    }

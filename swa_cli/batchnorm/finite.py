@@ -1,0 +1,53 @@
+"""Finding NaN and infinity, and the batch and the layer where they came up."""
+
+import torch
+
+from swa_cli.batchnorm.tally import Tally
+from swa_cli.errors import NonFiniteError
+from swa_cli.loaders import tensors_in
+from swa_cli.tasks import Example
+
+
+def is_finite(example: Example, device: torch.device) -> torch.Tensor:
+    """Whether all numbers that go into the model are, as a bool tensor on the device."""
+    finite = torch.ones((), dtype=torch.bool, device=device)
+    for value in tensors_in((example.args, example.kwargs)):
+        if value.is_floating_point() or value.is_complex():
+            finite &= value.isfinite().all()
+    return finite
+
+
+def check_finite(flags: list[torch.Tensor], tally: Tally, n_batches: int) -> None:
+    """Empty ``flags``; one synchronisation with the device, whatever the number of layers and batches.
+
+    Args:
+        flags: of the last batches in turn, whether the inputs of all layers and of the model were finite.
+
+    Raises:
+        NonFiniteError: in one batch they were not; the first is named, and what was not.
+    """
+    if not flags:
+        return
+    found = torch.stack(flags).cpu()
+    first = n_batches - len(flags)
+    flags.clear()
+    if bool(found[:, 0].all()):
+        return
+    bad = int(found[:, 0].to(torch.uint8).argmin())
+    own_finite = bool(found[bad, 1])
+    moments = tally.moments
+    spoilt = (
+        name
+        for name in tally.calls
+        if not bool(moments.part(tally.channels.slices[name]).mean.isfinite().all())
+        or not bool(moments.part(tally.channels.slices[name]).within.isfinite().all())
+    )
+    name = next(spoilt, "(unknown)")
+    where = (
+        f"the input of layer {name} holds NaN or infinity" if own_finite else "the batch itself holds NaN or infinity"
+    )
+    msg = (
+        f"batch {first + bad}: {where}; expected finite numbers, since one would spoil the statistics of every "
+        "layer. Mend the data, or check the weights that were averaged."
+    )
+    raise NonFiniteError(msg)
