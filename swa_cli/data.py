@@ -127,7 +127,7 @@ def length_of(loader: Iterable[Any]) -> int | None:
     """Number of batches, where the loader knows it (an IterableDataset's does not)."""
     try:
         return len(cast("Any", loader))
-    except Exception:  # noqa: BLE001  # the length only serves the progress bar
+    except (Exception, SystemExit):  # noqa: BLE001  # the length only serves the progress bar
         return None
 
 

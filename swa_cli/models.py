@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from swa_cli.checkpoints import Checkpoint, strip_wrappers
-from swa_cli.errors import MismatchError, UserCodeError, kind_of, listing
+from swa_cli.errors import MismatchError, UserCodeError, kind_of, listing, shortened
 from swa_cli.targets import call_target
 from swa_cli.user_code import user_code
 
@@ -75,7 +75,14 @@ def load_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> None:
     """
     state = state_dict_for(model, checkpoint)
     with user_code(f"loading {checkpoint.path} into the model {kind_of(model)}"):
-        model.load_state_dict(state, strict=False)  # tensors are checked above; what else there is keeps its value
+        loaded = model.load_state_dict(state, strict=False)  # checked above; what else there is keeps its value
+    unknown = list(getattr(loaded, "unexpected_keys", ()))
+    if unknown:
+        msg = (
+            f"load_state_dict() of the model {kind_of(model)} does not take the names that its state_dict() gives "
+            f"({shortened(unknown)}): its weights would stay as they were built. Let it take them."
+        )
+        raise MismatchError(msg)
 
 
 def _state_dict(model: nn.Module) -> dict[str, Any]:

@@ -121,7 +121,8 @@ def to_device(value: Any, device: torch.device) -> Any:
         return tuple(moved) if isinstance(value, tuple) else moved
     if isinstance(value, dict):
         return {name: to_device(entry, device) for name, entry in cast("dict[Any, Any]", value).items()}
-    return value.to(device) if hasattr(value, "to") else value
+    moved = value.to(device) if hasattr(value, "to") else value
+    return value if moved is None else moved  # some move themselves
 
 
 def to_channels_last(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Fixtures: seeds, and checkpoints as trainers leave them."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,11 @@ def run_swa(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments: object):
-        return CliRunner().invoke(swa, [str(argument) for argument in arguments])
+        handler = signal.getsignal(signal.SIGCHLD)
+        try:
+            return CliRunner().invoke(swa, [str(argument) for argument in arguments])
+        finally:
+            signal.signal(signal.SIGCHLD, handler)  # torch sets it once; a command that fails takes it away
 
     return run
 

@@ -482,6 +482,7 @@ FAILURES = {
         ("--data", "imagecode.py:Once", "--eval-transforms"),
         "does not offer its training images",
     ),
+    "a JSON over the user's code": ((*DATA, "--json", "imagecode.py"), "is there already and is no JSON"),
     "compile and sequential": ((*DATA, "--compile", "--estimator", "sequential"), "--compile does not go with"),
 }
 
@@ -502,3 +503,70 @@ def test_a_failure_is_one_message_and_the_file_is_as_it_was(run_swa, average, tm
     assert digest(tmp_path / average) == before
     left = sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__")
     assert left == [name for name in names if name != "__pycache__"]
+
+
+def test_an_output_that_comes_meanwhile_is_kept(run_swa, average, tmp_path):
+    (tmp_path / "late.py").write_text(
+        "from imagecode import *\n"
+        "class Late(Data):\n"
+        "    def train_dataloader(self):\n"
+        "        __import__('pathlib').Path('new.safetensors').write_text('mine')\n"
+        "        return super().train_dataloader()\n"
+    )
+
+    result = run_swa("bn-update", average, "-o", "new.safetensors", *NET, "--data", "late.py:Late")
+
+    assert (result.exit_code, (tmp_path / "new.safetensors").read_text()) == (1, "mine")
+    assert "new.safetensors exists already" in result.stderr
+
+
+def test_a_json_that_cannot_be_written_says_that_the_statistics_are(run_swa, average, tmp_path):
+    (tmp_path / "gone.py").write_text(
+        "from imagecode import *\n"
+        "class Gone(Data):\n"
+        "    def train_dataloader(self):\n"
+        "        os.rmdir('out')\n"
+        "        return super().train_dataloader()\n"
+    )
+    (tmp_path / "out").mkdir()
+
+    result = run_swa("bn-update", average, *NET, "--data", "gone.py:Gone", "--json", "out/bn.json")
+
+    assert result.exit_code == 1
+    assert "The new statistics are in swa.safetensors all the same." in result.stderr
+
+
+def test_a_model_of_frozen_layers_only_has_nothing_to_do(run_swa, tmp_path):
+    (tmp_path / "frozen.py").write_text(
+        "from imagecode import *\ndef Model():\n    return nn.Sequential(FrozenBatchNorm2d(3), nn.Flatten())\n"
+    )
+    (tmp_path / "imagecode.py").write_text(CODE)
+    save_file(
+        {f"0.{name}": torch.ones(3) for name in ("weight", "bias", "running_mean", "running_var")},
+        tmp_path / "a.safetensors",
+    )
+
+    result = run_swa("bn-update", "a.safetensors", "-o", "b.safetensors", "--model", "frozen.py:Model", *DATA)
+
+    assert result.exit_code == 0, result.stderr
+    assert "since a FrozenBatchNorm2d does not update its statistics in training: 0." in result.stderr
+    assert load_file(tmp_path / "b.safetensors").keys() == load_file(tmp_path / "a.safetensors").keys()
+
+
+def test_weights_that_load_state_dict_ignores_are_an_error(run_swa, average, tmp_path):
+    (tmp_path / "renames.py").write_text(
+        "from imagecode import *\n"
+        "class Renames(Net):\n"
+        "    def state_dict(self, *args, **kwargs):\n"
+        "        state = super().state_dict(*args, **kwargs)\n"
+        "        return {'x' + name if name.startswith('body') else name: value for name, value in state.items()}\n"
+    )
+    tensors = load_file(tmp_path / average)
+    save_file(
+        {"x" + name if name.startswith("body") else name: t for name, t in tensors.items()}, tmp_path / "x.safetensors"
+    )
+
+    result = run_swa("bn-update", "x.safetensors", "-o", "y.safetensors", "--model", "renames.py:Renames", *DATA)
+
+    assert result.exit_code == 1
+    assert "does not take the names that its state_dict() gives (xbody.weight, xbody.bias)" in result.stderr

@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from swa_cli.batchnorm import Estimator, bn_layers, recalibrate, without_statistics
-from swa_cli.errors import NonFiniteError, UserCodeError
+from swa_cli.errors import DataError, NonFiniteError, UserCodeError
 from swa_cli.forward import Forward
 
 SHAPES = {1: (4, 3, 6), 2: (4, 3, 5, 6), 3: (4, 3, 2, 5, 6)}
@@ -240,7 +240,7 @@ def test_statistics_that_are_no_vector_and_torchscript_are_named():
     result = recalibrate(model, data(2))
 
     assert result.kept == {
-        "1": "its statistics have more than one dimension",
+        "1": "its statistics are no floating vector",
         "2": "TorchScript cannot be put in train mode layer by layer",
     }
 
@@ -589,3 +589,77 @@ def test_a_layer_that_normalises_by_the_batch_for_ever_cannot_take_one_sample():
             nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2, track_running_stats=False)),
             [torch.randn(4, 2), torch.randn(1, 2)],
         )
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_model_that_changes_its_input_in_place_gets_it_as_it_was_in_every_pass(estimator):
+    class InPlace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            return self.two(self.one(x.mul_(2)) + 1)
+
+    batches = data(2)
+    expected = pooled(torch.cat(batches) * 2)
+
+    model = InPlace()
+    recalibrate(model, batches, estimator=estimator)
+
+    assert_has(model.one, expected)
+
+
+def test_two_layers_with_the_same_statistics_are_named():
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3))
+    model[1].running_mean, model[1].running_var = model[0].running_mean, model[0].running_var
+
+    result = recalibrate(model, data(2))
+
+    assert result.kept == {"1": "it shares the statistics of another layer, which are of that one's inputs alone"}
+
+
+def test_a_layer_that_the_forward_puts_in_eval_mode_is_named():
+    class Evaluates(nn.Sequential):
+        def forward(self, x):  # pyright: ignore
+            self[0].eval()
+            return super().forward(x)
+
+    model, batches = Evaluates(nn.BatchNorm2d(3), nn.BatchNorm2d(3)), data(2)
+
+    result = recalibrate(model, batches)
+
+    assert result.kept == {"0": "the model's forward puts it in eval mode"}
+    assert_has(model[1], pooled(torch.cat(batches) / (1 + 1e-5) ** 0.5), rtol=1e-5)
+
+
+def test_dropout_is_off_though_eval_is_overridden():
+    class Noisy(nn.Sequential):
+        def eval(self):
+            return self
+
+    model = Noisy(nn.Dropout(0.5), nn.BatchNorm2d(3)).train()
+    batches = data(2)
+
+    recalibrate(model, batches)
+
+    assert_has(model[1], pooled(torch.cat(batches)))
+    assert model[0].training
+
+
+def test_a_loader_that_shrinks_is_refused_for_sequential():
+    class Shrinks:
+        left = 5
+
+        def __iter__(self):
+            self.left -= 1
+            return iter([torch.randn(4, 2)] * self.left)
+
+    with pytest.raises(DataError, match=r"gives other samples at every pass \(8 to 12\)"):
+        recalibrate(nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2)), Shrinks(), estimator="sequential")
+
+
+def test_only_layers_that_are_left_alone_are_no_error():
+    result = recalibrate(nn.Sequential(FrozenBatchNorm2d(3)), data(2))
+
+    assert (result.layers, list(result.kept)) == ((), ["0"])

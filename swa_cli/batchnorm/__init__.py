@@ -1,7 +1,7 @@
 """BatchNorm statistics: a model and batches in, population statistics out."""
 
 from swa_cli.batchnorm.estimators import Estimator
-from swa_cli.batchnorm.layers import BatchNorm, Norm, bn_buffers, bn_layers, without_statistics
+from swa_cli.batchnorm.layers import BatchNorm, Norm, bn_buffers, bn_layers, out_of_reach, without_statistics
 from swa_cli.batchnorm.passes import Step, alone
 from swa_cli.batchnorm.recalibrate import recalibrate
 from swa_cli.batchnorm.result import UNREACHED, LayerStatistics, RecalibrationResult, remarks
@@ -17,6 +17,7 @@ __all__ = [
     "alone",
     "bn_buffers",
     "bn_layers",
+    "out_of_reach",
     "recalibrate",
     "remarks",
     "without_statistics",

@@ -65,10 +65,12 @@ def bn_layers(model: nn.Module) -> dict[str, Norm]:
     entry a channel among its buffers or parameters. A layer with two names has the first.
     """
     layers: dict[str, Norm] = {}
+    known: set[int] = set()
     for name, module in _modules(model):
         kind = _kind(module)
-        if kind is not None:
+        if kind is not None and id(module.running_mean) not in known:
             layers[name] = Norm(name=name, module=module, kind=kind)
+            known.add(id(module.running_mean))
     return layers
 
 
@@ -81,13 +83,17 @@ def without_statistics(model: nn.Module) -> tuple[str, ...]:
 
 def out_of_reach(model: nn.Module) -> dict[str, str]:
     """The modules that seem to keep statistics, of which these cannot be recomputed, and why."""
-    return {
-        name: "TorchScript cannot be put in train mode layer by layer"
-        if isinstance(module, torch.jit.ScriptModule)
-        else "its statistics have more than one dimension"
-        for name, module in _modules(model)
-        if _has_statistics(module) and _kind(module) is None
-    }
+    layers, found = bn_layers(model), dict[str, str]()
+    for name, module in _modules(model):
+        if not _has_statistics(module) or name in layers:
+            continue
+        if isinstance(module, torch.jit.ScriptModule):
+            found[name] = "TorchScript cannot be put in train mode layer by layer"
+        elif _kind(module) is None:
+            found[name] = "its statistics are no floating vector"
+        else:
+            found[name] = "it shares the statistics of another layer, which are of that one's inputs alone"
+    return found
 
 
 def bn_buffers(model: nn.Module, layers: Mapping[str, Norm]) -> dict[str, tuple[str, str]]:

@@ -30,6 +30,8 @@ def unchanged(model: nn.Module, layers: Collection[Norm]) -> Generator[None]:
             undo.callback(what_undoes(layer))
         with user_code("putting the model in eval mode"):
             model.eval()
+            for module, _ in modes:  # which an eval() of the user's own may leave out
+                module.training = False
         yield
 
 

@@ -76,6 +76,7 @@ def misfit(layer: Norm, values: Any) -> str | None:
 
 def moments_of(layer: Norm, values: torch.Tensor) -> Observed:
     """The moments of one input of ``layer``, from the input itself, in float64."""
+    values = values.detach()
     if layer.kind != "instance":
         return observed(values)
     unbatched = next((ndim for kind, ndim in _UNBATCHED.items() if isinstance(layer.module, kind)), None)
@@ -113,6 +114,8 @@ class _Watch:
             return
         values = input_of(args, kwargs)
         reason = misfit(self.layer, values)
+        if not self.layer.module.training:
+            reason = "the model's forward puts it in eval mode"
         self.lone = reason is None and self.layer.kind != "instance" and values.numel() == self.layer.channels
         if reason is None and self.to_try and not self.lone:
             reason = self._try(args, kwargs)

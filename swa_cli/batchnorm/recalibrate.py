@@ -15,7 +15,7 @@ from swa_cli.batchnorm.passes import Feed, Seen, Step, alone, pass_over
 from swa_cli.batchnorm.result import UNREACHED, LayerStatistics, RecalibrationResult, statistics_of
 from swa_cli.batchnorm.sequential import layer_by_layer
 from swa_cli.batchnorm.tally import Tally, channels_of
-from swa_cli.errors import DataError, NonFiniteError, shortened
+from swa_cli.errors import DataError, MismatchError, NonFiniteError, shortened
 from swa_cli.forward import Forward
 from swa_cli.progress import Track, silent
 from swa_cli.tasks import Splitter, split_batch
@@ -74,15 +74,17 @@ def recalibrate(
         step=step,
         track=track,
     )
+    _check_same_layers(feed, layers, estimator)
     measured = layer_by_layer if estimator == "sequential" else _all_at_once
     with unchanged(model, layers.values()), torch.no_grad():
-        found = list(measured(feed, layers, estimator))
-    if layers and not found:
+        kept = dict(left)
+        found = list(measured(feed, layers, estimator, kept))
+    if layers and not found and kept == left:
         raise DataError(_unreached(layers))
+    _check_same_passes(found, until_converged)
     _check_storable(found)
     statistics = tuple(_store(*entry) for entry in found)
     seen = [entry[2] for entry in found]
-    kept = {**left, **(seen[0].kept if seen else {})}
     reached = {layer.name for layer in statistics}
     kept |= {name: UNREACHED for name in layers if name not in reached and name not in kept}
     return RecalibrationResult(
@@ -97,8 +99,21 @@ def recalibrate(
     )
 
 
-def _all_at_once(feed: Feed, layers: Mapping[str, Norm], estimator: Estimator) -> Iterator[_Found]:
-    """The statistics of every layer that the batches reach, from one pass."""
+def _check_same_passes(found: Iterable[_Found], until_converged: float | None) -> None:
+    """Layers are of one network only if they are of the same data."""
+    samples = {seen.n_samples for _, _, seen in found}
+    if until_converged is None and len(samples) > 1:
+        msg = (
+            f"the training loader gives other samples at every pass ({min(samples):,} to {max(samples):,}): the layers "
+            "would be of different data. Let it give the same ones, or take --estimator population."
+        )
+        raise DataError(msg)
+
+
+def _all_at_once(
+    feed: Feed, layers: Mapping[str, Norm], estimator: Estimator, kept: dict[str, str]
+) -> Iterator[_Found]:
+    """The statistics of every layer that the batches reach, from one pass; in ``kept``, why others have none."""
     if not layers:
         return
     tally = Tally(channels=channels_of(layers, estimator, feed.forward.device))
@@ -112,9 +127,19 @@ def _all_at_once(feed: Feed, layers: Mapping[str, Norm], estimator: Estimator) -
             compiling=feed.forward.compile,
         )
     found = tally.channels.estimate(seen.moments)
+    kept.update(seen.kept)
     for name in seen.calls:
         if name not in seen.kept:
             yield layers[name], tally.channels.of_layer(name, found), seen
+
+
+def _check_same_layers(feed: Feed, layers: Mapping[str, Norm], estimator: Estimator) -> None:
+    """Moments of ranks are merged by their place."""
+    known = [(name, layer.kind, layer.channels) for name, layer in layers.items()]
+    what = (known, estimator, feed.until_converged, feed.forward.amp)
+    if any(other != what for other in feed.step(lambda: what)):
+        msg = "the ranks do not have the same layers in the same order, or not the same options. Start them all alike."
+        raise MismatchError(msg)
 
 
 def _all_within(error: float, layers: Iterable[LayerStatistics]) -> bool:

@@ -7,6 +7,7 @@ before them that finds their order.
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
@@ -21,6 +22,8 @@ from swa_cli.batchnorm.moments import Estimate
 from swa_cli.batchnorm.observer import Observer, input_of, misfit, moments_of, observing
 from swa_cli.batchnorm.passes import Feed, Seen, pass_over
 from swa_cli.batchnorm.tally import Tally, channels_of
+from swa_cli.tasks import Example, Splitter
+from swa_cli.user_code import user_code
 
 _Order = dict[str, set[str]]
 """The layers in the order in which they are found, each with those that come right before it."""
@@ -31,17 +34,22 @@ class _Reached(BaseException):
 
 
 def layer_by_layer(
-    feed: Feed, layers: Mapping[str, Norm], estimator: Estimator
+    feed: Feed, layers: Mapping[str, Norm], estimator: Estimator, kept: dict[str, str]
 ) -> Iterator[tuple[Norm, Estimate, Seen]]:
     """The statistics of each layer that the batches reach, in the order of use; its buffers have them then.
 
     A layer that is used several times in a forward normalises by each batch in its own pass, as all do that come
     after it: what it gets the second time depends on what it makes of the first.
 
+    Args:
+        kept: gets the layers that have nothing to recompute, and why.
+
     Raises:
         SwaError: as `pass_over`.
     """
-    order, used_once, kept = _find_order(feed, layers, estimator)
+    feed = replace(feed, split=_apart(feed.split))
+    order, used_once, left = _find_order(feed, layers, estimator)
+    kept.update(left)
     for number, name in enumerate(order, start=1):
         description = f"BatchNorm statistics, layer {number} of {len(order)}"
         if name in used_once:
@@ -53,7 +61,19 @@ def layer_by_layer(
         layers[name].running_mean.copy_(found.mean)
         layers[name].running_var.copy_(found.variance)
         normalise_by_statistics(layers[name])
-        yield layers[name], found, replace(seen, kept=kept)
+        yield layers[name], found, seen
+
+
+def _apart(split: Splitter) -> Splitter:
+    """What the model gets is a copy: it may change its input in place, and the loader may give it once more."""
+
+    def copied(batch: Any) -> Example:
+        example = split(batch)
+        with user_code("copying a batch"):
+            args, kwargs = deepcopy((example.args, example.kwargs))
+        return Example(args, kwargs, example.target)
+
+    return copied
 
 
 def _find_order(

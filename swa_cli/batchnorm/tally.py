@@ -54,7 +54,7 @@ def channels_of(layers: Mapping[str, Norm], estimator: Estimator, device: torch.
         slices[name] = slice(start, start + layer.channels)
         start += layer.channels
     means = [layer.running_mean.detach().to(device, torch.float64, copy=True) for layer in layers.values()]
-    pooled = [torch.full((layer.channels,), is_pooled(estimator, layer)) for layer in layers.values()]
+    pooled = [torch.full((layer.channels,), is_pooled(estimator, layer), device=device) for layer in layers.values()]
     return Channels(
         layers=layers,
         estimator=estimator,
@@ -136,5 +136,6 @@ class Tally:
 @lru_cache(maxsize=8)  # most batches are of one size
 def _spread(values: tuple[float, ...], sizes: tuple[int, ...], device: torch.device) -> torch.Tensor:
     """A number for each layer, repeated for each of its channels."""
-    each = torch.tensor(values, dtype=torch.float64).repeat_interleave(torch.tensor(sizes))
+    cpu = torch.device("cpu")  # whatever the user's code has made the default
+    each = torch.tensor(values, dtype=torch.float64, device=cpu).repeat_interleave(torch.tensor(sizes, device=cpu))
     return each.to(device, non_blocking=True)

@@ -163,6 +163,7 @@ def bn_update(  # noqa: PLR0913
 
 def save_recalibration(result: "BnUpdateResult", json: Path | None) -> None:
     """Write or print the JSON, before anything else is printed."""
+    from swa_cli.errors import OutputError  # noqa: PLC0415
     from swa_cli.files import publish  # noqa: PLC0415
     from swa_cli.report.bn_update_json import recalibration_json  # noqa: PLC0415
 
@@ -172,8 +173,12 @@ def save_recalibration(result: "BnUpdateResult", json: Path | None) -> None:
     if str(json) == "-":
         typer.echo(text, nl=False)
     else:
-        with publish(json, overwrite=True) as stream:
-            stream.write(text.encode())
+        try:
+            with publish(json, overwrite=True) as stream:
+                stream.write(text.encode())
+        except OutputError as error:
+            msg = f"{error} The new statistics are in {result.path} all the same."
+            raise OutputError(msg) from error
 
 
 def warn(result: "BnUpdateResult") -> None:

@@ -36,7 +36,10 @@ def unused_copy(loader: Iterable[Any]) -> Iterable[Any]:
     inner = {name: value for name, value in _attributes(loader).items() if is_loader(value)}
     if not inner:
         return loader
-    copied = copy.copy(loader)
+    try:
+        copied = copy.copy(loader)
+    except Exception:  # noqa: BLE001  # a __getattr__ of its own may not bear to be copied
+        return loader
     for name, value in inner.items():
         object.__setattr__(copied, name, copy_of(value))
     return copied

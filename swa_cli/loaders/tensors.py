@@ -19,6 +19,17 @@ def tensors_in(value: object) -> Generator[torch.Tensor]:
 
 
 def samples_in(batch: object) -> int:
-    """The length of the first tensor in ``batch``, wherever it is; 1 where there is none, or one without length."""
-    first = next(tensors_in(batch), None)
-    return int(first.shape[0]) if first is not None and first.ndim else 1
+    """The length of the first tensor or array in ``batch`` that has one, wherever it is; 1 where there is none."""
+    return next((length for length in _lengths(batch)), 1)
+
+
+def _lengths(value: object) -> Generator[int]:
+    shape = getattr(value, "shape", None)
+    if shape is not None:
+        yield from (int(length) for length in tuple(shape)[:1])
+    elif isinstance(value, Mapping):
+        for entry in cast("Mapping[Any, object]", value).values():
+            yield from _lengths(entry)
+    elif isinstance(value, (list, tuple)):
+        for entry in cast("Sequence[object]", value):
+            yield from _lengths(entry)

@@ -22,14 +22,20 @@ _CHUNK = 1 << 22
 
 
 def replace_tensors(
-    checkpoint: Checkpoint, target: Target, tensors: Mapping[str, torch.Tensor], provenance: Provenance
+    checkpoint: Checkpoint,
+    target: Target,
+    tensors: Mapping[str, torch.Tensor],
+    provenance: Provenance,
+    *,
+    overwrite: bool = True,
 ) -> tuple[str, ...]:
     """Publish ``checkpoint`` with ``tensors`` in place of its own; the others keep their bytes.
 
     The record of BatchNorm statistics gets the CRC-32 of each tensor that is replaced.
 
     Args:
-        target: may be what ``checkpoint`` was read from; an existing file is replaced.
+        target: may be what ``checkpoint`` was read from.
+        overwrite: replace what is there, else refuse to, also if it has come meanwhile.
         tensors: converted to the dtype that the checkpoint stores; of a tied tensor, under any of its names.
 
     Returns:
@@ -57,7 +63,7 @@ def replace_tensors(
         record = contents.provenance.model_copy(update={"files": layout.names})
         contents = replace(contents, provenance=record)
         layout = plan_layout(target, contents)
-    with write_output(target, layout, overwrite=True) as writer:
+    with write_output(target, layout, overwrite=overwrite) as writer:
         for name, offset in layout.offsets.items():
             numel, size = contents.specs[name].numel, contents.specs[name].dtype.itemsize
             for start in range(0, numel, _CHUNK):

@@ -18,7 +18,7 @@ from swa_cli.outputs import Like, Target, check_target, fits
 from swa_cli.pipeline.common import Notify, needed, open_average
 from swa_cli.pipeline.user import data_of, model_of
 from swa_cli.ranks import own_rank, world_size
-from swa_cli.tasks import Splitter, batch_size, make_splitter
+from swa_cli.tasks import Splitter, make_splitter
 
 FROZEN = "frozen in training"
 
@@ -30,6 +30,7 @@ class Job:
     source: Path
     checkpoint: Checkpoint
     target: Target
+    overwrite: bool
     model: nn.Module
     model_target: TargetConfig
     leave: dict[str, str]
@@ -69,7 +70,15 @@ def prepare(config: Config, *, notify: Notify) -> Job:
     if untracked:
         notify(f"these BatchNorm layers keep no statistics (track_running_stats=False): {shortened(untracked)}.")
     leave = {} if options.recalibrate_frozen else _frozen(model, checkpoint)
-    return Job(source=source, checkpoint=checkpoint, target=target, model=model, model_target=model_target, leave=leave)
+    return Job(
+        source=source,
+        checkpoint=checkpoint,
+        target=target,
+        overwrite=options.force or target.path == source,
+        model=model,
+        model_target=model_target,
+        leave=leave,
+    )
 
 
 def _target(source: Path, checkpoint: Checkpoint, options: BnUpdateConfig) -> Target:
@@ -114,7 +123,7 @@ def open_data(config: Config, *, notify: Notify) -> TrainingData:
         loader = batches_of(data, "train")
     if options.batch_size is not None:
         loader = with_batch_size(loader, options.batch_size)
-    batches = _passes(loader, options, split)
+    batches = _passes(loader, options)
     if options.estimator == "sequential" and not batches.repeatable:
         msg = (
             "the training loader can be passed over once only, and --estimator sequential needs a pass for each layer. "
@@ -141,13 +150,12 @@ def open_data(config: Config, *, notify: Notify) -> TrainingData:
     )
 
 
-def _passes(loader: Iterable[Any], options: BnUpdateConfig, split: Splitter) -> Passes:
+def _passes(loader: Iterable[Any], options: BnUpdateConfig) -> Passes:
     return Passes(
         loader,
         seed=options.seed,
         num_batches=options.num_batches,
         num_samples=options.num_samples,
-        size_of=lambda batch: batch_size(split(batch)),
         rank=own_rank(),
         ranks=world_size(),
     )

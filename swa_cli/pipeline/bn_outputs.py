@@ -53,7 +53,7 @@ def write(job: Job, new: dict[str, torch.Tensor], record: Provenance, notify: No
     Raises:
         SwaError: as `replace_tensors`; what was there before is then as it was.
     """
-    left_out = replace_tensors(job.checkpoint, job.target, new, record)
+    left_out = replace_tensors(job.checkpoint, job.target, new, record, overwrite=job.overwrite)
     if left_out:
         notify(f"left out of {job.target.path}, as they belong to other weights: {', '.join(left_out)}.")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from swa_cli.batchnorm import RecalibrationResult, Step, alone, bn_layers, recalibrate, remarks
+from swa_cli.batchnorm import RecalibrationResult, Step, alone, bn_layers, out_of_reach, recalibrate, remarks
 from swa_cli.checkpoints import BnUpdate, Checkpoint
 from swa_cli.config import BnUpdateConfig, Config
 from swa_cli.data import length_of
@@ -41,11 +41,11 @@ def bn_update_step(config: Config, *, notify: Notify, track: Track = silent) -> 
         SwaError: as what it calls; the input is as it was then.
     """
     options = config.bn_update
-    _check(options)
     with meet_if_several() as ranks:
         jobs: list[Job] = []
         data: list[TrainingData] = []
         together: Step = ranks.step if ranks else alone
+        together(lambda: _check(options))
         together(lambda: jobs.append(prepare(config, notify=notify)))
         (job,) = jobs
         if not set(bn_layers(job.model)) - set(job.leave):
@@ -68,6 +68,9 @@ def bn_update_step(config: Config, *, notify: Notify, track: Track = silent) -> 
             _check_same(training.batches, together)
         _tell(result, options, notify)
         _warn_of_batches(training, result, notify)
+        if not result.layers:
+            _write_unchanged(job, ranks, notify)
+            return BnUpdateResult(path=job.target.path, recalibration=None)
         update = record_of(job, training, result, options)
         new = new_buffers(job.model, result, job.checkpoint)
         _tell_of_rounding(job.checkpoint, new, notify)
@@ -97,13 +100,20 @@ def _forward(options: BnUpdateConfig) -> Forward:
 
 def _nothing_to_do(job: Job, ranks: Ranks | None, notify: Notify) -> BnUpdateResult:
     what = f"the model {job.model_target.class_path} has no BatchNorm statistics"
-    if job.leave:
+    unreachable = out_of_reach(job.model)
+    if unreachable:
+        what = "; ".join(f"{name} was left alone, since {reason}" for name, reason in unreachable.items())
+    elif job.leave:
         what = f"all {len(job.leave)} BatchNorm layers were {FROZEN} (--recalibrate-frozen recomputes them)"
     notify(f"{what}: nothing to do.")
+    _write_unchanged(job, ranks, notify)
+    return BnUpdateResult(path=job.target.path, recalibration=None)
+
+
+def _write_unchanged(job: Job, ranks: Ranks | None, notify: Notify) -> None:
     if job.target.path != job.source:  # what comes next looks for it
         once(ranks, lambda: write(job, {}, known_of(job.checkpoint), notify))
         notify(f"{job.target.path} has the weights of {job.source} unchanged.")
-    return BnUpdateResult(path=job.target.path, recalibration=None)
 
 
 def _announce(job: Job, batches: Passes, options: BnUpdateConfig, notify: Notify) -> None:

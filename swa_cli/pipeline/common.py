@@ -1,6 +1,7 @@
 """What the steps share: asking for what must be there or what is selected, opening an average."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
@@ -54,7 +55,16 @@ def check_json_output(path: Path | None) -> None:
     if path.name.endswith(SUFFIXES):
         msg = f"--json {path}: that is the name of a checkpoint, which would be replaced. Name a .json file."
         raise UsageError(msg)
+    if path.is_file() and not _may_be_json(path):
+        msg = f"--json {path}: that file is there already and is no JSON. Name another one."
+        raise UsageError(msg)
     check_output(path, overwrite=True)
+
+
+def _may_be_json(path: Path) -> bool:
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(1) in {b"{", b""}
+    return True  # whether it can be written is found out elsewhere
 
 
 def open_average(path: Path, *, key: str | None) -> Checkpoint:

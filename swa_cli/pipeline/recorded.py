@@ -73,10 +73,11 @@ def _of_statistics(update: BnUpdate, name: str, data: str) -> Iterator[str]:
             "they could be. Give swa-bn-update and swa-eval the same --data."
         )
     error = update.standard_error
-    if update.partial and error is not None and error > _TOO_LARGE:
+    if update.partial and (error is None or error > _TOO_LARGE):
+        size = "not known" if error is None else f"up to {100 * error:.3g} %"
         yield (
             f"the BatchNorm statistics of {name} are from too little of the data, {update.n_samples:,} samples: their "
-            f"standard errors are up to {100 * error:.3g} %, expected {100 * _TOO_LARGE:.0f} % or less. Run "
+            f"standard errors are {size}, expected {100 * _TOO_LARGE:.0f} % or less. Run "
             "swa-bn-update on more."
         )
 
