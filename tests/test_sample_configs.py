@@ -130,6 +130,7 @@ def test_the_fashion_script_trains_and_its_configuration_runs(run_swa, tmp_path)
     subprocess.run([sys.executable, script, *arguments], cwd=tmp_path, check=True, capture_output=True)
     result = run_swa("run", "--config", path, "--device", "cpu")
 
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.exit_code == 0, result.stderr
+    assert "error:" not in result.stderr  # that statistics had not settled after three epochs may be said
     assert "300 examples of the test split" in result.stdout
     assert "ensemble of 2" in result.stdout

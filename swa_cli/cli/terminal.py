@@ -73,7 +73,8 @@ def exit_on_error(*, debug: bool) -> Generator[None]:
     except BaseException as error:  # noqa: BLE001  # the last resort: whatever happened ends in one message
         for number in previous:
             signal.signal(number, signal.SIG_IGN)  # torchrun sends one when another rank ends, and we are about to
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises at the end of a loader's worker, wherever we are
+        # torch raises at the end of a loader's worker, wherever we are.
+        previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if debug:
             traceback.print_exc()
         if isinstance(error, BrokenPipeError):  # whoever read our output has gone, and wants no message
