@@ -553,6 +553,34 @@ def test_a_model_of_frozen_layers_only_has_nothing_to_do(run_swa, tmp_path):
     assert load_file(tmp_path / "b.safetensors").keys() == load_file(tmp_path / "a.safetensors").keys()
 
 
+def test_a_key_that_is_not_there_is_an_error(run_swa, average, tmp_path):
+    before = digest(tmp_path / "ckpts/epoch-2.pt")
+
+    result = run_swa("bn-update", "ckpts/epoch-2.pt", "--key", "model.ema", "-o", "control.safetensors", *NET, *DATA)
+
+    assert result.exit_code == 1
+    assert "ckpts/epoch-2.pt: has no key 'model.ema'" in result.stderr
+    assert digest(tmp_path / "ckpts/epoch-2.pt") == before
+    assert not (tmp_path / "control.safetensors").exists()
+
+
+def test_without_a_key_it_is_the_recorded_one_though_another_would_be_found(run_swa, average, tmp_path):
+    """--like keeps what else a file holds; here another state_dict, at the usual place."""
+    for path in (tmp_path / "ckpts").iterdir():
+        state = torch.load(path)["state_dict"]
+        torch.save({"state_dict": {name: torch.zeros_like(value) for name, value in state.items()}, "ema": state}, path)
+    averaged = run_swa("average", "ckpts", "--key", "ema", "--like", "ckpts/epoch-2.pt", "-o", "swa.pt")
+    assert averaged.exit_code == 0, averaged.stderr
+
+    result = run_swa("bn-update", "swa.pt", "-o", "new.pt", *NET, *DATA)
+
+    assert result.exit_code == 0, result.stderr
+    new, old = torch.load(tmp_path / "new.pt"), torch.load(tmp_path / "swa.pt")
+    assert not torch.equal(new["ema"]["bn1.running_mean"], old["ema"]["bn1.running_mean"])
+    assert torch.equal(new["ema"]["body.weight"], old["ema"]["body.weight"])
+    assert bool(old["ema"]["body.weight"].any())
+
+
 def test_weights_that_load_state_dict_ignores_are_an_error(run_swa, average, tmp_path):
     (tmp_path / "renames.py").write_text(
         "from imagecode import *\n"

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from swa_cli.checkpoints import SUFFIXES, Checkpoint, Selection, open_single, recorded_key
 from swa_cli.config import AverageConfig, EvalConfig
-from swa_cli.errors import CheckpointError, UsageError
+from swa_cli.errors import UsageError
 from swa_cli.files import check_output
 from swa_cli.ranks import world_size
 
@@ -71,19 +71,12 @@ def open_average(path: Path, *, key: str | None) -> Checkpoint:
     """Open an average, by its file or its folder.
 
     Args:
-        key: that of the checkpoints; an average may be a file without any, or have been put under one that its record
-            tells.
+        key: where its state_dict lies; None: where its record tells, or else at the usual place.
 
     Raises:
         SourceError, CheckpointError: as `open_single`.
     """
-    try:
-        return open_single(path, key=key)
-    except CheckpointError:
-        other = recorded_key(path) if key is None else None
-        if key is None and other is None:
-            raise
-        return open_single(path, key=other)
+    return open_single(path, key=key or recorded_key(path))
 
 
 def selection_of(options: AverageConfig | EvalConfig) -> Selection:

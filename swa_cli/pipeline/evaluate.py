@@ -1,9 +1,11 @@
 """The third step: the average beside each checkpoint and their ensemble."""
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from swa_cli.checkpoints import (
+    Checkpoint,
     Run,
     Selection,
     find_checkpoints,
@@ -12,6 +14,7 @@ from swa_cli.checkpoints import (
 from swa_cli.config import Config
 from swa_cli.data import batches_of, choose_split, splitter_of
 from swa_cli.devices import resolve_device
+from swa_cli.errors import CheckpointError
 from swa_cli.evaluation import EvaluationResult, Member, evaluate
 from swa_cli.models import state_dict_for
 from swa_cli.pipeline.common import Notify, alone, check_json_output, needed, open_average, selection_of
@@ -30,7 +33,7 @@ def eval_step(config: Config, *, notify: Notify, track: Track = silent) -> Evalu
     default = config.bn_update.output or config.bn_update.input or config.average.output
     swa_path = needed(options.swa or default, "average", flag="--swa swa.safetensors", key="eval.swa")
     key = options.key or config.average.key
-    swa = open_average(swa_path, key=key)
+    swa = _open_swa(swa_path, key)
     run = _members_of(config, swa_path)
     for notice in run.notices:
         notify(notice)
@@ -56,6 +59,13 @@ def eval_step(config: Config, *, notify: Notify, track: Track = silent) -> Evalu
     )
     warnings = warnings_of(swa, run.checkpoints, model, key=key, data=data_target.class_path)
     return replace(result, warnings=(*warnings, *result.warnings), bn_update=bn_update_of(swa))
+
+
+def _open_swa(path: Path, key: str | None) -> Checkpoint:
+    """The average may lie where the checkpoints have their state_dict, or be a file without such a place."""
+    with suppress(CheckpointError):
+        return open_average(path, key=key)
+    return open_average(path, key=None)
 
 
 def _members_of(config: Config, swa: Path) -> Run:

@@ -42,8 +42,7 @@ def run_pipeline(config: Config, *, notify: Notify, track: Track = silent) -> Pi
     alone("run")
     _check(config)
     averaged = average_step(config.average, notify=notify, track=track)
-    key = config.average.key if config.average.like else None  # that of the structure that it was put into
-    bn_update = replace(config.bn_update, input=averaged.path, key=key)
+    bn_update = replace(config.bn_update, input=averaged.path)
     updated = bn_update_step(replace(config, bn_update=bn_update), notify=notify, track=track)
     paths = tuple(checkpoint.path for checkpoint in averaged.sources)
     evaluation = replace(config.eval, checkpoints=paths, swa=updated.path, key=config.average.key)
