@@ -556,12 +556,6 @@ def test_the_samples_of_a_batch_are_those_of_its_first_tensor(batch, size):
     assert samples_in(batch) == size
 
 
-def test_the_size_of_a_batch_can_be_told():
-    passes = Passes([{"n": 4}] * 9, num_samples=10, size_of=lambda batch: batch["n"])
-
-    assert len(list(passes)) == 3
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_dataset_that_raises_in_the_middle_is_one_error_that_names_the_batch(workers):
     class Broken(Numbers):

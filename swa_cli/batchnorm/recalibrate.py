@@ -49,14 +49,17 @@ def recalibrate(
 
     Args:
         model: moved to the device of ``forward``.
-        batches: of training inputs; targets are ignored. For ``sequential`` they are passed over once for each layer.
+        batches: of training inputs; targets are ignored. For ``sequential`` they are passed over once for each
+            layer, and once before to find the order.
         until_converged: stop as soon as the standard errors of every layer are at most this (see `LayerStatistics`),
             after eight batches or more.
         leave: layers to leave alone, and why.
         step: of several ranks, each with batches of its own: `swa_cli.ranks.Ranks.step`.
 
     Raises:
-        DataError: no batches, or none that reaches a layer, or one that gives a layer a single value to begin with.
+        DataError: no batches, or none that reaches a layer; an empty input of a layer; a single value per channel for
+            ``torch`` or ``official``, which would take its variance; other samples at each pass of ``sequential``.
+        MismatchError: ranks have different layers or options.
         NonFiniteError: NaN or infinity in a batch or in the input of a layer, or a statistic too large for its buffer.
         UserCodeError: the loader or the model's forward raises.
 

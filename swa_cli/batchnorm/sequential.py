@@ -114,8 +114,6 @@ def _find_order(
         twice |= used_twice_there
         for name, before in of_rank.items():
             together.setdefault(name, set()).update(before)
-    for name in seen.kept:
-        together.pop(name, None)
     sequence = [name for name in _sorted(together) if name not in seen.kept]
     return sequence, set(sequence) - twice, seen.kept
 

@@ -1,6 +1,6 @@
 """A user's loader, passed over as often as need be: the same batches every time, each process its share of them."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, Literal, cast, final
 
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
@@ -47,7 +47,6 @@ class Passes:
         seed: int | None = None,
         num_batches: int | None = None,
         num_samples: int | None = None,
-        size_of: Callable[[Any], int] = samples_in,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
@@ -57,10 +56,9 @@ class Passes:
             seed: None leaves the loader's own generators as the user seeded them, and seeds all else with 0.
             num_batches: the first so many, of all ranks together.
             num_samples: whole batches until all ranks together have so many samples.
-            size_of: samples in a batch; asked only where the loader's sampler does not tell.
         """
         parts = parts_of(loader)
-        self._loader, self._seed, self._size_of = loader, seed, size_of
+        self._loader, self._seed = loader, seed
         self._generators = OwnGenerators(parts)
         self._sampled = tells_indices(loader, counts_samples=num_samples is not None)
         self.shared_by: SharedBy = _sharing(parts, ranks, sampled=self._sampled)
@@ -76,7 +74,7 @@ class Passes:
         self._generators.rewind(self._seed)
         if not self._sampled:
             stream = deaths_told_while_loading(drawn_apart(unused_copy(self._loader), seed=seed))
-            return (batch for _, batch in self._share.of(stream, self._size_of))
+            return (batch for _, batch in self._share.of(stream, samples_in))
         return self._from_sampler(cast("DataLoader[Any]", self._loader), seed)
 
     def _from_sampler(self, loader: DataLoader[Any], seed: int) -> Generator[Any]:

@@ -35,6 +35,11 @@ class Job:
     model_target: TargetConfig
     leave: dict[str, str]
 
+    @property
+    def to_recompute(self) -> set[str]:
+        """The layers whose statistics are wanted."""
+        return set(bn_layers(self.model)) - set(self.leave)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:

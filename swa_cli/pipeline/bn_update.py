@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from swa_cli.batchnorm import RecalibrationResult, Step, alone, bn_layers, out_of_reach, recalibrate, remarks
+from swa_cli.batchnorm import RecalibrationResult, Step, alone, out_of_reach, recalibrate, remarks
 from swa_cli.checkpoints import BnUpdate, Checkpoint
 from swa_cli.config import BnUpdateConfig, Config
 from swa_cli.data import length_of
@@ -48,7 +48,7 @@ def bn_update_step(config: Config, *, notify: Notify, track: Track = silent) -> 
         together(lambda: _check(options))
         together(lambda: jobs.append(prepare(config, notify=notify)))
         (job,) = jobs
-        if not set(bn_layers(job.model)) - set(job.leave):
+        if not job.to_recompute:
             return _nothing_to_do(job, ranks, notify)
         together(lambda: data.append(open_data(config, notify=notify)))
         (training,) = data
@@ -121,7 +121,7 @@ def _announce(job: Job, batches: Passes, options: BnUpdateConfig, notify: Notify
     if frozen:
         notify(f"left alone, as they were {FROZEN} (--recalibrate-frozen recomputes them): {shortened(frozen)}.")
     if options.estimator == "sequential":
-        count, length = len(set(bn_layers(job.model)) - set(job.leave)), length_of(batches)
+        count, length = len(job.to_recompute), length_of(batches)
         of_each = f" of {length:,} batches" if length is not None else ""
         notify(
             f"sequential: a pass{of_each} to find the order of {count} layers, and one for each, through the model up "
