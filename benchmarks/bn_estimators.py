@@ -1,7 +1,7 @@
 """What an average of a run scores with each kind of BatchNorm statistics.
 
     swa demo && python benchmarks/bn_estimators.py --config sample_configs/digits.yaml
-    python benchmarks/bn_estimators.py --config sample_configs/digits.yaml --seeds 0 1 2 3 4
+    python benchmarks/bn_estimators.py --config sample_configs/digits.yaml --seeds 0 1 2 3 4 5 6 7 8 9
     python sample_configs/train_fashion_mnist.py --out fashion-mnist/checkpoints
     python benchmarks/bn_estimators.py --config sample_configs/fashion_mnist.yaml
 
