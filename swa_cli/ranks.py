@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 _peers: list[tuple[str, int]] = []
 """Host and process number of every rank, once they have met."""
+_stores: list[Any] = []
+"""torch's store of keys and values, which under torchrun outlives every rank; empty before they have met."""
 
 
 def own_rank() -> int:
@@ -48,6 +50,19 @@ def speaks() -> bool:
     """Whether it is for this process to talk to the user: for rank 0, or the first that is left."""
     before = _peers[: own_rank()]
     return own_rank() == 0 or (bool(before) and all(_is_gone(host, number) for host, number in before))
+
+
+def tells_the_end() -> bool:
+    """Whether it is for this process to say why all end, which one does.
+
+    A rank that hears of it late may find those before it gone because they have said it, and not because they were
+    killed.
+    """
+    if not speaks():
+        return False
+    with suppress(IndexError, RuntimeError):  # a store that rank 0 kept itself went with it
+        return _stores[0].add("the end is told", 1) == 1
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,10 +144,14 @@ def meet() -> Generator[Ranks]:
         RankError: they do not come together.
     """
     import torch.distributed as dist  # noqa: PLC0415
+    from torch.distributed.rendezvous import rendezvous  # noqa: PLC0415  # pyright: ignore[reportUnknownVariableType]
 
     try:
-        dist.init_process_group("gloo", timeout=_TO_MEET)
-        group = dist.new_group(timeout=_TO_WORK)
+        store, rank, size = next(rendezvous("env://", timeout=_TO_MEET))
+        _stores[:] = [store]
+        with _stdout_is_stderr():  # gloo of torch 2.8 prints who has met
+            dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=_TO_MEET)
+            group = dist.new_group(timeout=_TO_WORK)
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         msg = f"the ranks do not come together: {reason}. Start them with torchrun."
@@ -145,6 +164,18 @@ def meet() -> Generator[Ranks]:
             _peers.clear()  # rank 0 has all there is to say
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def _stdout_is_stderr() -> Generator[None]:
+    """For what is written without Python's knowledge: standard output is for the result."""
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,14 @@ def run(folder: Path, ranks: int, *arguments: str) -> tuple[int, str, list[str]]
     return process.returncode, stdout, ours(stderr)
 
 
+def wait_for(process: "subprocess.Popen[str]", condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+
+
 def ours(stderr: str) -> list[str]:
     return [line for line in stderr.splitlines() if line.startswith(("error:", "note:"))]
 
@@ -98,11 +108,7 @@ def test_a_rank_that_is_killed_ends_all_with_one_message_and_no_output(folder, k
         average(plan_average(find_checkpoints([folder / "run"]).checkpoints[:2]), target)
     before = {path.name: path.read_bytes() for path in (folder / "out").iterdir()} if exists else {}
     process = start(folder, 3, "--force", hang=killed)
-    deadline = time.monotonic() + 60
-    while not (folder / "pid").exists() or not (folder / "pid").read_text():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.02)
+    wait_for(process, lambda: (folder / "pid").exists() and (folder / "pid").read_text())
     time.sleep(0.5)  # the others have done their share, and wait
 
     os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
@@ -120,6 +126,30 @@ def test_a_rank_that_is_killed_ends_all_with_one_message_and_no_output(folder, k
     else:
         assert not (folder / "out").exists()
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+
+
+def process_of(rank: int, torchrun: int) -> int:
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
+            if int(parent) == torchrun and f"\0RANK={rank}\0" in (path / "environ").read_text():
+                return int(path.name)
+    raise AssertionError(f"no rank {rank}")
+
+
+def test_a_rank_that_hears_late_of_the_end_does_not_tell_it_again(folder):
+    process = start(folder, 3, hang=2)
+    wait_for(process, lambda: (folder / "pid").exists() and (folder / "pid").read_text())
+    first, late = process_of(0, process.pid), process_of(1, process.pid)
+    os.kill(late, signal.SIGSTOP)
+
+    os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
+    wait_for(process, lambda: not Path(f"/proc/{first}/fd/0").exists())
+    os.kill(late, signal.SIGCONT)
+    stderr = process.communicate(timeout=60)[1]
+
+    said = [line for line in ours(stderr) if line.startswith("error:")]
+    assert len(said) == 1, stderr
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 
 from swa_cli.errors import SwaError, Terminated
 from swa_cli.progress import Advance, Unit
-from swa_cli.ranks import speaks, world_size
+from swa_cli.ranks import speaks, tells_the_end, world_size
 
 INTERRUPTED = 130
 _WIDTH_OF_FILES = 120
@@ -53,7 +53,8 @@ def show(what: RenderableType) -> None:
 
 def notify(message: str) -> None:
     """Tell the user something worth knowing that is not the result."""
-    _print_labelled("note", "yellow", message)
+    if speaks():
+        _print_labelled("note", "yellow", message)
 
 
 @contextmanager
@@ -80,7 +81,9 @@ def exit_on_error(*, debug: bool) -> Generator[None]:
         if isinstance(error, BrokenPipeError):  # whoever read our output has gone, and wants no message
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         else:
-            _print_labelled("error", "bold red", _in_words(error, debug=debug))
+            words = _in_words(error, debug=debug)
+            if tells_the_end():
+                _print_labelled("error", "bold red", words)
         raise typer.Exit(_exit_code(error)) from None
     finally:
         for number, handler in previous.items():
@@ -158,8 +161,6 @@ def _visible(message: str) -> str:
 
 
 def _print_labelled(label: str, style: str, message: str) -> None:
-    if not speaks():
-        return
     console = stderr()
     console.print(f"{label}:", style=style, end=" ")
     console.print(_visible(message), soft_wrap=True)
