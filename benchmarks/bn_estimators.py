@@ -27,6 +27,7 @@ import torch
 from reporting import Report, clean_up_when_terminated, computer, ours, positive, system
 from torch import nn
 
+from swa_cli.batches import Example, make_splitter
 from swa_cli.batchnorm import Estimator, bn_buffers, bn_layers, recalibrate
 from swa_cli.checkpoints import open_single
 from swa_cli.config import Config, load_config
@@ -41,7 +42,6 @@ from swa_cli.forward import Forward
 from swa_cli.models import state_dict_for
 from swa_cli.pipeline.average import average_step
 from swa_cli.pipeline.user import data_of, model_of
-from swa_cli.tasks import Example, make_splitter
 
 ESTIMATORS: tuple[Estimator, ...] = ("population", "torch", "official", "sequential")
 DIGITS = ("swa_cli.demo.digits.DigitsCnn", "swa_cli.demo.digits.DigitsData")

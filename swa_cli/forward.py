@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from swa_cli.tasks import Example, call_model, move, to_channels_last
+from swa_cli.batches import Example, call_model, move, to_channels_last
 from swa_cli.user_code import user_code
 
 Amp = Literal["bf16", "fp16"]

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import nn
 
+from swa_cli.batches import Splitter, batch_size
 from swa_cli.batchnorm.finite import check_finite, is_finite
 from swa_cli.batchnorm.moments import Moments
 from swa_cli.batchnorm.observer import Observer
@@ -18,7 +19,6 @@ from swa_cli.data import iterate, length_of, no_batches
 from swa_cli.errors import DataError
 from swa_cli.forward import Forward
 from swa_cli.progress import Track
-from swa_cli.tasks import Splitter, batch_size
 
 _FEW = 8
 """Batches, over all ranks, before which their spread says too little to stop by."""

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from swa_cli.batches import Splitter, split_batch
 from swa_cli.batchnorm.estimators import Estimator
 from swa_cli.batchnorm.layers import Norm, bn_layers, out_of_reach
 from swa_cli.batchnorm.modes import unchanged
@@ -18,7 +19,6 @@ from swa_cli.batchnorm.tally import Tally, channels_of
 from swa_cli.errors import DataError, MismatchError, NonFiniteError, shortened
 from swa_cli.forward import Forward
 from swa_cli.progress import Track, silent
-from swa_cli.tasks import Splitter, split_batch
 
 _FORWARD = Forward()
 _Found = tuple[Norm, Estimate, Seen]

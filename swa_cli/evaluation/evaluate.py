@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from swa_cli.batches import Splitter, move, split_batch
 from swa_cli.data import iterate, length_of
 from swa_cli.errors import DataError
 from swa_cli.evaluation.compare import compare
@@ -15,7 +16,6 @@ from swa_cli.evaluation.members import Member, checked_target, logits_for, look_
 from swa_cli.evaluation.records import Records, Scores, join, records_of, scores_of
 from swa_cli.evaluation.result import Candidate, EvaluationResult
 from swa_cli.progress import Track, silent
-from swa_cli.tasks import Splitter, move, split_batch
 
 _CPU = torch.device("cpu")
 _PROBABILITIES = (

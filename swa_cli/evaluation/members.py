@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from swa_cli.batches import Example, call_model, logits_of
 from swa_cli.errors import DataError, NonFiniteError, kind_of
-from swa_cli.tasks import Example, call_model, logits_of
 from swa_cli.user_code import user_code
 
 _N_DIMS = 2  # (n, C)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from swa_cli.batches import Splitter, make_splitter
 from swa_cli.batchnorm import bn_buffers, bn_layers, without_statistics
 from swa_cli.checkpoints import Checkpoint, as_named, read_provenance
 from swa_cli.config import BnUpdateConfig, Config, TargetConfig
@@ -18,7 +19,6 @@ from swa_cli.outputs import Like, Target, check_target, fits
 from swa_cli.pipeline.common import Notify, needed, open_average
 from swa_cli.pipeline.user import data_of, model_of
 from swa_cli.ranks import own_rank, world_size
-from swa_cli.tasks import Splitter, make_splitter
 
 FROZEN = "frozen in training"
 

@@ -4,6 +4,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from swa_cli.batches import make_splitter
 from swa_cli.checkpoints import (
     Checkpoint,
     Run,
@@ -21,7 +22,6 @@ from swa_cli.pipeline.common import Notify, alone, check_json_output, needed, op
 from swa_cli.pipeline.recorded import bn_update_of, warnings_of
 from swa_cli.pipeline.user import data_of, model_of
 from swa_cli.progress import Track, silent
-from swa_cli.tasks import make_splitter
 
 
 def eval_step(config: Config, *, notify: Notify, track: Track = silent) -> EvaluationResult:

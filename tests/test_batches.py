@@ -6,8 +6,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from swa_cli.batches import Example, batch_size, logits_of, make_splitter, split_batch, to_device
 from swa_cli.errors import DataError, UserCodeError
-from swa_cli.tasks import Example, batch_size, logits_of, make_splitter, split_batch, to_device
 
 X, Y, Z = torch.zeros(2, 3), torch.ones(2), torch.tensor([0, 1])
 

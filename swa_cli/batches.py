@@ -1,4 +1,4 @@
-"""What a batch and an output mean: which part is the target, which the logits.
+"""What a batch holds, and how it goes through a model: which part is the target, which the logits.
 
 Nothing is guessed from numbers: a model's output is taken as logits.
 """
