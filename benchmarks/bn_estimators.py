@@ -15,6 +15,7 @@ The training data are read once, as the configuration's loader gives them, and k
 """
 
 import argparse
+import copy
 import statistics
 import sys
 import tempfile
@@ -35,13 +36,12 @@ from swa_cli.data import Split, batches_of, choose_split, iterate, splitter_of
 from swa_cli.demo.train import train_digits
 from swa_cli.devices import resolve_device
 from swa_cli.errors import SwaError
-from swa_cli.evaluation import Comparison, Member, Records, compare, records_of, scores_of
-from swa_cli.evaluation.members import checked_target, logits_for, settle
-from swa_cli.evaluation.records import join
+from swa_cli.evaluation import Comparison, Member, Observed, Other, Residents, Stream, compare, observe, scores_of
 from swa_cli.forward import Forward
 from swa_cli.models import state_dict_for
 from swa_cli.pipeline.average import average_step
 from swa_cli.pipeline.user import data_of, model_of
+from swa_cli.tasks.classification import Classification
 
 ESTIMATORS: tuple[Estimator, ...] = ("population", "torch", "official", "sequential")
 DIGITS = ("swa_cli.demo.digits.DigitsCnn", "swa_cli.demo.digits.DigitsData")
@@ -159,22 +159,25 @@ def describe(run: Run) -> str:
 
 def recalibrated(run: Run, state: State, estimator: Estimator, batches: Batches) -> State:
     """``state`` with other statistics."""
-    model = settle(run.model, Member(name=estimator, kind="swa", state_dict=state), run.device).module
+    model = filled(run, state)
     recalibrate(model, batches, estimator=estimator, forward=Forward(device=run.device))
     return model.state_dict()
 
 
-@torch.no_grad()
-def records_on_test(run: Run, state: State) -> Records:
-    """Of every example of the test split, from log_softmax in float64."""
-    resident = settle(run.model, Member(name="the model", kind="swa", state_dict=state), run.device)
-    parts: list[Records] = []
-    for index, (inputs, target) in enumerate(run.test):
-        logits = logits_for(resident, Example((inputs.to(run.device),), {}, None), batch=index)
-        parts.append(
-            records_of(logits.to(torch.float64).log_softmax(dim=1), checked_target(target, logits, batch=index))
-        )
-    return join(parts)
+def filled(run: Run, state: State) -> nn.Module:
+    """A copy of the model with these weights."""
+    model = copy.deepcopy(run.model)
+    model.load_state_dict(dict(state), strict=False)
+    return model
+
+
+def seen(run: Run, states: Mapping[str, State]) -> Observed:
+    """All of them on the test split, in one pass."""
+    members = [Member(name=name, kind="swa", state_dict=state) for name, state in states.items()]
+    stream = Stream(split=run.split, batches=run.test, members=members)
+    forward = Forward(device=run.device)
+    (observed,) = observe(Residents(run.model, forward), [stream], task=Classification(), forward=forward)
+    return observed
 
 
 def arms_of(run: Run) -> list[Arm]:
@@ -187,13 +190,22 @@ def arms_of(run: Run) -> list[Arm]:
 
 
 def _scored(run: Run, weights: str, states: Mapping[str, State]) -> list[Arm]:
-    records = {name: records_on_test(run, state) for name, state in states.items()}
+    observed = seen(run, states)
+    metrics = observed.task.metrics(observed.rows[0].records)
+    (population,) = [row.records for row in observed.rows if row.name == "population"]
     arms: list[Arm] = []
-    for name, found in records.items():
-        scores = scores_of(found)
-        differences = () if name == "population" else compare(found, [records["population"]], name="population")
+    for row in observed.rows:
+        scores = scores_of(row, metrics)
+        other = Other(name="population", kind="swa", records=[population])
+        differences = () if row.name == "population" else compare(row.records, [other], metrics)
         arms.append(
-            Arm(weights=weights, statistics=name, accuracy=scores.accuracy, nll=scores.nll, differences=differences)
+            Arm(
+                weights=weights,
+                statistics=row.name,
+                accuracy=scores["accuracy"],
+                nll=scores["nll"],
+                differences=differences,
+            )
         )
     return arms
 
@@ -207,7 +219,8 @@ def sizes_of(run: Run, batch_sizes: Sequence[int]) -> list[OfSize]:
         batches = list(zip(inputs.split(size), targets.split(size), strict=True))
         state = recalibrated(run, run.average, "population", batches)
         error = (_variances(run, state) / reference - 1).abs()
-        nll = scores_of(records_on_test(run, state)).nll
+        observed = seen(run, {"population": state})
+        nll = scores_of(observed.rows[0], observed.task.metrics(observed.rows[0].records))["nll"]
         found.append(
             OfSize(
                 batch_size=min(size, len(inputs)),
@@ -221,8 +234,7 @@ def sizes_of(run: Run, batch_sizes: Sequence[int]) -> list[OfSize]:
 
 def _variances(run: Run, state: State) -> torch.Tensor:
     """``running_var + eps`` of all channels of all layers, one after the other."""
-    model = settle(run.model, Member(name="the model", kind="swa", state_dict=state), torch.device("cpu")).module
-    layers = bn_layers(model).values()
+    layers = bn_layers(filled(run, state)).values()
     return torch.cat([layer.running_var.to(torch.float64) + layer.eps for layer in layers])
 
 

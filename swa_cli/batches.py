@@ -16,18 +16,25 @@ TARGET_KEYS = ("labels", "label", "target")
 
 
 class Example(NamedTuple):
-    """One batch, taken apart: ``model(*args, **kwargs)`` is to be compared with ``target``."""
+    """One batch, taken apart: ``model(*args, **kwargs)`` is to be compared with ``target``.
+
+    ``groups`` says which of the units (examples, images, …) belong together, as those of one patient do: for each an
+    integer or a text; None where each is on its own.
+    """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     target: Any
+    groups: Any = None
 
+
+_SIZES = (3, 4)  # without and with groups
 
 Splitter = Callable[[Any], Example]
 
 
 def make_splitter(custom: Callable[[Any], object] | None) -> Splitter:
-    """The data module's ``split_batch``, checked, or `split_batch`."""
+    """The data module's ``split_batch``, checked, or `split_batch`; it may give groups as a fourth part."""
     if custom is None:
         return split_batch
 
@@ -35,16 +42,16 @@ def make_splitter(custom: Callable[[Any], object] | None) -> Splitter:
         with user_code("split_batch(batch)"):
             parts = custom(batch)
         kind = kind_of(parts)
-        if not isinstance(parts, tuple) or len(cast("tuple[Any, ...]", parts)) != len(Example._fields):
+        if not isinstance(parts, tuple) or len(cast("tuple[Any, ...]", parts)) not in _SIZES:
             size = f" of {len(cast('tuple[Any, ...]', parts))}" if isinstance(parts, tuple) else ""
             msg = f"split_batch(batch) gave a {kind}{size}, expected a tuple (args, kwargs, target)."
             raise DataError(msg)
-        args, kwargs, target = cast("tuple[Any, Any, Any]", parts)
+        args, kwargs, *rest = cast("tuple[Any, ...]", parts)
         kinds = f"args of type {kind_of(args)} and kwargs of type {kind_of(kwargs)}"
         if not isinstance(args, Sequence) or not isinstance(kwargs, Mapping):
             msg = f"split_batch(batch) gave {kinds}, expected a tuple and a dict."
             raise DataError(msg)
-        return Example(tuple(cast("Sequence[Any]", args)), dict(cast("Mapping[str, Any]", kwargs)), target)
+        return Example(tuple(cast("Sequence[Any]", args)), dict(cast("Mapping[str, Any]", kwargs)), *rest)
 
     return split
 
@@ -109,7 +116,7 @@ def move(example: Example, device: torch.device, *, batch: int) -> Example:
         UserCodeError: something in the batch cannot be moved.
     """
     with user_code(f"moving batch {batch} to {device}"):
-        return Example(to_device(example.args, device), to_device(example.kwargs, device), example.target)
+        return example._replace(args=to_device(example.args, device), kwargs=to_device(example.kwargs, device))
 
 
 def to_device(value: Any, device: torch.device) -> Any:

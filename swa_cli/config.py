@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
@@ -30,11 +39,29 @@ def _split(value: object) -> object:
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_split)]
 """One number, several, or several in a text with commas between them."""
 
+Counts = Annotated[tuple[PositiveInt, ...], BeforeValidator(_split)]
+"""Numbers of things, likewise."""
+
+
+def _margins(value: object) -> object:
+    """A lone number is the margin of the task's primary metric."""
+    given = [value] if isinstance(value, (int, float, str)) else value
+    if not isinstance(given, list):
+        return value
+    parts = [str(entry).rpartition("=") for entry in cast("list[object]", given)]
+    return {name: number for name, _, number in parts}
+
+
+Margins = Annotated[dict[str, NonNegativeFloat], BeforeValidator(_margins)]
+"""By metric; under the empty name that of the task's primary metric."""
+
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_as_list)]
 """One path, or several."""
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 """One pattern, or several."""
 
+_TARGETS = ("model", "data", "task")
+"""Sections that name what to import."""
 _EXCLUSIVE = ("first", "last", "best")
 _PAIRS = (("weights", "ema"), ("like", "max_shard_size"))
 
@@ -137,16 +164,33 @@ class EvalConfig:
     key: str | None = None
     split: Literal["test", "val", "train"] | None = None
     compare_ensemble: bool = False
+    best_by_val: bool = True
+    control: bool = False
+    curve: Counts | Literal["log"] | None = None
+    greedy: bool = False
+    margin: Margins = field(default_factory=dict[str, float])
+    fail_unless: Literal["better", "non-inferior"] | None = None
+    metrics: dict[str, TargetConfig] = field(default_factory=dict[str, TargetConfig])
+    amp: Literal["bf16", "fp16"] | None = None
+    channels_last: bool = False
+    compile: bool = False
+    at_once: PositiveInt | None = None
+    cache: Path | None = None
+    from_records: Path | None = None
+    save_records: Path | None = None
     json: Path | None = None
+    csv: Path | None = None
+    markdown: Path | None = None
     device: str = "auto"
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Config:
-    """All of it: model, data module, and a section for each command."""
+    """All of it: model, data module, task, and a section for each command."""
 
     model: TargetConfig | None = None
     data: TargetConfig | None = None
+    task: TargetConfig | None = None
     average: AverageConfig = field(default_factory=AverageConfig)
     bn_update: BnUpdateConfig = field(default_factory=BnUpdateConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
@@ -205,7 +249,7 @@ def _read(path: Path) -> dict[str, Any]:
     for section in ("average", "bn_update", "eval"):
         if section in config and config[section] is None:  # a section with nothing in it
             del config[section]
-    for section in ("model", "data"):
+    for section in _TARGETS:
         if isinstance(config.get(section), str):  # `model: net.py:Net`, without arguments
             config[section] = {"class_path": config[section]}
         _find_code(config.get(section), path.parent)
@@ -226,9 +270,9 @@ def _override(section: str, current: object, given: dict[str, Any]) -> object:
         return given if current is None else current  # a section that is no mapping is refused later
     written = _without_rivals(cast("dict[str, Any]", current), given)
     merged = {**written, **given}
-    if section in {"model", "data"} and "class_path" not in given and "init_args" in given:
+    if section in _TARGETS and "class_path" not in given and "init_args" in given:
         merged["init_args"] = _update(written.get("init_args"), given["init_args"])
-    elif section in {"model", "data"} and "init_args" not in given:
+    elif section in _TARGETS and "init_args" not in given:
         merged["init_args"] = {}  # the file's arguments belong to the class that the flag replaced
     return merged
 
@@ -269,6 +313,6 @@ def _explain(problem: Mapping[str, Any]) -> str:
 def _known(section: tuple[str, ...]) -> list[str]:
     owner: Any = Config
     for part in section:
-        kinds = {"model": TargetConfig, "data": TargetConfig, "average": AverageConfig}
-        owner = {**kinds, "bn_update": BnUpdateConfig, "eval": EvalConfig}.get(part, owner)
+        sections = {"average": AverageConfig, "bn_update": BnUpdateConfig, "eval": EvalConfig}
+        owner = {**dict.fromkeys(_TARGETS, TargetConfig), **sections}.get(part, owner)
     return list(owner.__dataclass_fields__)

@@ -46,6 +46,11 @@ def choose_split(module: object) -> Split:
     raise UserCodeError(msg)
 
 
+def has_split(module: object, split: Split) -> bool:
+    """Whether the module has a loader for it."""
+    return _implements(module, f"{split}_dataloader")
+
+
 def batches_of(module: object, split: Split) -> Iterable[Any]:
     """Set the module up and return its loader for ``split``.
 

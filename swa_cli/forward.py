@@ -51,16 +51,16 @@ class Forward:
         if not self.channels_last:
             return moved
         kwargs = {name: to_channels_last(value) for name, value in moved.kwargs.items()}
-        return Example(tuple(to_channels_last(value) for value in moved.args), kwargs, moved.target)
+        return moved._replace(args=tuple(to_channels_last(value) for value in moved.args), kwargs=kwargs)
 
-    def call(self, model: Callable[..., Any], example: Example, *, batch: int) -> Any:
-        """The model's output for a batch that is prepared.
+    def call(self, model: Callable[..., Any], example: Example, *, batch: int, name: str = "the model") -> Any:
+        """The output of a model, called ``name``, for a batch that is prepared.
 
         Raises:
             UserCodeError: the forward raises.
         """
         with self._precision():
-            return call_model(model, example, doing=f"running the model on batch {batch}")
+            return call_model(model, example, doing=f"running {name} on batch {batch}")
 
     @contextmanager
     def _precision(self) -> Generator[None]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from swa_cli.errors import RankError, SwaError, kind_of
 
@@ -24,6 +24,19 @@ _peers: list[tuple[str, int]] = []
 """Host and process number of every rank, once they have met."""
 _stores: list[Any] = []
 """torch's store of keys and values, which under torchrun outlives every rank; empty before they have met."""
+
+
+class Step(Protocol):
+    """Lets every rank do its part, and gives what each gave: `Ranks.step`, or `alone`."""
+
+    def __call__(self, work: Callable[[], T], /) -> list[T]:
+        """Do ``work``."""
+        ...
+
+
+def alone(work: Callable[[], T], /) -> list[T]:
+    """The step of a single rank."""
+    return [work()]
 
 
 def own_rank() -> int:

@@ -4,25 +4,18 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import references
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
-from swa_cli.errors import DataError, NonFiniteError, UserCodeError
-from swa_cli.evaluation import (
-    BnRecord,
-    Member,
-    compare,
-    evaluate,
-    expected_calibration_error,
-    records_of,
-    scores_of,
-)
+from swa_cli.batches import Example
+from swa_cli.errors import DataError, MismatchError, NonFiniteError, SwaError, UserCodeError
+from swa_cli.evaluation import Member, Residents, Stream, evaluate, observe
+from swa_cli.forward import Forward
 from swa_cli.report.json_report import to_json
-from swa_cli.report.table import sentences
+from swa_cli.tasks import task_named
 
 
 def linear_members(n: int, classes: int = 4, features: int = 3) -> list[Member]:
@@ -38,8 +31,8 @@ def linear_members(n: int, classes: int = 4, features: int = 3) -> list[Member]:
 
 
 def mean_of(members: list[Member]) -> Member:
-    names = members[0].state_dict
-    state = {name: torch.stack([member.state_dict[name] for member in members]).mean(0) for name in names}
+    names = members[0].read()
+    state = {name: torch.stack([member.read()[name] for member in members]).mean(0) for name in names}
     return Member(name="swa.safetensors", kind="swa", state_dict=state)
 
 
@@ -49,7 +42,7 @@ def run(members, batches, **options):
 
 
 def reference_scores(members, inputs, labels):
-    logits = [(inputs.double() @ m.state_dict["weight"].double().T + m.state_dict["bias"].double()) for m in members]
+    logits = [(inputs.double() @ m.read()["weight"].double().T + m.read()["bias"].double()) for m in members]
     return [references.log_probs(values.tolist()) for values in logits], labels.tolist()
 
 
@@ -75,11 +68,12 @@ def test_every_row_equals_an_independent_recomputation_in_any_batching(sizes):
         "last",
         "mean",
         "ensemble",
+        "geometric",
     ]
-    assert {candidate.name for candidate in result.candidates} == set(expected)
-    for candidate in result.candidates:
+    assert {candidate.name for candidate in result.candidates} - {"geometric ensemble"} == set(expected)
+    for candidate in result.candidates[:-1]:
         for metric, value in expected[candidate.name].items():
-            assert getattr(candidate.scores, metric) == pytest.approx(value, rel=1e-6, abs=1e-6), (
+            assert candidate.scores[metric] == pytest.approx(value, rel=1e-6, abs=1e-6), (
                 candidate.name,
                 metric,
             )
@@ -93,12 +87,12 @@ def test_jensen_and_the_brier_decomposition_of_the_ensemble():
     result = run(members, [(inputs, labels)])
 
     (ensemble,), (mean,) = result.of_kind("ensemble"), result.of_kind("mean")
-    assert ensemble.scores.nll <= mean.scores.nll
+    assert ensemble.scores["nll"] <= mean.scores["nll"]
     probs = torch.stack(
         [torch.tensor(lp, dtype=torch.float64).exp() for lp in reference_scores(members, inputs, labels)[0]]
     )
     spread = (probs - probs.mean(0)).square().sum(-1).mean()
-    assert ensemble.scores.brier == pytest.approx(mean.scores.brier - spread.item(), abs=1e-6)
+    assert ensemble.scores["brier"] == pytest.approx(mean.scores["brier"] - spread.item(), abs=1e-6)
 
 
 def test_identical_members_are_all_equal():
@@ -109,7 +103,7 @@ def test_identical_members_are_all_equal():
     batches = [(torch.randn(50, 3), torch.randint(0, 4, (50,)))]
     result = evaluate(nn.Linear(3, 4), copies, same, batches, split="test", compare_ensemble=True)
 
-    nlls = [candidate.scores.nll for candidate in result.candidates]
+    nlls = [candidate.scores["nll"] for candidate in result.candidates]
     assert nlls == pytest.approx([nlls[0]] * len(nlls), abs=1e-7)
     assert {comparison.verdict for comparison in result.comparisons} == {"inconclusive"}
     assert {comparison.difference for comparison in result.comparisons} == {0}
@@ -165,21 +159,31 @@ def test_labels_out_of_range_say_which_and_what_is_allowed(target):
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        (torch.randn(2, 3), "the target is NoneType"),
-        ((torch.randn(2, 3), torch.randn(2)), r"the target is float32 \[2\], expected 2 class indices"),
+        (torch.randn(2, 3), "the target is NoneType, expected a tensor of class indices"),
+        ((torch.randn(2, 3), torch.randn(2)), r"the target is float32 \[2\], expected class indices \(int64 \[2\]\)"),
         ((torch.randn(2, 3), torch.zeros(2, 4).long()), r"the target is int64 \[2, 4\]"),
-        ((torch.randn(2, 3), torch.zeros(3).long()), r"the target is int64 \[3\], expected 2"),
+        (
+            (torch.randn(2, 3), torch.zeros(3).long()),
+            r"the target is int64 \[3\], expected class indices \(int64 \[2\]",
+        ),
         ((torch.randn(2, 5, 3), torch.zeros(2).long()), r"logits of shape \[2, 5, 4\], expected \(examples, classes\)"),
     ],
 )
 def test_a_batch_that_does_not_fit_is_named(batch, message):
-    with pytest.raises(DataError, match=message):
-        run(linear_members(2), [batch])
+    with pytest.raises(DataError, match=f"batch 0: {message}"):
+        run(linear_members(2), [batch], task=task_named("classification", {}))
+
+
+def test_a_task_that_cannot_be_told_is_asked_for():
+    with pytest.raises(
+        DataError, match=r"cannot be told: the target is float32 \[2\] .* \[2, 4\]. Name it with --task"
+    ):
+        run(linear_members(2), [(torch.randn(2, 3), torch.randn(2))])
 
 
 def test_nan_logits_name_the_member():
     members = linear_members(2)
-    members[1].state_dict["bias"][2] = math.nan
+    members[1].read()["bias"][2] = math.nan
 
     with pytest.raises(NonFiniteError, match=r"epoch-1\.pt, batch 0: the model gives NaN"):
         run(members, [(torch.randn(2, 3), torch.tensor([0, 1]))])
@@ -196,67 +200,6 @@ def test_an_empty_loader_and_one_that_raises():
         UserCodeError, match=r"loading batch 1 failed: ValueError: corrupt image \(at .*test_evaluation"
     ):
         run(linear_members(2), raises())
-
-
-def test_calibration_error_by_hand():
-    confidence = torch.tensor([0.8] * 5 + [0.79] * 5, dtype=torch.float64)
-    correct = torch.tensor([True] * 5 + [False] * 5)
-
-    assert expected_calibration_error(confidence, correct, n_bins=10) == pytest.approx(0.295)
-
-
-def test_certainty_falls_into_the_last_bin():
-    confidence = torch.tensor([1.0, 0.95], dtype=torch.float64)
-
-    both_wrong = expected_calibration_error(confidence, torch.tensor([False, False]))
-    one_each = expected_calibration_error(confidence, torch.tensor([False, True]))
-
-    assert both_wrong == pytest.approx(0.975)
-    assert one_each == pytest.approx(0.475)  # |1 − 1.95| / 2; with a bin of its own for 1.0 it would be 0.525
-
-
-@given(seed=st.integers(0, 10_000), n=st.integers(1, 60), classes=st.integers(2, 6))
-def test_scores_equal_the_slow_reference(seed, n, classes):
-    generator = torch.Generator().manual_seed(seed)
-    logits = 5 * torch.randn(n, classes, dtype=torch.float64, generator=generator)
-    labels = torch.randint(0, classes, (n,), generator=generator)
-
-    found = scores_of(records_of(logits.log_softmax(1), labels))
-
-    expected = references.scores(references.log_probs(logits.tolist()), labels.tolist())
-    assert vars(found) == pytest.approx(expected, abs=1e-10)
-
-
-def test_a_hopeless_prediction_has_its_full_loss():
-    records = records_of(torch.tensor([[0.0, -1000.0]], dtype=torch.float64), torch.tensor([1]))
-
-    assert scores_of(records).nll == 1000
-
-
-def test_the_interval_is_that_of_the_paired_differences():
-    torch.manual_seed(3)
-    n = 400
-    swa = records_of(torch.randn(n, 3, dtype=torch.float64).log_softmax(1), torch.zeros(n).long())
-    other = records_of(torch.randn(n, 3, dtype=torch.float64).log_softmax(1), torch.zeros(n).long())
-
-    _, nll = compare(swa, [other], name="other")
-
-    differences = [a - b for a, b in zip(swa.nll.tolist(), other.nll.tolist(), strict=True)]
-    mean = sum(differences) / n
-    error = math.sqrt(sum((d - mean) ** 2 for d in differences) / (n - 1) / n)
-    assert nll.difference == pytest.approx(mean)
-    assert (nll.ci_low, nll.ci_high) == pytest.approx((mean - 1.96 * error, mean + 1.96 * error), rel=1e-4)
-
-
-def test_a_verdict_needs_an_interval_that_excludes_zero():
-    n = 100
-    labels = torch.zeros(n).long()
-    good = records_of(torch.tensor([[3.0, 0.0]], dtype=torch.float64).repeat(n, 1).log_softmax(1), labels)
-    bad = records_of(torch.tensor([[0.0, 3.0]], dtype=torch.float64).repeat(n, 1).log_softmax(1), labels)
-
-    assert [c.verdict for c in compare(good, [bad], name="x")] == ["better", "better"]
-    assert [c.verdict for c in compare(bad, [good], name="x")] == ["worse", "worse"]
-    assert [c.verdict for c in compare(good, [good], name="x")] == ["inconclusive", "inconclusive"]
 
 
 class MergesInEval(nn.Module):
@@ -306,7 +249,7 @@ def test_what_a_model_does_when_it_is_loaded_is_done_for_each_member(kind):
         model = kind()
         model.load_state_dict(state)
         expected = nn.functional.cross_entropy(model.eval()(x), labels)
-        assert candidate.scores.nll == pytest.approx(expected.item(), rel=1e-6)
+        assert candidate.scores["nll"] == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_outputs_that_look_like_probabilities_are_called_out():
@@ -358,101 +301,246 @@ def test_a_recurrent_model_uses_each_member_s_weights():
 
     for candidate, state in zip(result.candidates[:3], [swa, *members], strict=True):
         model = Recurrent()
-        model.load_state_dict(dict(state.state_dict))
+        model.load_state_dict(dict(state.read()))
         expected = nn.functional.cross_entropy(model(x), labels)
-        assert candidate.scores.nll == pytest.approx(expected.item(), rel=1e-6)
+        assert candidate.scores["nll"] == pytest.approx(expected.item(), rel=1e-6)
 
 
-def recomputed(**fields) -> BnRecord:
-    record = BnRecord(
-        file="swa.safetensors",
-        estimator="population",
-        model="net.py:Net",
-        model_args={"width": 6},
-        data="fashion_mnist.py:FashionData",
-        data_args={"root": "data"},
-        n_samples=55_000,
-        n_batches=215,
-        batch_size=None,
-        seed=0,
-        eval_transforms=False,
-        amp=None,
-        standard_error=0.004,
-        partial=False,
-        kept={},
-        unreached=(),
+def test_the_average_of_softmax_linear_models_is_their_geometric_ensemble():
+    members, inputs, labels = linear_members(5), torch.randn(80, 3), torch.randint(0, 4, (80,))
+    members = [in_float64(member) for member in members]
+
+    result = evaluate(
+        nn.Linear(3, 4).double(),
+        members,
+        mean_of(members),
+        [(inputs.double(), labels)],
+        split="test",
+        compare_ensemble=True,
     )
-    return replace(record, **fields)
+
+    (swa,), (geometric,) = result.of_kind("swa"), result.of_kind("geometric")
+    shared = {*geometric.scores}
+    assert {name: swa.scores[name] for name in shared} == pytest.approx(dict(geometric.scores), abs=1e-12)
+    assert shared >= {"accuracy", "nll", "calibrated_nll", "brier", "ece", "adaptive_ece", "classwise_ece"}
+
+
+def test_prefixes_are_ensembles_of_the_first_members():
+    members, inputs, labels = linear_members(4), torch.randn(60, 3), torch.randint(0, 4, (60,))
+
+    result = run(members, [(inputs, labels)])
+
+    log_probs, targets = reference_scores(members, inputs, labels)
+    assert [prefix.members for prefix in result.prefixes] == [1, 2, 3, 4]
+    for prefix in result.prefixes:
+        expected = references.scores(references.ensemble(log_probs[: prefix.members]), targets)
+        assert prefix.scores["nll"] == pytest.approx(expected["nll"], rel=1e-6)
+        assert prefix.forward_passes == prefix.members
+
+
+def in_float64(member: Member) -> Member:
+    return replace(member, state_dict={name: tensor.double() for name, tensor in member.read().items()})
+
+
+def numbers(result) -> dict:
+    return {(c.kind, c.name, metric): value for c in result.candidates for metric, value in c.scores.items()}
+
+
+@pytest.mark.parametrize("sizes", [[90], [30, 60], [1] * 90, [89, 1]])
+def test_batches_change_nothing(sizes):
+    """In float64, so that nothing of the model's own rounding is seen."""
+    members = [
+        replace(member, state_dict={n: t.double() for n, t in member.read().items()}) for member in linear_members(3)
+    ]
+    inputs, labels = torch.randn(90, 3).double(), torch.randint(0, 4, (90,))
+
+    def result(of):
+        batches = list(zip(inputs.split(of), labels.split(of), strict=True))
+        model = nn.Linear(3, 4).double()
+        return evaluate(model, members, mean_of(members), batches, split="test", compare_ensemble=True)
+
+    assert numbers(result(sizes)) == pytest.approx(numbers(result([45, 45])), abs=1e-12)
+
+
+def test_the_order_of_the_members_changes_neither_mean_nor_ensembles():
+    members, batches = linear_members(4), [(torch.randn(50, 3), torch.randint(0, 4, (50,)))]
+    swa = mean_of(members)
+
+    def result(order):
+        return evaluate(nn.Linear(3, 4), order, swa, batches, split="test", compare_ensemble=True)
+
+    found, other = result(members), result([members[2], members[0], members[3], members[1]])
+    for kind in ("mean", "ensemble", "geometric", "swa"):
+        (one,), (two,) = found.of_kind(kind), other.of_kind(kind)
+        assert dict(one.scores) == pytest.approx(dict(two.scores), abs=1e-12), kind
+
+
+def counted(members: list[Member]) -> tuple[list[Member], list[str]]:
+    """The same members, and the names of those whose weights were read."""
+    read: list[str] = []
+
+    def reading(member):
+        def state_dict():
+            read.append(member.name)
+            return member.read()
+
+        return replace(member, state_dict=state_dict)
+
+    return [reading(member) for member in members], read
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 4, 5, 6])
+def test_groups_of_members_give_what_all_at_once_give(at_once):
+    plain = linear_members(5)
+    members, read = counted([*plain, mean_of(plain)])
+    loaded = []
+
+    def loader(n):
+        for index in range(n):
+            loaded.append(index)
+            generator = torch.Generator().manual_seed(index)
+            yield torch.randn(7, 3, generator=generator), torch.randint(0, 4, (7,), generator=generator)
+
+    def streams(of):
+        checkpoints = [member for member in of if member.kind == "checkpoint"]
+        return [
+            Stream(split="val", batches=loader(2), members=checkpoints),
+            Stream(split="test", batches=loader(3), members=of, ensemble=True),
+        ]
+
+    together = observe(Residents(nn.Linear(3, 4), Forward()), streams([*plain, mean_of(plain)]))
+    loaded.clear()
+    grouped = observe(Residents(nn.Linear(3, 4), Forward(), at_once=at_once), streams(members))
+
+    assert loaded == [0, 1, 0, 1, 2]
+    assert sorted(read) == sorted(member.name for member in members)
+    for one, other in zip(together, grouped, strict=True):
+        assert [row.kind for row in one.rows] == [row.kind for row in other.rows]
+        for row, same in zip(one.rows, other.rows, strict=True):
+            assert row.records.columns.keys() == same.records.columns.keys()
+            for name, column in row.records.columns.items():
+                assert np.array_equal(column, same.records.columns[name]), (row.name, name)
+
+
+def test_a_batch_that_cannot_be_put_aside_is_an_error():
+    members = linear_members(3)
+    stream = Stream(
+        split="test",
+        batches=[{"input": torch.randn(2, 3), "labels": torch.tensor([0, 1]), "hook": lambda: 0}],
+        members=members,
+        splitter=lambda batch: Example((batch["input"],), {"hook": batch["hook"]}, batch["labels"]),
+    )
+
+    class Hooked(nn.Linear):
+        def forward(self, input, hook=None):  # noqa: A002
+            return super().forward(input)
+
+    with pytest.raises(UserCodeError, match="putting a batch aside until the next group of members"):
+        observe(Residents(Hooked(3, 4), Forward(), at_once=2), [stream])
+
+
+def test_one_compilation_serves_all_members(monkeypatch):
+    graphs = []
+    compile_ = torch.compile
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda model: compile_(model, backend=backend))
+    torch._dynamo.reset()
+    members, batches = linear_members(6), [(torch.randn(20, 3), torch.randint(0, 4, (20,)))]
+
+    compiled = evaluate(
+        nn.Sequential(nn.Linear(3, 4)),
+        [named_in_a_sequence(member) for member in members],
+        named_in_a_sequence(mean_of(members)),
+        batches * 2,
+        split="test",
+        forward=Forward(compile=True),
+    )
+
+    assert len(graphs) == 1
+    assert numbers(compiled) == pytest.approx(numbers(without_compilation(members, batches * 2)), abs=1e-6)
+
+
+def named_in_a_sequence(member: Member) -> Member:
+    return replace(member, state_dict={f"0.{name}": tensor for name, tensor in member.read().items()})
+
+
+def without_compilation(members, batches):
+    return evaluate(nn.Linear(3, 4), members, mean_of(members), batches, split="test")
+
+
+def compared(result, kind):
+    (found,) = [one for one in result.comparisons if (one.metric, one.kind) == ("nll", kind)]
+    return found
+
+
+def test_groups_are_resampled_whole():
+    """Twelve copies of each example in a group of their own say no more than one."""
+    members, inputs, labels = linear_members(3), torch.randn(40, 3), torch.randint(0, 4, (40,))
+    twelve = [
+        ({"x": inputs.repeat_interleave(12, 0)}, labels.repeat_interleave(12), torch.arange(40).repeat_interleave(12))
+    ]
+
+    def split(batch):
+        return Example((batch[0]["x"],), {}, batch[1], batch[2])
+
+    once = run(members, [(inputs, labels)])
+    grouped = run(members, twelve, splitter=split)
+    as_if_independent = run(members, twelve, splitter=lambda batch: split(batch)._replace(groups=None))
+
+    assert (grouped.n_examples, grouped.n_groups, once.n_groups) == (480, 40, None)
+    for kind in ("last", "mean", "ensemble"):
+        whole, single, naive = (compared(result, kind) for result in (grouped, once, as_if_independent))
+        assert (whole.ci_low, whole.ci_high) == pytest.approx((single.ci_low, single.ci_high), abs=1e-6)
+        assert naive.standard_error == pytest.approx(whole.standard_error / 12**0.5, rel=0.1)
 
 
 @pytest.mark.parametrize(
-    ("fields", "expected"),
+    ("groups", "message"),
     [
-        pytest.param(
-            {},
-            "population estimator, 55,000 samples in 215 batches of fashion_mnist.py:FashionData (root='data'), "
-            "seed 0, standard errors up to 0.4 %.",
-            id="as usual",
-        ),
-        pytest.param(
-            {"data_args": {}, "n_samples": 1, "n_batches": 1, "seed": None, "standard_error": None},
-            "population estimator, 1 sample in 1 batch of fashion_mnist.py:FashionData.",
-            id="as little as a file of an older version says",
-        ),
-        pytest.param(
-            {
-                "estimator": "sequential",
-                "batch_size": 1000,
-                "eval_transforms": True,
-                "amp": "bf16",
-                "data_args": {"a": 1, "b": [None]},
-            },
-            "sequential estimator, 55,000 samples in 215 batches of fashion_mnist.py:FashionData (a=1, b=[None]), "
-            "transformed as for evaluation, batch size 1,000, bf16, seed 0, standard errors up to 0.4 %.",
-            id="all that can be said",
-        ),
-        pytest.param(
-            {
-                "data_args": {},
-                "seed": None,
-                "standard_error": 0.0004,
-                "kept": {"a": "frozen in training", "b": "frozen in training", "c": "no batch reached it"},
-            },
-            "population estimator, 55,000 samples in 215 batches of fashion_mnist.py:FashionData, standard errors "
-            "below 0.1 %, 2 layers left alone (frozen in training), 1 layer left alone (no batch reached it).",
-            id="layers left alone",
-        ),
+        (["a", "b"], "batch 0: 2 groups for 9 examples; split_batch gives one for each as its fourth part"),
+        (3, "reading the groups of batch 0"),
     ],
 )
-def test_a_line_says_where_the_statistics_come_from(fields, expected):
-    result = run(linear_members(2), [(torch.randn(9, 3), torch.arange(9) % 4)])
+def test_groups_that_do_not_fit_are_named(groups, message):
+    with pytest.raises(SwaError, match=message):
+        run(
+            linear_members(2),
+            [(torch.randn(9, 3), torch.arange(9) % 4)],
+            splitter=lambda batch: Example((batch[0],), {}, batch[1], groups),
+        )
 
-    *before, line = sentences(replace(result, bn_update=recomputed(**fields)))
 
-    assert line == f"BatchNorm statistics of swa.safetensors: {expected}"
-    assert before == list(sentences(result))
+def test_groups_for_some_batches_only_are_an_error():
+    batch = (torch.randn(4, 3), torch.arange(4))
+    groups = iter([torch.arange(4), None])
+
+    with pytest.raises(DataError, match="groups for some batches and none for others"):
+        run(linear_members(2), [batch] * 2, splitter=lambda b: Example((b[0],), {}, b[1], next(groups)))
 
 
-def test_the_json_says_where_the_statistics_come_from():
-    result = run(linear_members(2), [(torch.randn(9, 3), torch.arange(9) % 4)])
-    record = recomputed(kept={"a": "frozen in training"}, unreached=("b",), data_args={"sizes": [1, 2]})
+def test_members_with_other_outputs_are_named():
+    class Grows(nn.Linear):
+        """Gives as many logits as its bias says."""
 
-    assert json.loads(to_json(result))["bn_update"] is None
-    assert json.loads(to_json(replace(result, bn_update=record)))["bn_update"] == {
-        "file": "swa.safetensors",
-        "estimator": "population",
-        "model": "net.py:Net",
-        "model_args": {"width": 6},
-        "data": "fashion_mnist.py:FashionData",
-        "data_args": {"sizes": [1, 2]},
-        "n_samples": 55_000,
-        "n_batches": 215,
-        "batch_size": None,
-        "seed": 0,
-        "eval_transforms": False,
-        "amp": None,
-        "standard_error": 0.004,
-        "partial": False,
-        "kept": {"a": "frozen in training"},
-        "unreached": ["b"],
-    }
+        def forward(self, input):  # noqa: A002
+            return super().forward(input)[:, : 4 if self.bias[0] < 100 else 3]
+
+    members = linear_members(3)
+    members[1].read()["bias"][0] = 1000
+
+    with pytest.raises(MismatchError, match=r"epoch-1\.pt, batch 0: an output of shape \[5, 3\], and epoch-0\.pt gave"):
+        evaluate(Grows(3, 4), members, mean_of(members), [(torch.randn(5, 3), torch.zeros(5).long())], split="test")
+
+
+def test_labels_that_are_all_the_same_are_called_out():
+    result = run(linear_members(2), [(torch.randn(9, 3), torch.full((9,), 2))])
+
+    (warning,) = result.warnings
+    assert warning == (
+        "all 9 examples have the label 2: whoever names that class always is always right. Check the data module's "
+        "labels."
+    )

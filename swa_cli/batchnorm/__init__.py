@@ -2,7 +2,6 @@
 
 from swa_cli.batchnorm.estimators import Estimator
 from swa_cli.batchnorm.layers import BatchNorm, Norm, bn_buffers, bn_layers, out_of_reach, without_statistics
-from swa_cli.batchnorm.passes import Step, alone
 from swa_cli.batchnorm.recalibrate import recalibrate
 from swa_cli.batchnorm.result import UNREACHED, LayerStatistics, RecalibrationResult, remarks
 
@@ -13,8 +12,6 @@ __all__ = [
     "LayerStatistics",
     "Norm",
     "RecalibrationResult",
-    "Step",
-    "alone",
     "bn_buffers",
     "bn_layers",
     "out_of_reach",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,27 +19,13 @@ from swa_cli.data import iterate, length_of, no_batches
 from swa_cli.errors import DataError
 from swa_cli.forward import Forward
 from swa_cli.progress import Track
+from swa_cli.ranks import Step
 
 _FEW = 8
 """Batches, over all ranks, before which their spread says too little to stop by."""
 _GROWTH = 4  # from one look at the errors to the next, a quarter more batches
 _PATIENCE = 100
 """Batches between looks at a GPU's results, each of which waits for it; so many are lost where one holds NaN."""
-
-T = TypeVar("T")
-
-
-class Step(Protocol):
-    """Lets every rank do its part, and gives what each gave: `swa_cli.ranks.Ranks.step`, or `alone`."""
-
-    def __call__(self, work: Callable[[], T], /) -> list[T]:
-        """Do ``work``."""
-        ...
-
-
-def alone(work: Callable[[], T], /) -> list[T]:
-    """The step of a single rank."""
-    return [work()]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,13 +12,14 @@ from swa_cli.batchnorm.layers import Norm, bn_layers, out_of_reach
 from swa_cli.batchnorm.modes import unchanged
 from swa_cli.batchnorm.moments import Estimate
 from swa_cli.batchnorm.observer import observing
-from swa_cli.batchnorm.passes import Feed, Seen, Step, alone, pass_over
+from swa_cli.batchnorm.passes import Feed, Seen, pass_over
 from swa_cli.batchnorm.result import UNREACHED, LayerStatistics, RecalibrationResult, statistics_of
 from swa_cli.batchnorm.sequential import layer_by_layer
 from swa_cli.batchnorm.tally import Tally, channels_of
 from swa_cli.errors import DataError, MismatchError, NonFiniteError, shortened
 from swa_cli.forward import Forward
 from swa_cli.progress import Track, silent
+from swa_cli.ranks import Step, alone
 
 _FORWARD = Forward()
 _Found = tuple[Norm, Estimate, Seen]

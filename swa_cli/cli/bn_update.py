@@ -7,6 +7,7 @@ import typer
 
 from swa_cli.cli.options import ConfigFile, Data, DataArg, Debug, Device, Force, Key, Model, ModelArg, target_options
 from swa_cli.cli.terminal import exit_on_error, notify, only_results_on_stdout, say, show, stderr, track
+from swa_cli.cli.written import is_stdout, save
 from swa_cli.ranks import speaks
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def bn_update(  # noqa: PLR0913
             result = bn_update_step(options, notify=notify, track=track)
         save_recalibration(result, options.bn_update.json)
         warn(result)
-        if result.recalibration and str(options.bn_update.json) != "-":
+        if result.recalibration and not is_stdout(options.bn_update.json):
             for line in recalibration_report(result.recalibration):
                 say(line)
             show(layers_table(result.recalibration))
@@ -163,22 +164,13 @@ def bn_update(  # noqa: PLR0913
 
 def save_recalibration(result: "BnUpdateResult", json: Path | None) -> None:
     """Write or print the JSON, before anything else is printed."""
-    from swa_cli.errors import OutputError  # noqa: PLC0415
-    from swa_cli.files import publish  # noqa: PLC0415
     from swa_cli.report.bn_update_json import recalibration_json  # noqa: PLC0415
 
-    if json is None or not speaks():
-        return
-    text = recalibration_json(result.path, result.recalibration, result.update, result.warnings)
-    if str(json) == "-":
-        typer.echo(text, nl=False)
-    else:
-        try:
-            with publish(json, overwrite=True) as stream:
-                stream.write(text.encode())
-        except OutputError as error:
-            msg = f"{error} The new statistics are in {result.path} all the same."
-            raise OutputError(msg) from error
+    save(
+        json,
+        lambda: recalibration_json(result.path, result.recalibration, result.update, result.warnings),
+        otherwise=f"The new statistics are in {result.path} all the same.",
+    )
 
 
 def warn(result: "BnUpdateResult") -> None:

@@ -32,5 +32,5 @@ def demo(
         from swa_cli.demo.run import run_demo  # noqa: PLC0415  # torch is imported after --help
 
         config, result = run_demo(out, seed=seed, notify=notify, track=track)
-        show_steps(result, config.eval.json)
+        show_steps(result, config.eval)
         say(_FILES.format(out=out))

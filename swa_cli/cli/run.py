@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from swa_cli.cli.bn_update import save_recalibration, warn
-from swa_cli.cli.evaluate import save_json, show
+from swa_cli.cli.evaluate import check_verdict, save_reports, show_evaluation
 from swa_cli.cli.options import Debug, Device, Force
 from swa_cli.cli.terminal import exit_on_error, notify, only_results_on_stdout, say, track
+from swa_cli.cli.written import is_stdout
 
 if TYPE_CHECKING:
+    from swa_cli.config import EvalConfig
     from swa_cli.pipeline.run import PipelineResult
 
 
@@ -35,19 +37,20 @@ def run(
         with only_results_on_stdout():
             result = run_pipeline(options, notify=notify, track=track)
         save_recalibration(result.bn_update, options.bn_update.json)
-        show_steps(result, options.eval.json)
+        show_steps(result, options.eval)
+        check_verdict(result.evaluation, options.eval)
 
 
-def show_steps(result: "PipelineResult", json: Path | None) -> None:
-    """Print what each of the three steps gave; with ``-`` for ``json``, the evaluation as JSON alone."""
+def show_steps(result: "PipelineResult", options: "EvalConfig") -> None:
+    """Write the evaluation's files, and print what each of the three steps gave; for ``--json -`` that JSON alone."""
     from swa_cli.report.average import average_report  # noqa: PLC0415
     from swa_cli.report.bn_update import recalibration_report  # noqa: PLC0415
 
-    save_json(result.evaluation, json)
-    if str(json) != "-":
+    save_reports(result.evaluation, options)
+    if not is_stdout(options.json):
         say(next(iter(average_report(result.average))))
         if result.bn_update.recalibration:
             for line in recalibration_report(result.bn_update.recalibration):
                 say(line)
     warn(result.bn_update)
-    show(result.evaluation, json)
+    show_evaluation(result.evaluation, options.json)

@@ -1,22 +1,39 @@
-"""Every member and the ensemble, scored in one pass over the data and compared with the average."""
+"""Every member and the ensembles, scored in one pass over the data and compared with the average."""
 
-from swa_cli.evaluation.compare import Comparison, compare
+from swa_cli.evaluation.compare import Other, compare
 from swa_cli.evaluation.evaluate import evaluate
-from swa_cli.evaluation.members import Member
-from swa_cli.evaluation.records import Records, Scores, expected_calibration_error, records_of, scores_of
-from swa_cli.evaluation.result import BnRecord, Candidate, EvaluationResult
+from swa_cli.evaluation.members import Member, Residents, bytes_of
+from swa_cli.evaluation.observe import Stream, observe
+from swa_cli.evaluation.result import BnRecord, Candidate, Comparison, Curve, Decision, EvaluationResult, Kind, Score
+from swa_cli.evaluation.rows import Observed, Row
+from swa_cli.evaluation.summarise import Context, best_of, primary_of, scores_of, summarise
+from swa_cli.evaluation.verdict import Verdict
+from swa_cli.evaluation.work import Kept
 
 __all__ = [
     "BnRecord",
     "Candidate",
     "Comparison",
+    "Context",
+    "Curve",
+    "Decision",
     "EvaluationResult",
+    "Kept",
+    "Kind",
     "Member",
-    "Records",
-    "Scores",
+    "Observed",
+    "Other",
+    "Residents",
+    "Row",
+    "Score",
+    "Stream",
+    "Verdict",
+    "best_of",
+    "bytes_of",
     "compare",
     "evaluate",
-    "expected_calibration_error",
-    "records_of",
+    "observe",
+    "primary_of",
     "scores_of",
+    "summarise",
 ]

@@ -74,7 +74,7 @@ def prepare(config: Config, *, notify: Notify) -> Job:
     untracked = without_statistics(model)
     if untracked:
         notify(f"these BatchNorm layers keep no statistics (track_running_stats=False): {shortened(untracked)}.")
-    leave = {} if options.recalibrate_frozen else _frozen(model, checkpoint)
+    leave = {} if options.recalibrate_frozen else frozen_layers(model, checkpoint)
     return Job(
         source=source,
         checkpoint=checkpoint,
@@ -100,7 +100,7 @@ def _target(source: Path, checkpoint: Checkpoint, options: BnUpdateConfig) -> Ta
     return target
 
 
-def _frozen(model: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
+def frozen_layers(model: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
     """The layers whose statistics were the same in all checkpoints that were averaged."""
     record = read_provenance(checkpoint.metadata)
     if record is None:

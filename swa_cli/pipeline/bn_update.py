@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from swa_cli.batchnorm import RecalibrationResult, Step, alone, out_of_reach, recalibrate, remarks
+from swa_cli.batchnorm import RecalibrationResult, out_of_reach, recalibrate, remarks
 from swa_cli.checkpoints import BnUpdate, Checkpoint
 from swa_cli.config import BnUpdateConfig, Config
 from swa_cli.data import length_of
@@ -17,7 +17,7 @@ from swa_cli.pipeline.bn_inputs import FROZEN, Job, TrainingData, open_data, pre
 from swa_cli.pipeline.bn_outputs import known_of, new_buffers, record_of, write
 from swa_cli.pipeline.common import Notify, check_json_output
 from swa_cli.progress import Track, silent
-from swa_cli.ranks import Ranks, meet_if_several, once, own_device
+from swa_cli.ranks import Ranks, Step, alone, meet_if_several, once, own_device
 
 _SMALL = 16
 """Samples in a batch below which its size shows in the statistics (docs/batchnorm.md)."""

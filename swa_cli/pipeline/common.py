@@ -17,7 +17,7 @@ Notify = Callable[[str], None]
 T = TypeVar("T")
 
 
-def alone(command: str) -> None:
+def only_process(command: str) -> None:
     """Refuse to be one of several ranks.
 
     Raises:
@@ -47,24 +47,35 @@ def check_json_output(path: Path | None) -> None:
     """Find out before the work starts whether the JSON can be written; an existing file will be replaced.
 
     Raises:
-        UsageError: it has the name of a checkpoint.
+        UsageError: it has the name of a checkpoint, or is there and no JSON.
         OutputError: it cannot be written.
     """
     if path is None or str(path) == "-":
         return
-    if path.name.endswith(SUFFIXES):
-        msg = f"--json {path}: that is the name of a checkpoint, which would be replaced. Name a .json file."
-        raise UsageError(msg)
-    if path.is_file() and not _may_be_json(path):
+    check_report(path, flag="--json")
+    if path.is_file() and not _starts_with(path, b"{"):
         msg = f"--json {path}: that file is there already and is no JSON. Name another one."
+        raise UsageError(msg)
+
+
+def check_report(path: Path, *, flag: str) -> None:
+    """Find out before the work starts whether a report can be written; an existing file will be replaced.
+
+    Raises:
+        UsageError: it has the name of a checkpoint.
+        OutputError: it cannot be written.
+    """
+    if path.name.endswith(SUFFIXES):
+        msg = f"{flag} {path}: that is the name of a checkpoint, which would be replaced. Name another file."
         raise UsageError(msg)
     check_output(path, overwrite=True)
 
 
-def _may_be_json(path: Path) -> bool:
+def _starts_with(path: Path, start: bytes) -> bool:
+    """Or is empty, or cannot be read, which is found out elsewhere."""
     with suppress(OSError), path.open("rb") as file:
-        return file.read(1) in {b"{", b""}
-    return True  # whether it can be written is found out elsewhere
+        return file.read(len(start)) in {start, b""}
+    return True
 
 
 def open_average(path: Path, *, key: str | None) -> Checkpoint:

@@ -1,78 +1,135 @@
-"""The third step: the average beside each checkpoint and their ensemble."""
+"""The third step: the average beside each checkpoint and their ensembles."""
 
-from contextlib import suppress
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable
+from functools import cache, partial
+from typing import TypeVar
 
-from swa_cli.batches import make_splitter
-from swa_cli.checkpoints import (
-    Checkpoint,
-    Run,
-    Selection,
-    find_checkpoints,
-    short_names,
-)
-from swa_cli.config import Config
-from swa_cli.data import batches_of, choose_split, splitter_of
-from swa_cli.devices import resolve_device
-from swa_cli.errors import CheckpointError
-from swa_cli.evaluation import EvaluationResult, Member, evaluate
-from swa_cli.models import state_dict_for
-from swa_cli.pipeline.common import Notify, alone, check_json_output, needed, open_average, selection_of
+from swa_cli.config import Config, EvalConfig
+from swa_cli.data import Split
+from swa_cli.errors import UsageError
+from swa_cli.evaluation import Context, EvaluationResult, Observed, Residents, best_of, summarise
+from swa_cli.loaders import Passes
+from swa_cli.pipeline.common import Notify, check_json_output, check_report
+from swa_cli.pipeline.eval_inputs import EvalJob, prepare_evaluation
+from swa_cli.pipeline.eval_members import average_member, checkpoint_members, control, with_averaged_statistics
+from swa_cli.pipeline.eval_pass import Evaluator, loader_of
+from swa_cli.pipeline.kept_outputs import kept_outputs
+from swa_cli.pipeline.members_at_once import members_at_once
+from swa_cli.pipeline.recomputing import Recomputing, has_statistics, recomputing
 from swa_cli.pipeline.recorded import bn_update_of, warnings_of
-from swa_cli.pipeline.user import data_of, model_of
+from swa_cli.pipeline.records_file import check_form, load_records, save_records
+from swa_cli.pipeline.user import task_of
+from swa_cli.pipeline.validation import Choice, choose, remarks_on, split_to_choose_on
 from swa_cli.progress import Track, silent
+from swa_cli.ranks import Ranks, Step, alone, meet_if_several, once
+
+T = TypeVar("T")
 
 
-def eval_step(config: Config, *, notify: Notify, track: Track = silent) -> EvaluationResult:
-    """``swa-eval``."""
-    alone("eval")
+def eval_step(config: Config, *, notify: Notify, track: Track = silent) -> EvaluationResult | None:
+    """``swa-eval``; under torchrun each rank takes its share of the batches, and only the first has the result.
+
+    Raises:
+        UsageError: options that contradict each other, or one that is missing.
+        SwaError: as what it calls.
+    """
     options = config.eval
+    check_evaluation_outputs(options)
+    if options.from_records:
+        observed, context = load_records(options.from_records, task_of(config))
+        return summarise(observed, context, margins=options.margin)
+    results: list[EvaluationResult] = []
+    with meet_if_several() as ranks:
+        observed, context = _observe(config, ranks, notify, track)
+        once(ranks, lambda: results.append(_concluded(observed, context, config)))
+    return results[0] if results else None
+
+
+def check_evaluation_outputs(options: EvalConfig) -> None:
+    """Find out before the work starts whether everything can be written that is asked for.
+
+    Raises:
+        UsageError: an output has the name of a checkpoint, or of another output.
+        OutputError: one cannot be written.
+    """
     check_json_output(options.json)
-    device = resolve_device(options.device)
-    default = config.bn_update.output or config.bn_update.input or config.average.output
-    swa_path = needed(options.swa or default, "average", flag="--swa swa.safetensors", key="eval.swa")
-    key = options.key or config.average.key
-    swa = _open_swa(swa_path, key)
-    run = _members_of(config, swa_path)
-    for notice in run.notices:
-        notify(notice)
-    model, _ = model_of(config)
-    names = short_names([checkpoint.path for checkpoint in run.checkpoints])
-    members = [
-        Member(name=name, kind="checkpoint", step=checkpoint.step, state_dict=state_dict_for(model, checkpoint))
-        for name, checkpoint in zip(names, run.checkpoints, strict=True)
-    ]
-    average = Member(name=swa_path.name, kind="swa", state_dict=state_dict_for(model, swa))
-    data, data_target = data_of(config)
-    split = options.split or choose_split(data)
-    result = evaluate(
-        model,
-        members,
-        average,
-        batches_of(data, split),
-        split=split,
-        splitter=make_splitter(splitter_of(data)),
-        compare_ensemble=options.compare_ensemble,
-        device=device,
-        track=track,
+    named = {"--csv": options.csv, "--markdown": options.markdown, "--save-records": options.save_records}
+    for flag, path in named.items():
+        if path is not None:
+            check_report(path, flag=flag)
+    check_form(options.save_records)
+    paths = [path.resolve() for path in (options.json, *named.values()) if path is not None and str(path) != "-"]
+    if len({*paths}) < len(paths):
+        msg = f"--json, {' and '.join(named)} name the same file twice. Give each a name of its own."
+        raise UsageError(msg)
+
+
+def _observe(config: Config, ranks: Ranks | None, notify: Notify, track: Track) -> tuple[Observed, Context]:
+    together: Step = ranks.step if ranks else alone
+    named: Step = ranks.named_step if ranks else alone
+    job = _own(together, lambda: prepare_evaluation(config, notify=notify))
+    options = config.eval
+    kept = _own(together, lambda: kept_outputs(job))
+    digest = kept.digest_of if kept else _no_digest
+    checkpoints = _own(together, lambda: checkpoint_members(job, digest))
+    average = _own(together, lambda: average_member(job, digest))
+    chosen_on = split_to_choose_on(job)
+    loaders: dict[Split, Passes] = {
+        split: _own(together, partial(loader_of, job, split)) for split in _splits(job, chosen_on)
+    }
+    recompute: Callable[[], Recomputing] = cache(partial(recomputing, job, notify=notify, step=together, track=track))
+    others = [member for member in [with_averaged_statistics(job)] if member]
+    if options.control and has_statistics(job.model):
+        others.append(control(job, recompute()))
+    more = options.curve is not None or options.greedy
+    at_once, plan = members_at_once(job, len(checkpoints) + 1 + len(others) + 2 * more)
+    if at_once is not None:
+        notify(plan)
+    residents = Residents(job.model, job.forward, at_once=at_once)
+    evaluator = Evaluator(job=job, residents=residents, loaders=loaders, kept=kept, step=named, track=track)
+    if chosen_on and more:
+        choice = choose(evaluator, checkpoints, chosen_on, recompute)
+        members = [*checkpoints, average, *others, *choice.members]
+        (observed,) = evaluator.observe(evaluator.stream(job.split, members, reported=True))
+    else:
+        final = evaluator.stream(job.split, [*checkpoints, average, *others], reported=True)
+        before = [evaluator.stream(chosen_on, checkpoints)] if chosen_on and chosen_on != job.split else []
+        found = evaluator.observe(*before, final)
+        first, observed = found[0], found[-1]
+        choice = Choice(chosen_on=chosen_on, best=best_of(first)) if chosen_on else Choice(chosen_on=job.split)
+    warnings, notes = remarks_on(job, chosen_on)
+    known = warnings_of(job.swa, job.checkpoints, job.model, key=job.key, data=job.data_target.class_path)
+    if kept:
+        notes.append(kept.in_words())
+    context = Context(
+        best=choice.best,
+        chosen_on=choice.chosen_on,
+        curve=choice.curve,
+        warnings=(*known, *warnings),
+        notes=tuple(notes),
+        plan=plan,
+        bn_update=bn_update_of(job.swa),
     )
-    warnings = warnings_of(swa, run.checkpoints, model, key=key, data=data_target.class_path)
-    return replace(result, warnings=(*warnings, *result.warnings), bn_update=bn_update_of(swa))
+    return observed, context
 
 
-def _open_swa(path: Path, key: str | None) -> Checkpoint:
-    """The average may lie where the checkpoints have their state_dict, or be a file without such a place."""
-    with suppress(CheckpointError):
-        return open_average(path, key=key)
-    return open_average(path, key=None)
+def _concluded(observed: Observed, context: Context, config: Config) -> EvaluationResult:
+    options, task = config.eval, config.task
+    if options.save_records:
+        save_records(options.save_records, observed, context, task)
+    return summarise(observed, context, margins=options.margin)
 
 
-def _members_of(config: Config, swa: Path) -> Run:
-    options, average = config.eval, config.average
-    key, selection = options.key or average.key, selection_of(options)
-    if options.checkpoints:
-        return find_checkpoints(options.checkpoints, key=key, selection=selection, apart_from=swa)
-    sources = needed(average.sources, "checkpoints", flag="CKPTS", key="eval.checkpoints")
-    selection = selection if selection != Selection() else selection_of(average)
-    return find_checkpoints(sources, key=key, selection=selection, apart_from=swa)
+def _splits(job: EvalJob, chosen_on: Split | None) -> list[Split]:
+    return [job.split] if chosen_on is None or chosen_on == job.split else [chosen_on, job.split]
+
+
+def _own(step: Step, work: Callable[[], T]) -> T:
+    """What this rank's part of a step gave, which need not be fit to be sent to others."""
+    found: list[T] = []
+    step(lambda: found.append(work()))
+    return found[0]
+
+
+def _no_digest(_: object) -> None:
+    return None

@@ -10,8 +10,8 @@ from swa_cli.evaluation import EvaluationResult
 from swa_cli.outputs import Target, check_target
 from swa_cli.pipeline.average import average_step
 from swa_cli.pipeline.bn_update import BnUpdateResult, bn_update_step
-from swa_cli.pipeline.common import Notify, alone, check_json_output, needed
-from swa_cli.pipeline.evaluate import eval_step
+from swa_cli.pipeline.common import Notify, check_json_output, needed, only_process
+from swa_cli.pipeline.evaluate import check_evaluation_outputs, eval_step
 from swa_cli.progress import Track, silent
 from swa_cli.targets import load_target
 
@@ -19,7 +19,7 @@ from swa_cli.targets import load_target
 _PASSED_ON = {
     "average": ("dry_run",),
     "bn_update": ("input", "key"),
-    "eval": ("checkpoints", "swa", "key", *(field.name for field in fields(Selection))),
+    "eval": ("checkpoints", "swa", "key", "from_records", *(field.name for field in fields(Selection))),
 }
 
 
@@ -39,7 +39,7 @@ def run_pipeline(config: Config, *, notify: Notify, track: Track = silent) -> Pi
         UsageError: something is missing that a later step needs, or set that a step gets from the one before it.
         SwaError: as the steps.
     """
-    alone("run")
+    only_process("run")
     _check(config)
     averaged = average_step(config.average, notify=notify, track=track)
     bn_update = replace(config.bn_update, input=averaged.path)
@@ -47,6 +47,7 @@ def run_pipeline(config: Config, *, notify: Notify, track: Track = silent) -> Pi
     paths = tuple(checkpoint.path for checkpoint in averaged.sources)
     evaluation = replace(config.eval, checkpoints=paths, swa=updated.path, key=config.average.key)
     evaluated = eval_step(replace(config, eval=evaluation), notify=notify, track=track)
+    assert evaluated is not None  # there is one process
     return PipelineResult(average=averaged, bn_update=updated, evaluation=evaluated)
 
 
@@ -56,7 +57,7 @@ def _check(config: Config) -> None:
     data = needed(config.data, "data module", flag="--data file.py:Name", key="data.class_path")
     load_target(model.class_path, what="model")
     load_target(data.class_path, what="data module")
-    check_json_output(config.eval.json)
+    check_evaluation_outputs(config.eval)
     check_json_output(config.bn_update.json)
     if str(config.bn_update.json) == "-":
         msg = "swa run prints one JSON, that of the evaluation: give bn_update.json the name of a file."

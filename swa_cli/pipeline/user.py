@@ -6,6 +6,8 @@ from swa_cli.config import Config, TargetConfig
 from swa_cli.data import build_data_module
 from swa_cli.models import build_model
 from swa_cli.pipeline.common import needed
+from swa_cli.targets import call_target
+from swa_cli.tasks import Task, task_named, wrapped
 
 
 def model_of(config: Config) -> tuple[nn.Module, TargetConfig]:
@@ -18,3 +20,24 @@ def data_of(config: Config) -> tuple[object, TargetConfig]:
     """The user's data module, built, and what built it."""
     target = needed(config.data, "data module", flag="--data file.py:Name", key="data.class_path")
     return build_data_module(target.class_path, target.init_args), target
+
+
+def task_of(config: Config) -> Task | None:
+    """The task that the configuration names; None where the first batch is to tell.
+
+    Raises:
+        UsageError, UserCodeError: as `task_from`.
+    """
+    return None if config.task is None else task_from(config.task)
+
+
+def task_from(target: TargetConfig) -> Task | None:
+    """The task, by its name or from the user's code; None for ``auto``.
+
+    Raises:
+        UsageError: there is no such task, or it does not take its arguments.
+        UserCodeError: the user's task cannot be built, or lacks what a task needs.
+    """
+    if "." in target.class_path:
+        return wrapped(call_target(target.class_path, target.init_args, what="task"), name=target.class_path)
+    return task_named(target.class_path, target.init_args)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from swa_cli.averaging import Verification, verify
 from swa_cli.pipeline.average import engine_of
-from swa_cli.pipeline.common import alone, open_average
+from swa_cli.pipeline.common import only_process, open_average
 from swa_cli.progress import Track, silent
 
 
@@ -16,5 +16,5 @@ def verify_step(
     Raises:
         SwaError: as `open_average` and `verify`.
     """
-    alone("verify")
+    only_process("verify")
     return verify(open_average(path, key=key), sources=sources, engine=engine_of(device, threads), track=track)

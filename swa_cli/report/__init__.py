@@ -1,1 +1,1 @@
-"""Renderings of results: a table for people, JSON for programs."""
+"""Renderings of results: tables and sentences for people, JSON and CSV for programs, Markdown for both."""

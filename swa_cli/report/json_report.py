@@ -2,11 +2,13 @@
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
 from swa_cli import __version__
-from swa_cli.evaluation import Candidate, EvaluationResult
+from swa_cli.evaluation.result import Candidate, Curve, EvaluationResult
+from swa_cli.report.final import final_sentence
 
 # 1: the first. Fields may be added within a version; none is renamed or removed.
 SCHEMA_VERSION = 1
@@ -18,20 +20,25 @@ def to_json(result: EvaluationResult) -> str:
 
 
 def as_mapping(result: EvaluationResult) -> dict[str, Any]:
-    """The JSON object: accuracy and ece are fractions, nll is in nats, brier is not halved."""
+    """The JSON object; what ``scores`` calls percent is a fraction here, nll is in nats, brier is not halved."""
     return {
         "schema_version": SCHEMA_VERSION,
         "tool_version": __version__,
         "task": result.task,
         "split": result.split,
+        "unit": result.unit,
         "n_examples": result.n_examples,
+        "n_groups": result.n_groups,
+        "decision": {**asdict(result.decision), "sentence": final_sentence(result)},
+        "scores": [asdict(score) for score in result.scores],
         "candidates": [_candidate(candidate) for candidate in result.candidates],
-        "comparisons": [
-            {**asdict(comparison), "candidate": "swa", "verdict": comparison.verdict}
-            for comparison in result.comparisons
-        ],
+        "comparisons": [{**asdict(comparison), "candidate": "swa"} for comparison in result.comparisons],
+        "prefixes": [_candidate(candidate) for candidate in result.prefixes],
+        "curve": _curve(result.curve) if result.curve else None,
         "bn_update": asdict(result.bn_update) if result.bn_update else None,
+        "plan": result.plan,
         "warnings": list(result.warnings),
+        "notes": list(result.notes),
     }
 
 
@@ -39,17 +46,24 @@ def _finite(value: Any) -> Any:
     """JSON has no infinity and no NaN: an interval from one example, say, has null for its bounds."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {name: _finite(entry) for name, entry in cast("dict[str, Any]", value).items()}
-    if isinstance(value, list):
-        return [_finite(entry) for entry in cast("list[Any]", value)]
+    if isinstance(value, Mapping):
+        return {name: _finite(entry) for name, entry in cast("Mapping[str, Any]", value).items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_finite(entry) for entry in cast("Sequence[Any]", value)]
     return value
 
 
+def _curve(curve: Curve) -> dict[str, Any]:
+    return {"split": curve.split, "chosen": curve.chosen, "points": [_candidate(point) for point in curve.points]}
+
+
 def _candidate(candidate: Candidate) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": candidate.name, "kind": candidate.kind}
-    if candidate.step is not None:
-        row["step"] = candidate.step
-    if candidate.members is not None:
-        row["members"] = candidate.members
-    return {**row, "forward_passes": candidate.forward_passes, "metrics": asdict(candidate.scores)}
+    """What does not apply to the row is left out."""
+    about = {"step": candidate.step, "members": candidate.members, "chosen_on": candidate.chosen_on}
+    return {
+        "name": candidate.name,
+        "kind": candidate.kind,
+        **{name: value for name, value in about.items() if value is not None},
+        "forward_passes": candidate.forward_passes,
+        "metrics": dict(candidate.scores),
+    }

@@ -1,0 +1,38 @@
+"""A report as text: in a file, whole or not at all, or alone on standard output."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+
+from swa_cli.errors import OutputError
+from swa_cli.files import publish
+from swa_cli.ranks import speaks
+
+
+def is_stdout(target: Path | None) -> bool:
+    """Whether ``-`` was given: the report is then all that standard output has."""
+    return str(target) == "-"
+
+
+def save(target: Path | None, render: Callable[[], str], *, otherwise: str = "") -> None:
+    """Write what ``render`` gives to ``target``, or print it for ``-``; nothing for None. Of several ranks one writes.
+
+    To be called before anything is printed, so that nothing that happens to the terminal can lose the file.
+
+    Args:
+        otherwise: what the user has all the same if it cannot be written.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    if target is None or not speaks():
+        return
+    if is_stdout(target):
+        typer.echo(render(), nl=False)
+        return
+    try:
+        with publish(target, overwrite=True) as stream:
+            stream.write(render().encode(errors="backslashreplace"))  # a file name may hold what is no Unicode
+    except OutputError as error:
+        raise OutputError(" ".join(filter(None, (str(error), otherwise)))) from error

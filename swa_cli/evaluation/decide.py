@@ -1,0 +1,44 @@
+"""From comparisons to whether the average is to be shipped."""
+
+from collections.abc import Sequence
+
+from swa_cli.evaluation.result import Comparison, Decision
+from swa_cli.evaluation.verdict import Verdict
+
+INCUMBENTS = ("last", "best")
+"""Kinds of what would be shipped otherwise."""
+
+_WORST_FIRST: tuple[Verdict, ...] = ("worse", "inconclusive", "non-inferior", "better")
+
+
+def decide(comparisons: Sequence[Comparison], *, primary: str, secondary: str | None) -> Decision:
+    """The average against the last checkpoint and the best by validation: the worst of both verdicts.
+
+    Against one of them it is better where the primary metric is and the secondary is not worse, or where the secondary
+    is better and the primary non-inferior; worse where the primary is, or where the secondary is and the primary not
+    better; non-inferior where the primary is and the secondary not worse. Where one is better and the other worse
+    (``mixed``) nothing is decided.
+
+    Args:
+        secondary: None where there is no other metric.
+    """
+    found: dict[tuple[str, str], Verdict] = {(one.kind, one.metric): one.verdict for one in comparisons}
+    kinds = [kind for kind in INCUMBENTS if (kind, primary) in found]
+    pairs: list[tuple[Verdict, Verdict | None]] = [
+        (found[kind, primary], found.get((kind, secondary or ""))) for kind in kinds
+    ]
+    verdicts = [_together(*pair) for pair in pairs]
+    return Decision(
+        verdict=min(verdicts, key=_WORST_FIRST.index, default="inconclusive"),
+        mixed=("better", "worse") in pairs,
+        primary=primary,
+        secondary=secondary,
+    )
+
+
+def _together(primary: Verdict, secondary: Verdict | None) -> Verdict:
+    if secondary is None or secondary in {"inconclusive", "non-inferior"} or primary == "worse":
+        return primary
+    if secondary == "worse":
+        return "inconclusive" if primary == "better" else "worse"
+    return "better" if primary in {"better", "non-inferior"} else "inconclusive"

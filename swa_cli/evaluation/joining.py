@@ -1,0 +1,128 @@
+"""The records of all batches and ranks, put together in the order of the data."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swa_cli.data import no_batches
+from swa_cli.errors import DataError
+from swa_cli.evaluation.members import Member
+from swa_cli.evaluation.rows import Observed, Row
+from swa_cli.evaluation.work import Key, Run, Work
+from swa_cli.tasks import Records, Task, join
+from swa_cli.user_code import user_code
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What one batch gave."""
+
+    place: int
+    records: Mapping[Key, Records]
+    groups: list[Any] | None
+    doubts: Mapping[int, str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What one rank has seen of a split; it can be sent to the others."""
+
+    task: Task | None
+    parts: list[Part]
+    scorers: Mapping[Key, Mapping[str, Any]]
+
+
+def part_of(run: Run, work: Work) -> Part:
+    """What is kept of a batch that all have seen."""
+    return Part(place=work.place, records=work.records, groups=run.groups(work), doubts=work.doubts)
+
+
+def joined(split: str, members: Sequence[Member], shares: Sequence[Share]) -> Observed:
+    """All ranks' parts of a split.
+
+    Raises:
+        DataError: no batches, or none with anything to be scored.
+    """
+    parts = sorted((part for share in shares for part in share.parts), key=lambda part: part.place)
+    task = next((share.task for share in shares if share.task is not None), None)
+    if not parts or task is None:
+        raise no_batches()
+    groups = _numbered(parts)
+    records = {key: join([part.records[key] for part in parts]) for key in parts[0].records}
+    if not next(iter(records.values())).n_units:
+        msg = f"the data loader gave batches without {task.unit}s to score. Check the data module's paths and labels."
+        raise DataError(msg)
+    finished = {key: task.finish(found, groups) for key, found in records.items()}
+    extra = {key: _computed([share.scorers[key] for share in shares if key in share.scorers]) for key in finished}
+    first = finished["member", 0]
+    return Observed(
+        split=split,
+        task=task,
+        rows=tuple(_row(key, found, members, extra[key]) for key, found in finished.items()),
+        groups=groups,
+        warnings=(*_doubts(parts, members), *task.warnings(first)),
+    )
+
+
+def _row(key: Key, records: Records, members: Sequence[Member], extra: Mapping[str, float]) -> Row:
+    kind, number = key
+    if kind == "member":
+        member = members[number]
+        return Row(
+            name=member.name,
+            kind=member.kind,
+            records=records,
+            step=member.step,
+            members=member.members,
+            chosen_on=member.chosen_on,
+            extra=extra,
+        )
+    n_checkpoints = number if kind == "prefix" else sum(member.kind == "checkpoint" for member in members)
+    return Row(name=kind, kind=kind, records=records, members=n_checkpoints, extra=extra)
+
+
+def _numbered(parts: Sequence[Part]) -> NDArray[np.int64] | None:
+    """The groups of all units as numbers."""
+    if all(part.groups is None for part in parts):
+        return None
+    if any(part.groups is None for part in parts):
+        msg = "split_batch gives groups for some batches and none for others: expected them for all or for none."
+        raise DataError(msg)
+    found = [group for part in parts for group in part.groups or ()]
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(found))}
+    return np.array([numbers[group] for group in found], dtype=np.int64)
+
+
+def _doubts(parts: Sequence[Part], members: Sequence[Member]) -> tuple[str, ...]:
+    """What the task says of all outputs of the average, or of the last member there is."""
+    of = next((index for index, member in enumerate(members) if member.kind == "swa"), len(members) - 1)
+    said = {part.doubts.get(of) for part in parts}
+    return tuple(said) if said and None not in said else ()  # pyright: ignore[reportReturnType]
+
+
+def _computed(scorers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The values of torchmetrics' objects, those of several ranks as one."""
+    if not scorers:
+        return {}
+    first, *others = scorers
+    values: dict[str, float] = {}
+    for name, metric in first.items():
+        with user_code(f"computing the metric {name}"):
+            for other in others:
+                metric.merge_state(other[name])
+            values |= _numbers(name, metric.compute())
+    return values
+
+
+def _numbers(name: str, value: Any) -> dict[str, float]:
+    """A number, or several: of a vector (one for each class, say) or a mapping."""
+    if isinstance(value, Mapping):
+        entries = [_numbers(f"{name}.{part}", entry) for part, entry in cast("Mapping[str, Any]", value).items()]
+        return {key: number for entry in entries for key, number in entry.items()}
+    flat = np.asarray(value.detach().cpu(), dtype=np.float64).reshape(-1)
+    if len(flat) == 1:
+        return {name: float(flat[0])}
+    return {f"{name}.{index}": float(entry) for index, entry in enumerate(flat)}

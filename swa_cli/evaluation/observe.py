@@ -1,0 +1,121 @@
+"""Every member, and the ensembles of the checkpoints, over the same batches: loaded once and seen by all."""
+
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from swa_cli.batches import Splitter, split_batch
+from swa_cli.data import iterate, length_of
+from swa_cli.evaluation.joining import Part, Share, joined, part_of
+from swa_cli.evaluation.members import Member, Residents
+from swa_cli.evaluation.rows import Observed
+from swa_cli.evaluation.shelf import shelf
+from swa_cli.evaluation.work import Kept, Run, Work
+from swa_cli.forward import Forward
+from swa_cli.progress import Track, silent
+from swa_cli.ranks import Step, alone
+from swa_cli.tasks import Task
+
+_FORWARD = Forward()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """The batches of a split that this rank has, and who is to see them.
+
+    Attributes:
+        members: the checkpoints first.
+        ensemble: whether the checkpoints' ensembles are wanted too.
+        place: of this rank's i-th batch among those of all ranks.
+        metrics: makes the torchmetrics objects of one row, by name.
+    """
+
+    split: str
+    batches: Iterable[Any]
+    members: Sequence[Member]
+    ensemble: bool = False
+    splitter: Splitter = split_batch
+    place: Callable[[int], int] = int
+    metrics: Callable[[], Mapping[str, Any]] | None = None
+
+
+def observe(
+    residents: Residents,
+    streams: Sequence[Stream],
+    *,
+    task: Task | None = None,
+    forward: Forward = _FORWARD,
+    kept: Kept | None = None,
+    step: Step = alone,
+    track: Track = silent,
+) -> list[Observed]:
+    """Run the members of each stream over its batches.
+
+    Each batch is loaded once. Where not all members are there at once, groups of them take turns, and the batches are
+    put aside meanwhile, so that no member is loaded twice either.
+
+    Args:
+        task: None: what the first batch of each stream shows (`swa_cli.tasks.choose_task`).
+        kept: outputs of earlier runs, used instead of the model and added to.
+        step: of several ranks, each with batches of its own: `swa_cli.ranks.Ranks.step`.
+
+    Raises:
+        DataError: an empty loader, a batch or an output that does not fit the task.
+        NonFiniteError: a member gives NaN or infinity.
+        UserCodeError: the loader or a model raises, or the model cannot be copied.
+    """
+    gathered = step(lambda: _shares(residents, streams, task, forward, kept, track))
+    return [joined(stream.split, stream.members, parts) for stream, *parts in zip(streams, *gathered, strict=True)]
+
+
+def _shares(
+    residents: Residents,
+    streams: Sequence[Stream],
+    task: Task | None,
+    forward: Forward,
+    kept: Kept | None,
+    track: Track,
+) -> list[Share]:
+    """What this rank has seen of each stream."""
+    everybody = list(dict.fromkeys(member for stream in streams for member in stream.members))
+    runs = [
+        Run(
+            stream.members,
+            task=task,
+            ensemble=stream.ensemble,
+            forward=forward,
+            kept=kept,
+            metrics=stream.metrics,
+        )
+        for stream in streams
+    ]
+    parts: list[list[Part]] = [[] for _ in streams]
+    waiting: list[Iterable[Work]] = [_loaded(stream, run) for stream, run in zip(streams, runs, strict=True)]
+    groups = residents.groups(everybody)
+    with torch.no_grad(), ExitStack() as aside:
+        for number, group in enumerate(groups):
+            last = number == len(groups) - 1
+            which = f", members {number + 1} of {len(groups)}" if len(groups) > 1 else ""
+            for index, (stream, run) in enumerate(zip(streams, runs, strict=True)):
+                later = aside.enter_context(shelf())
+                description = f"evaluating on {stream.split}{which}"
+                with track(description, total=length_of(stream.batches), unit="batches") as progress:
+                    for work in waiting[index]:
+                        run.advance(work, group, residents)
+                        if last:
+                            run.end(work)
+                            parts[index].append(part_of(run, work))
+                        else:
+                            later.put(work)
+                        progress(1)
+                waiting[index] = later
+    return [Share(task=run.task, parts=own, scorers=run.scorers) for run, own in zip(runs, parts, strict=True)]
+
+
+def _loaded(stream: Stream, run: Run) -> Generator[Work]:
+    with closing(iterate(stream.batches, may_be_empty=True)) as batches:
+        for index, batch in enumerate(batches):
+            yield run.start(stream.splitter(batch), stream.place(index))

@@ -1,0 +1,194 @@
+"""From what the candidates were seen to do to the result."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from swa_cli.evaluation.compare import Other, compare
+from swa_cli.evaluation.decide import decide
+from swa_cli.evaluation.result import BnRecord, Candidate, Curve, EvaluationResult, Kind, Score
+from swa_cli.evaluation.rows import Observed, Row
+from swa_cli.tasks import Metric
+
+_ORDER: tuple[Kind, ...] = ("swa", "swa-averaged-bn", "control", "window", "greedy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What is known of an evaluation besides what was seen in it.
+
+    ``best`` is the place of the checkpoint that was the best on the split ``chosen_on``; the rest is as in
+    `EvaluationResult`.
+    """
+
+    best: int | None = None
+    chosen_on: str | None = None
+    curve: Curve | None = None
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    plan: str = ""
+    bn_update: BnRecord | None = None
+
+
+_NOTHING = Context()
+
+
+def summarise(
+    observed: Observed, context: Context = _NOTHING, *, margins: Mapping[str, float] | None = None
+) -> EvaluationResult:
+    """Scores, comparisons and the decision.
+
+    Args:
+        observed: with an average and at least one checkpoint, in the order of training.
+        margins: the loss that is put up with, for a metric, in the unit it is shown in: points, where that is percent.
+            Under an empty name that of the primary metric.
+    """
+    task = observed.task
+    (swa,), checkpoints = observed.of_kind("swa"), observed.of_kind("checkpoint")
+    metrics = task.metrics(swa.records)
+    scores = {id(row): scores_of(row, metrics) for row in observed.rows}
+    chosen = None if context.best is None else checkpoints[context.best]
+    own, ignored = _margins(margins or {}, metrics, task.primary)
+    candidates = [_candidate(row, scores[id(row)]) for row in observed.of_kind("swa")]
+    candidates += [_candidate(row, scores[id(row)]) for row in checkpoints]
+    candidates.append(_summing_up(checkpoints[-1], "last", scores))
+    if chosen:
+        candidates.append(_summing_up(chosen, "best", scores, context.chosen_on))
+    candidates.append(_mean(observed, checkpoints, scores, metrics))
+    candidates += [_candidate(row, scores[id(row)]) for row in observed.rows if row.kind in _ORDER[1:]]
+    candidates += [_ensemble(row, scores[id(row)]) for row in observed.of_kind("ensemble", "geometric")]
+    comparisons = compare(
+        swa.records,
+        _others(checkpoints, chosen, observed),
+        metrics,
+        groups=observed.groups,
+        margins=own,
+    )
+    described = [_score(metric) for metric in metrics]
+    extra = dict.fromkeys(name for row in observed.rows for name in row.extra)
+    described += [Score(name=name, label=name, higher_is_better=None, percent=False, shown=True) for name in extra]
+    secondary = next((m.name for m in metrics if m.compared and m.name == "nll" and m.name != task.primary), None)
+    return EvaluationResult(
+        split=observed.split,
+        task=task.name,
+        unit=task.unit,
+        n_examples=observed.n_units,
+        n_groups=None if observed.groups is None else int(observed.groups.max()) + 1,
+        scores=tuple(described),
+        candidates=tuple(candidates),
+        comparisons=comparisons,
+        decision=decide(comparisons, primary=task.primary, secondary=secondary),
+        prefixes=tuple(_ensemble(row, scores[id(row)]) for row in observed.of_kind("prefix")),
+        curve=context.curve,
+        warnings=(*context.warnings, *observed.warnings, *ignored),
+        notes=context.notes,
+        plan=context.plan,
+        bn_update=context.bn_update,
+    )
+
+
+def scores_of(row: Row, metrics: Sequence[Metric]) -> dict[str, float]:
+    """Those that the row's records have."""
+    names = {*row.records.columns, *row.records.tallies}
+    found = {metric.name: metric.of(row.records) for metric in metrics if names.issuperset(metric.needs)}
+    return {**found, **row.extra}
+
+
+def best_of(observed: Observed) -> int:
+    """Place of the best checkpoint by the task's primary metric; of equal ones the newest."""
+    rows = observed.of_kind("checkpoint")
+    metric = primary_of(observed)
+    values = np.array([metric.of(row.records) for row in rows])
+    values = values if metric.higher_is_better else -values
+    return int(np.flatnonzero(values == values.max())[-1])
+
+
+def primary_of(observed: Observed) -> Metric:
+    """The metric that decides."""
+    metrics = observed.task.metrics(observed.rows[0].records)
+    return next(metric for metric in metrics if metric.name == observed.task.primary)
+
+
+def _margins(
+    given: Mapping[str, float], metrics: Sequence[Metric], primary: str
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """In the metrics' own units; and what is to be said of names that are none."""
+    compared = {metric.name: metric for metric in metrics if metric.compared}
+    named = {name or primary: margin for name, margin in given.items()}
+    own = {
+        name: margin / 100 if compared[name].percent else margin for name, margin in named.items() if name in compared
+    }
+    return own, tuple(
+        f"--margin {name}: there is no such comparison; they are by {', '.join(compared)}."
+        for name in named
+        if name not in compared
+    )
+
+
+def _others(checkpoints: Sequence[Row], best: Row | None, observed: Observed) -> list[Other]:
+    last = checkpoints[-1]
+    others = [Other(name="the last checkpoint", kind="last", records=[last.records])]
+    if best is not None and best is not last:
+        others.append(Other(name="the best by validation", kind="best", records=[best.records]))
+    if len(checkpoints) > 1:
+        every = [row.records for row in checkpoints]
+        others.append(Other(name="the mean over checkpoints", kind="mean", records=every))
+    others += [
+        Other(name="the last checkpoint with BatchNorm recomputed", kind="control", records=[row.records])
+        for row in observed.of_kind("control")
+    ]
+    others += [
+        Other(name="the ensemble", kind="ensemble", records=[row.records]) for row in observed.of_kind("ensemble")
+    ]
+    return others
+
+
+def _candidate(row: Row, scores: Mapping[str, float]) -> Candidate:
+    kind: Any = row.kind
+    return Candidate(
+        name=row.name, kind=kind, scores=scores, step=row.step, members=row.members, chosen_on=row.chosen_on
+    )
+
+
+def _summing_up(
+    row: Row, kind: Kind, scores: Mapping[int, Mapping[str, float]], chosen_on: str | None = None
+) -> Candidate:
+    label = {"last": "last", "best": "best by validation"}[kind]
+    return Candidate(
+        name=f"{label} ({row.name})", kind=kind, scores=scores[id(row)], step=row.step, chosen_on=chosen_on
+    )
+
+
+def _mean(
+    observed: Observed, checkpoints: Sequence[Row], scores: Mapping[int, Mapping[str, float]], metrics: Sequence[Metric]
+) -> Candidate:
+    """The mean of each score, what one checkpoint picked at random gives; and how near they are to their ensemble."""
+    every = [scores[id(row)] for row in checkpoints]
+    mean = {name: float(np.mean([one[name] for one in every])) for name in every[0]}
+    for row in observed.of_kind("members"):
+        mean |= scores_of(row, metrics)
+    return Candidate(name="mean over checkpoints", kind="mean", scores=mean, members=len(checkpoints))
+
+
+def _ensemble(row: Row, scores: Mapping[str, float]) -> Candidate:
+    geometric = row.kind == "geometric"
+    name = "geometric ensemble" if geometric else "ensemble"
+    return Candidate(
+        name=name,
+        kind="geometric" if geometric else "ensemble",
+        scores=scores,
+        members=row.members,
+        forward_passes=row.members or 1,
+    )
+
+
+def _score(metric: Metric) -> Score:
+    return Score(
+        name=metric.name,
+        label=metric.label,
+        higher_is_better=metric.higher_is_better,
+        percent=metric.percent,
+        shown=metric.shown,
+    )

@@ -1,0 +1,231 @@
+"""One batch on its way through the members."""
+
+from collections.abc import Callable, Container, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, final
+
+import torch
+
+from swa_cli.batches import Example
+from swa_cli.errors import DataError, MismatchError, NonFiniteError, SwaError
+from swa_cli.evaluation.members import Member, Residents
+from swa_cli.forward import Forward
+from swa_cli.tasks import Mixture, Records, Task, choose_task
+from swa_cli.user_code import user_code
+
+Key = tuple[Literal["member", "prefix", "members", "ensemble", "geometric"], int]
+"""Whose records: ``("member", its place)``, ``("prefix", k)``, ``("members", 0)``, ``("ensemble", 0)``, ``("geometric",
+0)``."""
+
+
+class Kept(Protocol):
+    """Outputs of members that were evaluated before, by the contents of both."""
+
+    def digest(self, example: Example) -> str:
+        """Of what a batch holds."""
+        ...
+
+    def get(self, member: str, batch: str) -> torch.Tensor | None:
+        """What that member gave for that batch, on the CPU, if it is known."""
+        ...
+
+    def put(self, member: str, batch: str, output: torch.Tensor) -> None:
+        """Keep it."""
+        ...
+
+
+@dataclass(kw_only=True)
+class Work:
+    """A batch, what is known of its target, and the records of those that have seen it.
+
+    ``doubts`` has what the task says against the outputs of each member, by its place.
+    """
+
+    place: int
+    example: Example
+    digest: str | None
+    target: Any = None
+    shape: tuple[int, ...] | None = None
+    mixture: Mixture | None = None
+    predicted: bool = False
+    records: dict[Key, Records] = field(default_factory=dict[Key, Records])
+    doubts: dict[int, str | None] = field(default_factory=dict[int, str | None])
+
+
+@final
+class Run:
+    """The batches of one stream, through the members in their order.
+
+    Attributes:
+        task: known from the first batch on, at the latest.
+        scorers: torchmetrics' objects of each row.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        *,
+        task: Task | None,
+        ensemble: bool,
+        forward: Forward,
+        kept: Kept | None,
+        metrics: Callable[[], Mapping[str, Any]] | None,
+    ) -> None:
+        """Nothing is run yet.
+
+        Args:
+            metrics: makes the torchmetrics objects of one row.
+        """
+        self.members, self.task = members, task
+        self.scorers: dict[Key, Mapping[str, Any]] = {}
+        self._ensemble, self._forward, self._kept, self._metrics = ensemble, forward, kept, metrics
+        self._n_checkpoints = sum(member.kind == "checkpoint" for member in members)
+
+    def start(self, example: Example, place: int) -> Work:
+        """A batch that nobody has seen."""
+        digest = self._kept.digest(example) if self._kept else None
+        return Work(place=place, example=example, digest=digest)
+
+    def advance(self, work: Work, group: Container[Member], residents: Residents) -> None:
+        """Let the members of ``group`` see the batch.
+
+        Raises:
+            SwaError: as `swa_cli.evaluation.observe`.
+        """
+        example = self._forward.prepare(work.example, batch=work.place)
+        for index, member in enumerate(self.members):
+            if member in group:
+                output = self._output(work, example, member, residents)
+                self._look_at(work, example, output, index)
+
+    def _output(self, work: Work, example: Example, member: Member, residents: Residents) -> Any:
+        if self._kept and work.digest and member.digest:
+            known = self._kept.get(member.digest, work.digest)
+            if known is not None:
+                return known.to(self._forward.device)
+        raw = self._forward.call(residents.of(member).call, example, batch=work.place, name=member.name)
+        if self.task is None:
+            with _named(f"batch {work.place}"):
+                self.task = choose_task(example, raw)
+        with _named(f"{member.name}, batch {work.place}"):
+            with user_code("taking what is evaluated from the model's output"):
+                output = self.task.output(raw)
+            if isinstance(output, torch.Tensor):
+                _check(output)
+        if self._kept and work.digest and member.digest and isinstance(output, torch.Tensor):
+            self._kept.put(member.digest, work.digest, output)
+        return output
+
+    def _look_at(self, work: Work, example: Example, output: Any, index: int) -> None:
+        member = self.members[index]
+        if self.task is None:
+            with _named(f"batch {work.place}"):
+                self.task = choose_task(example, output)
+        shape = tuple(getattr(output, "shape", ()))
+        if work.shape is None:
+            work.shape = shape
+            with _named(f"batch {work.place}"):
+                work.target = self.task.target(example, output)
+        elif shape != work.shape:
+            msg = (
+                f"{member.name}, batch {work.place}: an output of shape {list(shape)}, and {self.members[0].name} gave "
+                f"{list(work.shape)}: they cannot be compared. All must be of one task, with the same classes."
+            )
+            raise MismatchError(msg)
+        work.doubts[index] = self.task.doubt(output)
+        with _named(f"{member.name}, batch {work.place}"):
+            prediction = self.task.predict(output, work.target)
+            self._keep(work, ("member", index), prediction, full=True)
+        if self._ensemble:
+            self._mix(work, index, prediction)
+
+    def _mix(self, work: Work, index: int, prediction: Any) -> None:
+        """A checkpoint goes into the mixture; what comes after all of them is compared with it."""
+        assert self.task is not None
+        if not work.predicted:
+            work.mixture = self.task.mixture()
+            work.predicted = True
+        if work.mixture is None:
+            return
+        if self.members[index].kind == "checkpoint":
+            work.mixture.add(prediction)
+            self._keep(work, ("prefix", index + 1), work.mixture.arithmetic(), full=False)
+            return
+        near = self.task.likeness(prediction, work.mixture.arithmetic(), work.target)
+        if near:
+            mine = work.records["member", index]
+            work.records["member", index] = replace(mine, columns={**mine.columns, **near.columns})
+
+    def _keep(self, work: Work, key: Key, prediction: Any, *, full: bool) -> None:
+        assert self.task is not None
+        work.records[key] = self.task.measure(prediction, work.target, full=full)
+        if self._metrics and full:
+            if key not in self.scorers:
+                self.scorers[key] = self._metrics()
+            preds, target = self.task.for_torchmetrics(prediction, work.target)
+            for name, metric in self.scorers[key].items():
+                with user_code(f"the metric {name} on batch {work.place}"):
+                    metric.to(preds.device)
+                    metric.update(preds, target)
+
+    def end(self, work: Work) -> None:
+        """All members have seen the batch: add what their ensembles give.
+
+        Raises:
+            DataError: the groups of the batch do not fit its units.
+        """
+        if work.mixture is not None and self.task is not None:
+            self._keep(work, ("ensemble", 0), work.mixture.arithmetic(), full=True)
+            geometric = work.mixture.geometric()
+            if geometric is not None:
+                self._keep(work, ("geometric", 0), geometric, full=True)
+            close = self.task.closeness(work.mixture, work.target)
+            if close:
+                work.records["members", 0] = close
+
+    def groups(self, work: Work) -> list[Any] | None:
+        """The group of each unit that is scored.
+
+        Raises:
+            DataError: there is not one for each.
+        """
+        given = work.example.groups
+        if given is None or self.task is None:
+            return None
+        with user_code(f"reading the groups of batch {work.place}"):
+            groups: list[Any] = given.tolist() if hasattr(given, "tolist") else list(given)
+        places = self.task.kept(work.target)
+        n_units = next(iter(work.records.values())).n_units
+        if places is not None and len(groups) > n_units:
+            groups = [groups[int(place)] for place in places]
+        if len(groups) != n_units:
+            msg = (
+                f"batch {work.place}: {len(groups)} groups for {n_units} {self.task.unit}s; split_batch gives one for "
+                "each as its fourth part."
+            )
+            raise DataError(msg)
+        return groups
+
+
+def _check(output: torch.Tensor) -> None:
+    if not output.is_floating_point() or output.layout != torch.strided or output.device.type == "meta":
+        kind = f"{str(output.dtype).removeprefix('torch.')}, {str(output.layout).removeprefix('torch.')}"
+        msg = f"outputs that are {kind}, on {output.device}; expected dense floating numbers."
+        raise DataError(msg)
+    if not bool(torch.isfinite(output).all()):
+        msg = (
+            "the model gives NaN or infinite outputs. Check that checkpoint, and its BatchNorm statistics; leave it "
+            "out if the run diverged there."
+        )
+        raise NonFiniteError(msg)
+
+
+@contextmanager
+def _named(what: str) -> Generator[None]:
+    """Say of an error what it is about."""
+    try:
+        yield
+    except SwaError as error:
+        error.args = (f"{what}: {error}",)
+        raise

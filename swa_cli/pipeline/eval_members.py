@@ -1,0 +1,105 @@
+"""The members of an evaluation: checkpoints, the average, and what is made of them to tell why it is as it is."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from swa_cli.averaging import average, plan_average
+from swa_cli.batchnorm import bn_buffers, bn_layers
+from swa_cli.checkpoints import Checkpoint, open_checkpoint, read_provenance, short_names
+from swa_cli.evaluation import Member
+from swa_cli.models import own_names, state_dict_for
+from swa_cli.pipeline.eval_inputs import EvalJob
+from swa_cli.pipeline.recomputing import Recomputing
+
+Digest = Callable[[Checkpoint], str | None]
+"""Of a checkpoint's contents, where outputs are kept; else None."""
+
+
+def checkpoint_members(job: EvalJob, digest: Digest) -> list[Member]:
+    """In the order of training."""
+    names = short_names([checkpoint.path for checkpoint in job.checkpoints])
+    return [
+        Member(
+            name=name,
+            kind="checkpoint",
+            step=checkpoint.step,
+            state_dict=_reading(job, checkpoint),
+            digest=digest(checkpoint),
+        )
+        for name, checkpoint in zip(names, job.checkpoints, strict=True)
+    ]
+
+
+def average_member(job: EvalJob, digest: Digest) -> Member:
+    """The average, as its file is."""
+    return Member(
+        name=job.swa.path.name,
+        kind="swa",
+        state_dict=_reading(job, job.swa),
+        digest=digest(job.swa),
+    )
+
+
+def with_averaged_statistics(job: EvalJob) -> Member | None:
+    """The average with the mean of the checkpoints' BatchNorm statistics, where its own were recomputed.
+
+    None where they were not, or where its record is of other checkpoints.
+    """
+    record = read_provenance(job.swa.metadata)
+    if record is None or record.bn_statistics != "recomputed":
+        return None
+    of_file = {(Path(source.name).name, source.step): source.weight for source in record.sources}
+    keys = [(checkpoint.path.name, checkpoint.step) for checkpoint in job.checkpoints]
+    if len(of_file) != len(record.sources) or {*keys} != {*of_file}:
+        return None
+    weights = [of_file[key] for key in keys]
+
+    def read() -> Mapping[str, Any]:
+        state = state_dict_for(job.model, job.swa)
+        names = {own: name for name, own in own_names(job.model).items()}
+        for own, (_, buffer) in bn_buffers(job.model, bn_layers(job.model)).items():
+            if buffer != "num_batches_tracked":
+                state[own] = _mean(job.checkpoints, names[own], weights).to(state[own].dtype)
+        return state
+
+    return Member(name="SWA, averaged BatchNorm", kind="swa-averaged-bn", state_dict=read, members=len(weights))
+
+
+def control(job: EvalJob, recomputing: Recomputing) -> Member:
+    """The last checkpoint with recomputed statistics: what of the average's gain is BatchNorm alone."""
+    last = job.checkpoints[-1]
+    state = recomputing.of(state_dict_for(job.model, last))
+    return Member(name="last, BatchNorm recomputed", kind="control", state_dict=state, step=last.step, members=1)
+
+
+def average_of(
+    job: EvalJob, checkpoints: Sequence[Checkpoint], recomputing: Recomputing, folder: Path
+) -> Mapping[str, Any]:
+    """The average of some of the checkpoints, made as ``swa-average`` makes it, with statistics of its own.
+
+    Args:
+        folder: for a file that is gone when this is done.
+    """
+    record = read_provenance(job.swa.metadata)
+    integers = record.options.integers if record and record.options else "agree"
+    path = folder / "some.safetensors"
+    try:
+        average(plan_average(checkpoints, integers=integers), path, overwrite=True)
+        return recomputing.of(state_dict_for(job.model, open_checkpoint(path)))
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _reading(job: EvalJob, checkpoint: Checkpoint) -> Callable[[], Mapping[str, Any]]:
+    return lambda: state_dict_for(job.model, checkpoint)
+
+
+def _mean(checkpoints: Sequence[Checkpoint], name: str, weights: Sequence[float]) -> torch.Tensor:
+    total = sum(
+        weight * checkpoint.get_tensor(name).to(torch.float64)
+        for weight, checkpoint in zip(weights, checkpoints, strict=True)
+    )
+    return cast("torch.Tensor", total) / sum(weights)

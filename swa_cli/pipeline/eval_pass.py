@@ -1,0 +1,98 @@
+"""The passes over the splits: whose batches, by whom, with which outputs of earlier runs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from swa_cli.config import TargetConfig
+from swa_cli.data import Split, batches_of
+from swa_cli.errors import MismatchError, UsageError
+from swa_cli.evaluation import Kept, Member, Observed, Residents, Stream, observe
+from swa_cli.loaders import Passes
+from swa_cli.pipeline.eval_inputs import EvalJob
+from swa_cli.progress import Track
+from swa_cli.ranks import Step, own_rank, world_size
+from swa_cli.targets import call_target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """Runs members over splits; ``step`` is that of all ranks."""
+
+    job: EvalJob
+    residents: Residents
+    loaders: Mapping[Split, Passes]
+    kept: Kept | None
+    step: Step
+    track: Track
+
+    def stream(self, split: Split, members: Sequence[Member], *, reported: bool = False) -> Stream:
+        """The members over a split; ``reported`` with the ensembles and torchmetrics' scores that were asked for."""
+        rank, size, options = own_rank(), world_size(), self.job.config.eval
+        return Stream(
+            split=split,
+            batches=self.loaders[split],
+            members=members,
+            ensemble=reported and options.compare_ensemble,
+            splitter=self.job.splitter,
+            place=lambda index: rank + index * size,
+            metrics=_maker(options.metrics) if reported else None,
+        )
+
+    def observe(self, *streams: Stream) -> list[Observed]:
+        """Run them.
+
+        Raises:
+            MismatchError: the ranks did not share out one stream of batches.
+            SwaError: as `swa_cli.evaluation.observe`.
+        """
+        observed = observe(
+            self.residents,
+            streams,
+            task=self.job.task,
+            forward=self.job.forward,
+            kept=self.kept,
+            step=self.step,
+            track=self.track,
+        )
+        digests = self.step(lambda: [loader.digest for loader in self.loaders.values()])
+        if any(other != digests[0] for other in digests):
+            msg = (
+                "the ranks' samplers draw different batches, so that some examples would count twice and others never. "
+                "Let the evaluation loaders draw none at random, or by torch's, numpy's or Python's random numbers."
+            )
+            raise MismatchError(msg)
+        return observed
+
+
+def loader_of(job: EvalJob, split: Split) -> Passes:
+    """This rank's batches of a split, the same at every pass.
+
+    Raises:
+        UserCodeError: the data module fails.
+        UsageError: the loader shares its data out by rank itself, and so repeats some to make the ranks even.
+    """
+    passes = Passes(batches_of(job.data, split), rank=own_rank(), ranks=world_size())
+    if passes.shared_by == "itself":
+        msg = (
+            f"{split}_dataloader() has a distributed sampler of its own, which repeats examples to make the ranks "
+            "even: they would count twice. Let it return the loader of one process; the batches are shared out here."
+        )
+        raise UsageError(msg)
+    return passes
+
+
+def _maker(metrics: Mapping[str, TargetConfig]) -> Callable[[], Mapping[str, Any]] | None:
+    if not metrics:
+        return None
+    return lambda: {name: _built(name, target) for name, target in metrics.items()}
+
+
+def _built(name: str, target: TargetConfig) -> Any:
+    metric: Any = call_target(target.class_path, target.init_args, what=f"metric {name}")
+    if not all(callable(getattr(metric, method, None)) for method in ("update", "compute", "merge_state")):
+        msg = f"eval.metrics.{name}: {target.class_path} gives no torchmetrics.Metric (update, compute, merge_state)."
+        raise UsageError(msg)
+    return metric.set_dtype(torch.float64) if hasattr(metric, "set_dtype") else metric

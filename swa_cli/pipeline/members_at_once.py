@@ -1,0 +1,26 @@
+"""How many members can be in memory side by side."""
+
+from swa_cli.evaluation import bytes_of
+from swa_cli.memory import free_bytes
+from swa_cli.pipeline.eval_inputs import EvalJob
+
+_SHARE = 0.5
+"""Of the free memory; the rest is for batches and what the forward passes hold."""
+
+
+def members_at_once(job: EvalJob, n_members: int) -> tuple[int | None, str]:
+    """How many at most, None where all fit; and that in words."""
+    size, device = bytes_of(job.model), job.forward.device
+    free = free_bytes(device)
+    asked = job.config.eval.at_once
+    fit = n_members if free is None or not size else int(_SHARE * free) // size
+    at_once = max(1, asked or fit)
+    each = f"{size / 1e6:,.1f} MB each"
+    if at_once >= n_members:
+        return None, f"{n_members} models ({each}) side by side on {device}, in one pass over the data."
+    groups = -(-n_members // at_once)
+    why = "as --at-once asks" if asked else f"since {_SHARE:.0%} of the {free or 0:,} bytes that are free hold no more"
+    return at_once, (
+        f"{n_members} models ({each}) on {device} in {groups} groups of up to {at_once}, {why}; the batches are loaded "
+        "once, and put aside for the groups that wait."
+    )

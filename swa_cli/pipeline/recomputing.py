@@ -1,0 +1,91 @@
+"""BatchNorm statistics for weights that an evaluation makes itself, recomputed as those of the average were."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from swa_cli.batchnorm import bn_layers, recalibrate
+from swa_cli.checkpoints import read_provenance
+from swa_cli.config import BnUpdateConfig
+from swa_cli.pipeline.bn_inputs import TrainingData, frozen_layers, open_data
+from swa_cli.pipeline.common import Notify
+from swa_cli.pipeline.eval_inputs import EvalJob
+from swa_cli.progress import Track
+from swa_cli.ranks import Step
+from swa_cli.user_code import user_code
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recomputing:
+    """How to do it; ``training`` is None where the model keeps no statistics."""
+
+    job: EvalJob
+    options: BnUpdateConfig
+    training: TrainingData | None
+    step: Step
+    track: Track
+
+    def of(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+        """The same weights with statistics of their own.
+
+        Raises:
+            SwaError: as `recalibrate`.
+        """
+        if self.training is None:
+            return dict(state_dict)
+        with user_code("loading the weights into a copy of the model"):
+            model = copy.deepcopy(self.job.model)
+            model.load_state_dict(dict(state_dict), strict=False)
+        recalibrate(
+            model,
+            self.training.batches,
+            estimator=self.options.estimator,
+            split=self.training.split,
+            until_converged=self.options.until_converged,
+            leave=frozen_layers(model, self.job.swa),
+            forward=self.job.forward,
+            step=self.step,
+            track=self.track,
+        )
+        return {name: value.cpu() if hasattr(value, "cpu") else value for name, value in model.state_dict().items()}
+
+
+def recomputing(job: EvalJob, *, notify: Notify, step: Step, track: Track) -> Recomputing:
+    """With the estimator, limits and transforms that the average's record tells, or else the configuration.
+
+    Raises:
+        UserCodeError: the data module has no training data, or fails.
+    """
+    options = recorded_options(job)
+    opened: list[TrainingData] = []
+    if has_statistics(job.model):
+        config = replace(job.config, bn_update=options)
+        step(lambda: opened.append(open_data(config, notify=notify)))
+    return Recomputing(job=job, options=options, training=opened[0] if opened else None, step=step, track=track)
+
+
+def has_statistics(model: nn.Module) -> bool:
+    """Whether there is anything to recompute."""
+    return bool(bn_layers(model))
+
+
+def recorded_options(job: EvalJob) -> BnUpdateConfig:
+    """As the average's statistics were recomputed, if they were."""
+    record = read_provenance(job.swa.metadata)
+    options = job.config.bn_update
+    if record is None or record.bn_update is None:
+        return options
+    known: Any = record.bn_update
+    return replace(
+        options,
+        estimator=known.estimator,
+        num_batches=known.n_batches if known.partial else None,
+        num_samples=None,
+        until_converged=None,
+        batch_size=known.batch_size,
+        seed=known.seed,
+        eval_transforms=known.eval_transforms,
+    )

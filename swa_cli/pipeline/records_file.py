@@ -1,0 +1,209 @@
+"""Records on disk: what every candidate did with every unit, from which all tables and comparisons follow anew."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from swa_cli import __version__
+from swa_cli.config import TargetConfig
+from swa_cli.errors import SourceError, UsageError
+from swa_cli.evaluation import Context, Observed, Row
+from swa_cli.files import publish
+from swa_cli.pipeline.user import task_from
+from swa_cli.tasks import Records, Task
+
+_VERSION = 1
+_METADATA = "swa_cli"
+_GROUPS = "groups"
+
+Column = tuple[int, str]
+"""The place of a row, and the name of one of its columns."""
+
+
+class _Contents(NamedTuple):
+    """What both forms hold: all that is small as JSON, and the columns."""
+
+    about: dict[str, Any]
+    columns: dict[Column, NDArray[np.float64]]
+    groups: NDArray[np.int64] | None
+
+
+def check_form(path: Path | None) -> None:
+    """Whether the name tells a form that can be written here.
+
+    Raises:
+        UsageError: it does not, or pyarrow is missing.
+    """
+    if path is None:
+        return
+    if path.suffix not in {".parquet", ".npz"}:
+        msg = f"--save-records {path}: expected a name in .parquet or .npz."
+        raise UsageError(msg)
+    if path.suffix == ".parquet":
+        _pyarrow(path)
+
+
+def save_records(path: Path, observed: Observed, context: Context, task: TargetConfig | None) -> None:
+    """Publish everything that `load_records` needs.
+
+    A ``.parquet`` file has a row for each candidate and unit: ``candidate``, ``kind``, ``unit``, ``group`` and the
+    columns of its records, sums over the unit's elements; a ``.npz`` file an array for each candidate and column,
+    ``0/nll``. The rest is JSON under the key ``swa_cli``.
+
+    Args:
+        task: as it was asked for; None if it was seen from the data.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    about = {
+        "version": _VERSION,
+        "tool_version": __version__,
+        "split": observed.split,
+        "task": asdict(task or TargetConfig(class_path=observed.task.name)),
+        "warnings": list(observed.warnings),
+        "rows": [_about(row) for row in observed.rows],
+        "context": asdict(context),
+    }
+    columns = {
+        (place, name): values for place, row in enumerate(observed.rows) for name, values in row.records.columns.items()
+    }
+    contents = _Contents(about, columns, observed.groups)
+    with publish(path, overwrite=True) as stream:
+        (_write_parquet if path.suffix == ".parquet" else _write_npz)(stream, contents)
+
+
+def load_records(path: Path, task: Task | None) -> tuple[Observed, Context]:
+    """What `save_records` has written.
+
+    Args:
+        task: to be taken instead of the recorded one.
+
+    Raises:
+        SourceError: there is no such file, or it is none of ours.
+        UsageError: pyarrow is missing.
+        UserCodeError: the user's own task cannot be built.
+    """
+    try:
+        contents = (_read_parquet if path.suffix == ".parquet" else _read_npz)(path)
+        about = contents.about
+        if about["version"] != _VERSION:
+            msg = f"{path} has records of version {about['version']}, and this swa-cli reads {_VERSION}. Upgrade it."
+            raise SourceError(msg)
+        return Observed(
+            split=about["split"],
+            task=task or task_from(TypeAdapter(TargetConfig).validate_python(about["task"])) or _unknown(path),
+            rows=tuple(_row(place, row, contents.columns) for place, row in enumerate(about["rows"])),
+            groups=contents.groups,
+            warnings=tuple(about["warnings"]),
+        ), TypeAdapter(Context).validate_python(about["context"])
+    except OSError as error:
+        msg = f"cannot read the records {path}: {error.strerror or error}."
+        raise SourceError(msg) from error
+    except (KeyError, ValueError, TypeError, BadZipFile, EOFError, ValidationError) as error:
+        msg = f"{path} holds no records that swa-eval --save-records has written ({type(error).__name__}: {error})."
+        raise SourceError(msg) from error
+
+
+def _about(row: Row) -> dict[str, Any]:
+    small = {field.name: getattr(row, field.name) for field in fields(row) if field.name != "records"}
+    tallies = {name: values.tolist() for name, values in row.records.tallies.items()}
+    return {**small, "extra": dict(row.extra), "tallies": tallies, "columns": list(row.records.columns)}
+
+
+def _row(place: int, about: Mapping[str, Any], columns: Mapping[Column, NDArray[np.float64]]) -> Row:
+    small = {name: value for name, value in about.items() if name not in {"tallies", "columns"}}
+    records = Records(
+        columns={name: columns[place, name] for name in about["columns"]},
+        tallies={name: np.array(values, dtype=np.float64) for name, values in about["tallies"].items()},
+    )
+    return Row(**small, records=records)
+
+
+def _write_npz(stream: BinaryIO, contents: _Contents) -> None:
+    arrays: dict[str, Any] = {f"{place}/{name}": values for (place, name), values in contents.columns.items()}
+    if contents.groups is not None:
+        arrays[_GROUPS] = contents.groups
+    arrays[_METADATA] = np.array(json.dumps(contents.about))
+    np.savez_compressed(stream, **arrays)
+
+
+def _read_npz(path: Path) -> _Contents:
+    with np.load(path, allow_pickle=False) as stored:
+        about = json.loads(str(stored[_METADATA]))
+        columns = {
+            (place, name): stored[f"{place}/{name}"]
+            for place, row in enumerate(about["rows"])
+            for name in row["columns"]
+        }
+        return _Contents(about, columns, stored[_GROUPS] if _GROUPS in stored.files else None)
+
+
+def _write_parquet(stream: BinaryIO, contents: _Contents) -> None:
+    pa, parquet = _pyarrow(None)
+    rows = contents.about["rows"]
+    names = list(dict.fromkeys(name for row in rows for name in row["columns"]))
+    sizes = [len(contents.columns[place, row["columns"][0]]) for place, row in enumerate(rows)]
+
+    def column(name: str) -> Any:
+        parts = [contents.columns.get((place, name)) for place in range(len(rows))]
+        wide = any(part is not None and part.ndim > 1 for part in parts)
+        kind = pa.list_(pa.float64()) if wide else pa.float64()
+        return pa.chunked_array(
+            [
+                pa.nulls(size, kind) if part is None else pa.array(part.tolist() if wide else part, kind)
+                for part, size in zip(parts, sizes, strict=True)
+            ],
+            kind,
+        )
+
+    groups = contents.groups
+    table = pa.table(
+        {
+            "candidate": [row["name"] for row, size in zip(rows, sizes, strict=True) for _ in range(size)],
+            "kind": [row["kind"] for row, size in zip(rows, sizes, strict=True) for _ in range(size)],
+            "unit": np.concatenate([np.arange(size) for size in sizes]),
+            "group": pa.nulls(sum(sizes), pa.int64()) if groups is None else np.concatenate([groups for _ in sizes]),
+            **{name: column(name) for name in names},
+        }
+    )
+    parquet.write_table(table.replace_schema_metadata({_METADATA: json.dumps(contents.about)}), stream)
+
+
+def _read_parquet(path: Path) -> _Contents:
+    _, parquet = _pyarrow(path)
+    with path.open("rb") as stream:
+        table = parquet.read_table(stream)
+    about = json.loads(table.schema.metadata[_METADATA.encode()])
+    ends = np.flatnonzero(table["unit"].to_numpy() == 0)
+    bounds = [*ends.tolist(), table.num_rows]
+    columns: dict[Column, NDArray[np.float64]] = {}
+    for place, row in enumerate(about["rows"]):
+        part = table.slice(bounds[place], bounds[place + 1] - bounds[place])
+        for name in row["columns"]:
+            columns[place, name] = np.array(part[name].to_pylist(), dtype=np.float64)
+    first = table.slice(0, bounds[1])["group"]
+    groups = None if first.null_count else first.to_numpy().astype(np.int64)
+    return _Contents(about, columns, groups)
+
+
+def _pyarrow(path: Path | None) -> tuple[Any, Any]:
+    try:
+        import pyarrow as pa  # noqa: PLC0415  # an extra
+        from pyarrow import parquet  # noqa: PLC0415
+    except ImportError as error:
+        msg = f"{path}: parquet files need pyarrow: pip install 'swa-cli[records]', or name a .npz file."
+        raise UsageError(msg) from error
+    return pa, parquet
+
+
+def _unknown(path: Path) -> Task:
+    msg = f"{path} does not say of which task its records are."
+    raise SourceError(msg)

@@ -1,0 +1,97 @@
+"""The part of an evaluation that chooses: what is picked on validation data is reported on other data."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from swa_cli.data import Split, has_split
+from swa_cli.evaluation import Curve, Member, best_of
+from swa_cli.pipeline.choosing import curve_of, greedy_soup, window_members, windows
+from swa_cli.pipeline.eval_inputs import EvalJob
+from swa_cli.pipeline.eval_members import average_of
+from swa_cli.pipeline.eval_pass import Evaluator
+from swa_cli.pipeline.recomputing import Recomputing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What was chosen, by the split ``chosen_on``; ``members`` are the averages that were."""
+
+    chosen_on: Split
+    best: int | None = None
+    curve: Curve | None = None
+    members: tuple[Member, ...] = ()
+
+
+def split_to_choose_on(job: EvalJob) -> Split | None:
+    """``val`` where the module has it; else the split that is reported, if there is no way around it.
+
+    None where nothing is to be chosen, or only the best checkpoint and that without validation data.
+    """
+    options = job.config.eval
+    more = options.curve is not None or options.greedy
+    if len(job.checkpoints) == 1 or not (more or options.best_by_val):
+        return None
+    if has_split(job.data, "val"):
+        return "val"
+    return job.split if more else None
+
+
+def remarks_on(job: EvalJob, chosen_on: Split | None) -> tuple[list[str], list[str]]:
+    """Warnings and notes about what was chosen on what."""
+    options = job.config.eval
+    if chosen_on is None:
+        left_out = options.best_by_val and len(job.checkpoints) > 1
+        note = "the data module has no val_dataloader(): there is no best by validation, and nothing to choose it on."
+        return [], [note] if left_out else []
+    if chosen_on != job.split:
+        return [], []
+    chosen = [
+        *(["the best checkpoint"] if options.best_by_val else []),
+        *(["the window of --curve"] if options.curve is not None else []),
+        *(["the greedy soup"] if options.greedy else []),
+    ]
+    warning = (
+        f"{' and '.join(chosen)} chosen on the split that is reported ({job.split}): of {len(job.checkpoints)} to "
+        "choose from one looks better there than it is. Give the data module both val_dataloader() and "
+        "test_dataloader()."
+    )
+    return [warning], []
+
+
+def choose(
+    evaluator: Evaluator, checkpoints: list[Member], chosen_on: Split, recomputing: Callable[[], Recomputing]
+) -> Choice:
+    """Run the checkpoints, and what is made of them, over the split.
+
+    Raises:
+        UsageError: a window of more checkpoints than there are.
+        SwaError: as what it calls.
+    """
+    job = evaluator.job
+    options = job.config.eval
+    asked = windows(options.curve, len(checkpoints)) if options.curve is not None else []
+    made: list[Member] = []
+    with TemporaryDirectory(prefix="swa-eval-") as folder:
+        averaged = partial(average_of, job, recomputing=recomputing(), folder=Path(folder))
+        tried = window_members(asked, job.checkpoints, averaged, chosen_on=chosen_on)
+        (observed,) = evaluator.observe(evaluator.stream(chosen_on, [*checkpoints, *tried]))
+        curve = curve_of(observed) if tried else None
+        if options.greedy:
+            soup = greedy_soup(
+                observed,
+                job.checkpoints,
+                averaged,
+                lambda member: evaluator.observe(evaluator.stream(chosen_on, [member]))[0],
+                chosen_on=chosen_on,
+            )
+            made.append(soup)
+    picked = [member for member in tried if curve and member.members == curve.chosen]
+    return Choice(
+        chosen_on=chosen_on,
+        best=best_of(observed) if options.best_by_val else None,
+        curve=curve,
+        members=(*picked, *made),
+    )

@@ -1,0 +1,200 @@
+"""The last word: whether to ship the average, in one sentence."""
+
+import math
+from collections.abc import Iterator
+
+from swa_cli.evaluation.result import Comparison, EvaluationResult
+from swa_cli.evaluation.verdict import Verdict
+from swa_cli.report.figures import amount, at_most, difference, interval, points
+from swa_cli.report.phrases import held_back, is_nothing, is_resolvable, margin_of
+from swa_cli.report.units import counted
+
+_SHARES = {
+    2: "half",
+    3: "a third",
+    4: "a quarter",
+    5: "a fifth",
+    6: "a sixth",
+    7: "a seventh",
+    8: "an eighth",
+    9: "a ninth",
+    10: "a tenth",
+    12: "a twelfth",
+    20: "a twentieth",
+}
+
+
+def final_sentence(result: EvaluationResult) -> str:
+    """What ``result.decision`` comes to, with the numbers that it rests on."""
+    decision = result.decision
+    if not _against(result, decision.primary):
+        return f"There is nothing to judge {_swa(result)} by."
+    match decision.verdict:
+        case "better":
+            return _better(result)
+        case "non-inferior":
+            return _non_inferior(result)
+        case "inconclusive":
+            return _mixed(result) if decision.mixed else _inconclusive(result)
+        case "worse":
+            return _worse(result)
+
+
+def _better(result: EvaluationResult) -> str:
+    """Better by the primary metric, or by the secondary one and not worse by the primary."""
+    comparisons = _against(result, result.decision.primary)
+    first, *others = comparisons
+    gains = " and ".join([_gain(result, first), *(_gain(result, one, again=True) for one in others)])
+    kept = next((one for one in comparisons if one.verdict == "non-inferior"), None)
+    if kept is None:
+        return f"Ship {_swa(result)}: {gains}{_ensemble(result)}."
+    return (
+        f"Ship {_swa(result)}: {gains}, so not worse by more than {margin_of(result, kept)}{_ensemble(result)}"
+        f"{_but(result, kept)}."
+    )
+
+
+def _non_inferior(result: EvaluationResult) -> str:
+    comparisons = _against(result, result.decision.primary)
+    label = result.score(result.decision.primary).label
+    first, *others = (f"{_change(result, one)} against {one.other}" for one in comparisons)
+    found = " and ".join([first, *(words.removeprefix(f"{label} ") for words in others)])
+    return (
+        f"You may ship {_swa(result)}: {found}, so not worse by more than {margin_of(result, comparisons[0])}"
+        f"{_ensemble(result)}."
+    )
+
+
+def _inconclusive(result: EvaluationResult) -> str:
+    comparison = _first(result, "inconclusive")
+    score = result.score(comparison.metric)
+    if is_nothing(comparison):
+        same = f"it is the same as that of {comparison.other} on every {result.unit}"
+        return f"Shipping {_swa(result)} changes no {score.label}: {same}{_but(result, comparison)}."
+    question = f"better than {comparison.other}"
+    if comparison.margin is not None:
+        question = f"worse than {comparison.other} by more than {margin_of(result, comparison)}"
+    n_units = result.n_examples
+    too_few = f"{_units(result)} {'is' if n_units == 1 else 'are'} too few"
+    found = f"{_change(result, comparison)}{held_back(result, comparison)}"
+    words = [f"{too_few} to tell whether {_swa(result)} is {question}: {found}"]
+    if is_resolvable(comparison):
+        resolved = f"this test set can resolve differences of {amount(score, comparison.smallest_resolvable)}"
+        needed = comparison.units_needed
+        if needed is not None and needed > n_units:
+            resolved += f", and about {counted(_roughly(needed), result.unit)} would be needed to resolve this one"
+        words.append(resolved)
+    return "; ".join(words) + _but(result, comparison) + "."
+
+
+def _mixed(result: EvaluationResult) -> str:
+    primary, secondary = next(
+        pair for pair in _pairs(result) if (pair[0].verdict, pair[1].verdict) == ("better", "worse")
+    )
+    return (
+        f"Whether to ship {_swa(result)} is your choice: against {primary.other} it is better by one metric, "
+        f"{_change(result, primary)}, and worse by the other, {_change(result, secondary)}."
+    )
+
+
+def _worse(result: EvaluationResult) -> str:
+    comparison = _first(result, "worse")
+    return f"Do not ship {_swa(result)}: {_gain(result, comparison)}{_but(result, comparison)}."
+
+
+def _gain(result: EvaluationResult, comparison: Comparison, *, again: bool = False) -> str:
+    """A difference as the predicate of SWA; ``again`` where the metric and what the bracket is have been said."""
+    score = result.score(comparison.metric)
+    middle, _, _ = difference(score, comparison)
+    bracket = _bracket(result, comparison, again=again)
+    if is_nothing(comparison):
+        return f"the same {score.label} as {comparison.other} on every {result.unit}"
+    if score.percent and score.higher_is_better:
+        what = "" if again else f" points of {score.label}"
+        return f"{middle}{what} {'over' if comparison.difference >= 0 else 'against'} {comparison.other} {bracket}"
+    how = "lower" if comparison.difference < 0 else "higher"
+    what = "" if again else f"{score.label} "
+    return f"{what}{middle.lstrip('+-')}{points(score)} {how} than that of {comparison.other} {bracket}"
+
+
+def _change(result: EvaluationResult, comparison: Comparison) -> str:
+    score = result.score(comparison.metric)
+    middle, _, _ = difference(score, comparison)
+    return f"{score.label} {middle}{points(score)} {_bracket(result, comparison)}"
+
+
+def _bracket(result: EvaluationResult, comparison: Comparison, *, again: bool = False) -> str:
+    text = interval(result.score(comparison.metric), comparison)
+    return f"({text})" if again or not math.isfinite(comparison.ci_high - comparison.ci_low) else f"(95 % CI {text})"
+
+
+def _but(result: EvaluationResult, comparison: Comparison) -> str:
+    """The secondary metric, where it is better while the primary one, that of ``comparison``, is not."""
+    decision = result.decision
+    other = result.compared(decision.secondary, comparison.kind) if decision.secondary else None
+    if other is None or comparison.metric == decision.secondary or other.verdict != "better":
+        return ""
+    score = result.score(other.metric)
+    middle, _, _ = difference(score, other)
+    better = f"; {score.label} is better ({middle}{points(score)}, {_bracket(result, other)[1:]}"
+    if comparison.verdict != "inconclusive" or comparison.margin is not None:
+        return better
+    return f"{better}, and --margin names the loss of {result.score(decision.primary).label} that is put up with"
+
+
+def _ensemble(result: EvaluationResult) -> str:
+    """How near SWA comes to the ensemble, and what it saves."""
+    comparison = result.compared(result.decision.primary, "ensemble")
+    rows = result.of_kind("ensemble")
+    if comparison is None or not rows or rows[0].forward_passes == 1:
+        return ""
+    score, cost = result.score(comparison.metric), rows[0].forward_passes
+    ensemble = f"the ensemble of {rows[0].members or cost}"
+    at_cost = f"at {_SHARES.get(cost, f'1/{cost}')} of its cost"
+    loss = -comparison.ci_low if score.higher_is_better else comparison.ci_high
+    if not math.isfinite(loss):
+        return ""
+    if is_nothing(comparison):
+        return f", no different from {ensemble} {at_cost}"
+    if loss > 0:
+        return f", within {at_most(score, loss)} of {ensemble} {at_cost}"
+    middle, _, _ = difference(score, comparison)
+    if score.higher_is_better:
+        return f", and {middle} over {ensemble} {at_cost}"
+    return f", and {middle.lstrip('-')}{points(score)} lower than {ensemble} {at_cost}"
+
+
+def _against(result: EvaluationResult, metric: str) -> list[Comparison]:
+    """The comparisons that decide."""
+    found = (result.compared(metric, kind) for kind in ("last", "best"))
+    return [comparison for comparison in found if comparison]
+
+
+def _pairs(result: EvaluationResult) -> Iterator[tuple[Comparison, Comparison]]:
+    secondary = result.decision.secondary
+    for one in _against(result, result.decision.primary):
+        other = result.compared(secondary, one.kind) if secondary else None
+        if other:
+            yield one, other
+
+
+def _first(result: EvaluationResult, verdict: Verdict) -> Comparison:
+    """The first deciding comparison with that verdict, of the primary metric if there is one."""
+    metrics = [result.decision.primary, *([result.decision.secondary] if result.decision.secondary else [])]
+    deciding = [one for metric in metrics for one in _against(result, metric)]
+    return next((one for one in deciding if one.verdict == verdict), deciding[0])
+
+
+def _swa(result: EvaluationResult) -> str:
+    return result.of_kind("swa")[0].name
+
+
+def _units(result: EvaluationResult) -> str:
+    groups = "" if result.n_groups is None else f" in {counted(result.n_groups, 'group')}"
+    return f"{counted(result.n_examples, result.unit)}{groups}"
+
+
+def _roughly(count: int) -> int:
+    """Rounded up to two significant digits."""
+    step = 10 ** max(0, len(str(count)) - 2)
+    return -(-count // step) * step

@@ -1,0 +1,69 @@
+"""What several reports say of a result or of one comparison, in the same words."""
+
+import math
+
+from swa_cli.evaluation.result import Comparison, EvaluationResult
+from swa_cli.report.figures import as_given, p_text
+from swa_cli.report.units import counted
+
+_ALPHA = 0.05
+_SPLITS = {"val": "validation", "train": "training"}
+
+
+def data_of(result: EvaluationResult) -> str:
+    """What was evaluated on: ``10,000 examples of the test split``."""
+    return f"{counted(result.n_examples, result.unit)} of {split_of(result.split)}"
+
+
+def split_of(name: str) -> str:
+    """A split, as a sentence names it.
+
+    >>> split_of("test"), split_of("val")
+    ('the test split', 'the validation split')
+    """
+    return f"the {_SPLITS.get(name, name)} split"
+
+
+def excludes_zero(comparison: Comparison) -> bool:
+    """Whether the interval lies on one side of zero; not where a bound is NaN."""
+    return comparison.ci_low > 0 or comparison.ci_high < 0
+
+
+def is_nothing(comparison: Comparison) -> bool:
+    """Whether the two have the same score on every example."""
+    return comparison.difference == comparison.ci_low == comparison.ci_high == 0
+
+
+def is_resolvable(comparison: Comparison) -> bool:
+    """Whether it is known which differences the data resolve."""
+    return comparison.smallest_resolvable > 0 and math.isfinite(comparison.smallest_resolvable)
+
+
+def margin_of(result: EvaluationResult, comparison: Comparison) -> str:
+    """The loss that is put up with."""
+    assert comparison.margin is not None
+    return f"the margin of {as_given(result.score(comparison.metric), comparison.margin)}"
+
+
+def verdict_in_words(result: EvaluationResult, comparison: Comparison) -> str:
+    """The verdict as the end of a sentence that names the metric."""
+    match comparison.verdict:
+        case "inconclusive":
+            return "too close to tell"
+        case "non-inferior":
+            score = result.score(comparison.metric)
+            lost = comparison.ci_high < 0 if score.higher_is_better else comparison.ci_low > 0
+            if lost and comparison.p_adjusted <= _ALPHA:
+                return f"worse, but by less than {margin_of(result, comparison)}"
+            return f"not worse by more than {margin_of(result, comparison)}"
+        case _:
+            return comparison.verdict
+
+
+def held_back(result: EvaluationResult, comparison: Comparison) -> str:
+    """Why a difference is not taken for one although its interval excludes zero."""
+    if not excludes_zero(comparison) or comparison.p_adjusted <= _ALPHA:
+        return ""
+    alone, adjusted = p_text(comparison.p_value), p_text(comparison.p_adjusted)
+    n = sum(other.metric == comparison.metric for other in result.comparisons)
+    return f" (p = {alone}" + (f", with Holm over {n} comparisons {adjusted})" if n > 1 else ")")

@@ -1,0 +1,160 @@
+"""The evaluation in sentences: SWA against each of the others, and what stands behind the numbers."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from swa_cli.evaluation.result import BnRecord, Comparison, EvaluationResult
+from swa_cli.report.figures import amount, difference, interval, points, value
+from swa_cli.report.phrases import data_of, held_back, is_nothing, is_resolvable, split_of, verdict_in_words
+from swa_cli.report.units import counted
+
+_SMALLEST_ERROR = 0.1
+"""In percent: one below it is not shown as 0.0."""
+
+
+def sentences(result: EvaluationResult) -> Iterator[str]:
+    """What SWA gained or lost against each of the others, how sure that is, and how it came about.
+
+    The last word, `swa_cli.report.final.final_sentence`, is not among them.
+    """
+    yield from differences(result)
+    yield from background(result)
+
+
+def differences(result: EvaluationResult) -> Iterator[str]:
+    """A line for each of the others."""
+    by_other: dict[str, list[Comparison]] = {}
+    for comparison in result.comparisons:
+        by_other.setdefault(comparison.other, []).append(comparison)
+    for other, comparisons in by_other.items():
+        yield f"SWA against {other}: {'; '.join(_compared(result, comparison) for comparison in comparisons)}."
+
+
+def background(result: EvaluationResult) -> Iterator[str]:
+    """How to read the numbers, how sure they are, and how they came about."""
+    yield _directions(result)
+    yield from _uncertainty(result)
+    yield from _calibration(result)
+    yield from _likeness(result)
+    yield from _chosen_window(result)
+    if result.bn_update:
+        yield f"BatchNorm statistics of {result.bn_update.file}: {', '.join(_origin(result.bn_update))}."
+    if result.plan:
+        yield result.plan
+    yield from result.notes
+
+
+def _compared(result: EvaluationResult, comparison: Comparison) -> str:
+    score = result.score(comparison.metric)
+    if is_nothing(comparison):
+        return f"{score.label} the same on every {result.unit}"
+    middle, _, _ = difference(score, comparison)
+    verdict = f"{verdict_in_words(result, comparison)}{held_back(result, comparison)}"
+    return f"{score.label} {middle}{points(score)} ({interval(score, comparison)}): {verdict}"
+
+
+def _directions(result: EvaluationResult) -> str:
+    higher, lower = (
+        _listed([score.label for score in result.scores if score.shown and score.higher_is_better == wanted])
+        for wanted in (True, False)
+    )
+    found = [f"{way} is better for {labels}" for way, labels in (("higher", higher), ("lower", lower)) if labels]
+    text = f"{', '.join(found)}; passes: the forward passes that one prediction costs."
+    return text[0].upper() + text[1:]
+
+
+def _listed(labels: Sequence[str]) -> str:
+    *first, last = labels or [""]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _uncertainty(result: EvaluationResult) -> Iterator[str]:
+    if not result.comparisons:
+        return
+    over = f"the {data_of(result)}"
+    if result.n_groups is not None:
+        over = f"the {counted(result.n_groups, 'group')} that the {data_of(result)} are in"
+    yield f"Intervals: 95 %, paired BCa bootstrap over {over}."
+    last = [
+        comparison
+        for name in (result.decision.primary, result.decision.secondary)
+        if name and (comparison := result.compared(name, "last")) and is_resolvable(comparison)
+    ]
+    if last:
+        sizes = " and ".join(_resolvable(result, comparison) for comparison in last)
+        yield f"These data can resolve differences of {sizes} from the last checkpoint, with 80 % power."
+    yield (
+        "No test set shows the variance of training: with another seed the differences may change by more than the "
+        "intervals say."
+    )
+
+
+def _resolvable(result: EvaluationResult, comparison: Comparison) -> str:
+    score = result.score(comparison.metric)
+    return f"{amount(score, comparison.smallest_resolvable)} in {score.label}"
+
+
+def _calibration(result: EvaluationResult) -> Iterator[str]:
+    floor = _of("swa", "ece_floor", result)
+    if floor is not None:
+        yield (
+            f"ECE is biased upwards: a perfectly calibrated model with the confidences of SWA would show "
+            f"{value(result.score('ece_floor'), floor)} on {counted(result.n_examples, result.unit)}."
+        )
+
+
+def _likeness(result: EvaluationResult) -> Iterator[str]:
+    agreement, distance = (_of("swa", name, result) for name in ("ensemble_agreement", "ensemble_distance"))
+    of_one, distance_of_one = (_of("mean", name, result) for name in ("ensemble_agreement", "ensemble_distance"))
+    if agreement is None or distance is None or of_one is None or distance_of_one is None:
+        return
+    share, far = result.score("ensemble_agreement"), result.score("ensemble_distance")
+    yield (
+        f"SWA predicts what the ensemble predicts in {value(share, agreement)} of cases (a checkpoint: "
+        f"{value(share, of_one)} on average), and its probabilities are {amount(far, distance)} away from the "
+        f"ensemble's (a checkpoint's: {amount(far, distance_of_one)}; root mean square)."
+    )
+
+
+def _chosen_window(result: EvaluationResult) -> Iterator[str]:
+    curve = result.curve
+    if curve is None:
+        return
+    score = result.score(result.decision.primary)
+    found = {point.members: value(score, point.scores[score.name]) for point in curve.points}
+    longest = curve.points[-1].members
+    beside = "" if longest == curve.chosen else f" ({found[longest]} at k = {longest})"
+    yield (
+        f"Average of the last k on {split_of(curve.split)}: best k = {curve.chosen}, {score.label} "
+        f"{found[curve.chosen]}{beside}."
+    )
+
+
+def _of(kind: str, name: str, result: EvaluationResult) -> float | None:
+    """A score of the first row of that kind, where there is one that is defined."""
+    rows = (row for row in result.candidates if row.kind == kind)
+    number = next((row.scores.get(name, math.nan) for row in rows), math.nan)
+    return None if math.isnan(number) else number
+
+
+def _origin(record: BnRecord) -> Iterator[str]:
+    """By which estimator, from what, how exactly, and for which layers not."""
+    arguments = ", ".join(f"{name}={value!r}" for name, value in record.data_args.items())
+    seen = f"{counted(record.n_samples, 'sample')} in {counted(record.n_batches, 'batch')}"
+    yield f"{record.estimator} estimator"
+    yield f"{seen} of {record.data}{f' ({arguments})' if arguments else ''}"
+    if record.eval_transforms:
+        yield "transformed as for evaluation"
+    if record.batch_size is not None:
+        yield f"batch size {record.batch_size:,}"
+    if record.amp is not None:
+        yield record.amp
+    if record.seed is not None:
+        yield f"seed {record.seed}"
+    if record.standard_error is not None:
+        error = 100 * record.standard_error
+        size = f"up to {error:.1f} %" if error >= _SMALLEST_ERROR else f"below {_SMALLEST_ERROR} %"
+        yield f"standard errors {size}"
+    for reason, count in Counter(record.kept.values()).items():
+        yield f"{counted(count, 'layer')} left alone ({reason})"

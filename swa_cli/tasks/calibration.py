@@ -1,0 +1,139 @@
+"""Does confidence mean what it says? Calibration errors, and how much of one is noise."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+N_BINS = 15
+_CHUNK = 2**20  # elements whose bins are held at once
+_MANY = 25.0  # variance of a bin's hits from which they pass for normal: E|X| is then 0.3 % off at most
+_RARE = 1e-3  # chance below which events pass for Poisson: their variance is then 0.1 % off at most
+
+
+def bin_gaps(
+    confidence: torch.Tensor, correct: torch.Tensor, weights: torch.Tensor | None = None, n_bins: int = N_BINS
+) -> torch.Tensor:
+    """Each element's weighted gap (correct − confidence) in the column of its bin, 0 elsewhere; shape (n, n_bins).
+
+    Over any subset, Σ_b |Σ gap_b| / Σ weights is the expected calibration error: see `expected_calibration_error`.
+
+    Args:
+        confidence: probability of the top label, float64, shape (n,).
+        correct: bool, or a share in [0, 1]; shape (n,), on the same device, as ``weights``.
+    """
+    gap = correct.to(torch.float64) - confidence
+    if weights is not None:
+        gap = gap * weights
+    bins = _bins(confidence, n_bins)
+    return torch.zeros(len(gap), n_bins, dtype=torch.float64, device=gap.device).scatter_(
+        1, bins[:, None], gap[:, None]
+    )
+
+
+def expected_calibration_error(
+    confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_ | np.float64], n_bins: int = N_BINS
+) -> float:
+    """Σ_b (n_b / n) |accuracy_b − confidence_b| over equal-width bins (lo, hi] of the top label's probability.
+
+    C. Guo et al., "On Calibration of Modern Neural Networks", 2017. Biased upwards: see `ece_floor`. The first bin
+    includes 0. NaN of nothing.
+
+    >>> confidence = np.array([0.8] * 5 + [0.79] * 5)
+    >>> correct = np.array([True] * 5 + [False] * 5)
+    >>> round(expected_calibration_error(confidence, correct, n_bins=10), 3)
+    0.295
+    """
+    bins = np.searchsorted(_edges(n_bins), confidence)  # side="left": edges[i − 1] < confidence ≤ edges[i]
+    return _summed(correct - confidence, bins)
+
+
+def adaptive_ece(
+    confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_ | np.float64], n_bins: int = N_BINS
+) -> float:
+    """As `expected_calibration_error`, over bins of equal mass, as `numpy.array_split` makes them of the sorted.
+
+    Elements of equal confidence share their hits out evenly, so that each bin has what it would get on average over
+    all orders of the ties, and the order of the examples does not matter. K. Nguyen and B. O'Connor, "Posterior
+    calibration and exploratory analysis for natural language processing models", 2015.
+    """
+    n = len(confidence)
+    values, tied = np.unique(confidence, return_inverse=True)
+    size = np.bincount(tied)
+    gap = np.repeat(np.bincount(tied, weights=correct) / size - values, size)
+    bins = np.arange(n_bins)
+    return _summed(gap, np.repeat(bins, n // n_bins + (bins < n % n_bins)))
+
+
+def classwise_gaps(probs: torch.Tensor, target: torch.Tensor, n_bins: int = N_BINS) -> torch.Tensor:
+    """Σ over elements of ([y = c] − p_c), in the bin of p_c; float64, shape (C, n_bins). Those of batches add up.
+
+    Args:
+        probs: float64, shape (m, C).
+        target: class indices, int64, shape (m,), on the same device.
+    """
+    n_classes = probs.shape[1]
+    gaps = torch.zeros(n_classes * n_bins, dtype=torch.float64, device=probs.device)
+    first = torch.arange(n_classes, device=probs.device) * n_bins
+    rows = max(1, _CHUNK // n_classes)
+    for start in range(0, len(probs), rows):
+        p, y = probs[start : start + rows], target[start : start + rows]
+        cells = _bins(p, n_bins) + first
+        gaps.scatter_add_(0, cells.flatten(), -p.flatten())
+        gaps.scatter_add_(0, cells.gather(1, y[:, None])[:, 0], torch.ones_like(y, dtype=torch.float64))
+    return gaps.view(n_classes, n_bins)
+
+
+def classwise_ece(gaps: torch.Tensor, n: int) -> float:
+    """(1/C) Σ_c Σ_b |gap_cb| / n: the calibration of every class's probability, not of the top label's alone.
+
+    J. Nixon et al., "Measuring Calibration in Deep Learning", 2019 (as static calibration error); M. Kull et al.,
+    "Beyond temperature scaling", 2019. NaN of nothing.
+
+    Args:
+        gaps: `classwise_gaps` of all elements, shape (C, n_bins).
+        n: how many elements they are of.
+    """
+    return float(gaps.abs().sum(dim=1).mean() / n)
+
+
+def ece_floor(confidence: npt.NDArray[np.float64], *, n_draws: int = 200, seed: int = 0) -> float:
+    """The mean `expected_calibration_error` of a perfectly calibrated model with these very confidences.
+
+    That of labels drawn by correct ~ Bernoulli(confidence), independently: an ECE near it says nothing against a
+    model. It falls as 1/√n. The order of the examples does not matter. NaN of nothing.
+
+    A bin whose hits have a variance of 25 or more counts with σ √(2/π), which is nearer to its mean than the draws,
+    whose standard error is some 1.4 % of the floor. Events of a chance below 0.001 are drawn together, as Poisson.
+    """
+    if not len(confidence):
+        return math.nan
+    rng = np.random.default_rng(seed)
+    ordered = np.sort(confidence).clip(0, 1)  # an ensemble's may be above 1 by rounding
+    total = 0.0
+    for p in np.split(ordered, np.searchsorted(ordered, _edges(N_BINS), side="right")):
+        chance = 1 - p if p.sum() > len(p) / 2 else p  # of the rarer outcome, in the bins where one is rare
+        variance = float((chance * (1 - chance)).sum())
+        if variance >= _MANY:
+            total += math.sqrt(2 / math.pi * variance)
+            continue
+        likely = chance[chance >= _RARE]
+        events = rng.poisson(chance[chance < _RARE].sum(), n_draws)
+        events += (rng.random((n_draws, len(likely))) < likely).sum(axis=1)
+        total += float(np.abs(events - chance.sum()).mean())
+    return total / len(confidence)
+
+
+def _edges(n_bins: int) -> npt.NDArray[np.float64]:
+    """The inner ones; made on the CPU for all, since a GPU divides by multiplying."""
+    return np.arange(1, n_bins) / n_bins
+
+
+def _bins(confidence: torch.Tensor, n_bins: int) -> torch.Tensor:
+    edges = torch.from_numpy(_edges(n_bins)).to(confidence.device)
+    return torch.bucketize(confidence.contiguous(), edges)  # right=False: edges[i − 1] < confidence ≤ edges[i]
+
+
+def _summed(gap: npt.NDArray[np.float64], bins: npt.NDArray[np.int64]) -> float:
+    return float(np.abs(np.bincount(bins, weights=gap)).sum()) / len(gap) if len(gap) else math.nan

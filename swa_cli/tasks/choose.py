@@ -1,0 +1,90 @@
+"""Which task a name or a batch stands for."""
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from inspect import signature
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from swa_cli.batches import Example, logits_of
+from swa_cli.errors import DataError, UsageError, kind_of
+from swa_cli.tasks.categorical import described, is_integer
+from swa_cli.tasks.classification import Classification
+from swa_cli.tasks.protocol import Task
+from swa_cli.user_code import user_code
+
+TASKS: Mapping[str, Callable[..., Task]] = {"classification": Classification}
+"""By the names that ``--task`` takes."""
+
+_AUTO = "auto"
+_CLASSIFICATION, _MAPS = 2, 3
+"""Dimensions: of the logits of classification; of the targets of segmentation."""
+
+
+def task_named(name: str, arguments: Mapping[str, Any]) -> Task | None:
+    """The task of that name with its arguments; None for ``auto``, which `choose_task` decides on the first batch.
+
+    Raises:
+        UsageError: there is none of that name, or it does not take those arguments.
+    """
+    if name == _AUTO:
+        if arguments:
+            msg = f"task auto takes no arguments, found {', '.join(arguments)}. Name the task: {', '.join(TASKS)}."
+            raise UsageError(msg)
+        return None
+    if name not in TASKS:
+        near = get_close_matches(name, TASKS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        msg = f"unknown task {name!r}: expected auto, {', '.join(TASKS)}, or file.py:Name.{hint}"
+        raise UsageError(msg)
+    return built(name, TASKS[name], arguments)
+
+
+def built(name: str, factory: Callable[..., Task], arguments: Mapping[str, Any]) -> Task:
+    """The task with its arguments.
+
+    Raises:
+        UsageError: it does not take them.
+    """
+    try:
+        return factory(**arguments)
+    except ValidationError as error:
+        known = ", ".join(signature(factory).parameters)
+        problems = [
+            f"task {name}: unknown argument {_place(problem)!r}. Known here: {known}."
+            if problem["type"] == "unexpected_keyword_argument"
+            else f"task {name}: {_place(problem)}: expected {str(problem['msg']).removeprefix('Input should be ')}, "
+            f"found {problem['input']!r}."
+            for problem in error.errors()
+        ]
+        raise UsageError("\n".join(problems)) from error
+
+
+def choose_task(example: Example, output: object) -> Task:
+    """The task of a batch and what a model gave for it, told by shapes and dtypes alone.
+
+    Class indices (n,) with an output (n, C) are classification, and (n, H, W) with (n, C, H, W) are segmentation.
+
+    Raises:
+        DataError: they are of neither.
+    """
+    target = example.target
+    with user_code("taking the logits from the model's output"):
+        logits = logits_of(output)
+    if isinstance(target, torch.Tensor) and is_integer(target):
+        if target.ndim == 1 and logits.ndim == _CLASSIFICATION and len(target) == len(logits):
+            return TASKS["classification"]()
+        if target.ndim == _MAPS and logits.ndim == _MAPS + 1:
+            return TASKS["segmentation"]()
+    found = described(target) if isinstance(target, torch.Tensor) else kind_of(target)
+    msg = (
+        f"the task cannot be told: the target is {found} and the model's output {described(logits)}. Name it with "
+        f"--task {', '.join(TASKS)}, or let split_batch(batch) in the data module give the right target as its third."
+    )
+    raise DataError(msg)
+
+
+def _place(problem: Mapping[str, Any]) -> str:
+    return ".".join(str(part) for part in problem["loc"])

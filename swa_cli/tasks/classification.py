@@ -1,0 +1,229 @@
+"""One class for each example."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ConfigDict, PositiveInt
+from pydantic.dataclasses import dataclass
+
+from swa_cli.batches import Example, logits_of
+from swa_cli.errors import DataError, UsageError
+from swa_cli.tasks.calibration import (
+    adaptive_ece,
+    classwise_ece,
+    classwise_gaps,
+    ece_floor,
+    expected_calibration_error,
+)
+from swa_cli.tasks.categorical import (
+    IGNORED,
+    Labels,
+    MixedDistributions,
+    checked_index,
+    in_range,
+    likeness,
+    log_probs_of,
+    per_unit,
+    records_of,
+    scored,
+    weights_of,
+)
+from swa_cli.tasks.metrics import Metric, available, from_parts, ratio
+from swa_cli.tasks.records import Records
+from swa_cli.tasks.scores import ACCURACY, BRIER, LIKENESS, NLL
+from swa_cli.tasks.temperature import calibrated_nll, nll_at
+
+_N_DIMS = 2  # (n, C)
+_SUMS_TO_ONE = 1e-4
+_PROBABILITIES = (
+    "the model's outputs are non-negative and sum to one, like probabilities; they were taken as logits, so that NLL, "
+    "Brier and ECE are wrong. Let the model return logits."
+)
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Classification:
+    """Logits (n, C), class indices (n,) or soft labels (n, C) of any floating dtype.
+
+    Attributes:
+        ignore_index: examples with this label are left out of every score.
+        class_weights: of the NLL, as torch's cross_entropy has them: Σ w_y nll / Σ w_y.
+        top_k: the label is among the k most probable classes.
+    """
+
+    ignore_index: int = IGNORED
+    class_weights: tuple[float, ...] | None = None
+    top_k: tuple[PositiveInt, ...] = ()
+
+    name: ClassVar[str] = "classification"
+    unit: ClassVar[str] = "example"
+    primary: ClassVar[str] = "accuracy"
+
+    def output(self, output: Any) -> torch.Tensor:
+        """The logits."""
+        logits = logits_of(output)
+        if logits.ndim != _N_DIMS or logits.shape[1] == 0:
+            msg = f"logits of shape {list(logits.shape)}, expected (examples, classes) for the task {self.name}."
+            raise DataError(msg)
+        if self.top_k and max(self.top_k) > logits.shape[1]:
+            msg = f"top_k={max(self.top_k)} of {logits.shape[1]} classes: expected fewer than there are."
+            raise UsageError(msg)
+        return logits
+
+    def doubt(self, output: torch.Tensor) -> str | None:
+        """Whether every row is non-negative and sums to one, as logits hardly ever do."""
+        sums = output.to(torch.float64).sum(dim=1)
+        alike = bool((output >= 0).all()) and bool(((sums - 1).abs() < _SUMS_TO_ONE).all())
+        return _PROBABILITIES if alike else None
+
+    def target(self, example: Example, output: torch.Tensor) -> Labels:
+        """Of the examples that are not ignored."""
+        n, n_classes = output.shape
+        given = example.target
+        if isinstance(given, torch.Tensor) and given.is_floating_point() and given.shape == output.shape:
+            soft = _distributions(given.to(output.device, torch.float64))
+            index = soft.argmax(dim=1)
+            weight = None if self.class_weights is None else _soft_weights(soft, self.class_weights)
+            return Labels(chosen=None, index=index, soft=soft, unit=None, n_units=n, weight=weight)
+        index = checked_index(given, (n,), elements=f"{n} examples").to(output.device)
+        kept = in_range(index, n_classes, ignore_index=self.ignore_index)
+        chosen = None if bool(kept.all()) else kept.nonzero()[:, 0]
+        index = index if chosen is None else index[chosen]
+        weight = weights_of(index, self.class_weights, n_classes)
+        return Labels(chosen=chosen, index=index, soft=None, unit=None, n_units=len(index), weight=weight)
+
+    def kept(self, target: Labels) -> torch.Tensor | None:
+        """Examples that are not ignored."""
+        return target.chosen
+
+    def predict(self, output: torch.Tensor, target: Labels) -> torch.Tensor:
+        """Log-probabilities (m, C)."""
+        return log_probs_of(output, target)
+
+    def mixture(self) -> MixedDistributions:
+        """Of probabilities."""
+        return MixedDistributions()
+
+    def measure(self, prediction: torch.Tensor, target: Labels, *, full: bool) -> Records:
+        """Correct, NLL, Brier score, confidence and label of each example."""
+        values = scored(prediction, target)
+        for k in self.top_k:
+            among = (prediction.topk(k, dim=1).indices == target.index[:, None]).any(dim=1)
+            values[f"top{k}"] = among.to(torch.float64)
+        values["label"] = target.index.to(torch.float64)
+        if not full:
+            return records_of(values, target)
+        labels = target.index if target.soft is None else target.soft
+        weight = 1.0 if target.weight is None else target.weight[:, None]
+        values["nll_at"] = nll_at(prediction, labels) * weight
+        tallies = {"classwise": classwise_gaps(prediction.exp(), target.index).cpu().numpy()}
+        return Records(columns=per_unit(values, target), tallies=tallies)
+
+    def likeness(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: Labels) -> Records:
+        """Agreement of labels, and ‖p − p̄‖²."""
+        return records_of(likeness(prediction, ensemble), target)
+
+    def closeness(self, mixture: MixedDistributions, target: Labels) -> Records:
+        """The same of the members."""
+        return records_of(mixture.closeness(), target)
+
+    def finish(self, records: Records, groups: NDArray[np.int64] | None) -> Records:
+        """With the calibrated NLL of each example, in place of its NLL at all temperatures."""
+        columns = dict(records.columns)
+        if "nll_at" in columns:
+            grid, weight = columns.pop("nll_at"), columns["weight"]
+            per_weight = np.divide(grid, weight[:, None], out=np.zeros_like(grid), where=weight[:, None] > 0)
+            columns["calibrated_nll"] = calibrated_nll(per_weight, weight, groups) * weight
+        return Records(columns=columns, tallies=records.tallies)
+
+    def warnings(self, records: Records) -> tuple[str, ...]:
+        """Where all labels are the same, nothing that is said of accuracy is worth much."""
+        labels = np.unique(records.columns["label"])
+        if len(labels) > 1 or records.n_units == 1:
+            return ()
+        warning = (
+            f"all {records.n_units:,} examples have the label {labels[0]:.0f}: whoever names that class always is "
+            "always right. Check the data module's labels."
+        )
+        return (warning,)
+
+    def metrics(self, records: Records) -> tuple[Metric, ...]:
+        """Those that the columns allow."""
+        return available((ACCURACY, *(_top(k) for k in self.top_k), *_METRICS), records)
+
+    def for_torchmetrics(self, prediction: torch.Tensor, target: Labels) -> tuple[torch.Tensor, torch.Tensor]:
+        """Probabilities (m, C), class indices (m,)."""
+        return prediction.exp(), target.index
+
+
+def _top(k: int) -> Metric:
+    return from_parts(f"top{k}", f"top-{k}", ratio(f"top{k}", "count"), higher_is_better=True, percent=True)
+
+
+_METRICS = (
+    NLL,
+    from_parts("calibrated_nll", "cal. NLL", ratio("calibrated_nll", "weight"), higher_is_better=False),
+    BRIER,
+    Metric(
+        name="ece",
+        label="ECE",
+        higher_is_better=False,
+        percent=True,
+        of=lambda records: expected_calibration_error(records.columns["confidence"], records.columns["correct"]),
+        needs=("confidence", "correct"),
+    ),
+    Metric(
+        name="ece_floor",
+        label="ECE if calibrated",
+        higher_is_better=False,
+        percent=True,
+        shown=False,
+        of=lambda records: ece_floor(records.columns["confidence"]),
+        needs=("confidence",),
+    ),
+    Metric(
+        name="adaptive_ece",
+        label="adaptive ECE",
+        higher_is_better=False,
+        percent=True,
+        shown=False,
+        of=lambda records: adaptive_ece(records.columns["confidence"], records.columns["correct"]),
+        needs=("confidence", "correct"),
+    ),
+    Metric(
+        name="classwise_ece",
+        label="classwise ECE",
+        higher_is_better=False,
+        percent=True,
+        shown=False,
+        of=lambda records: classwise_ece(torch.from_numpy(records.tallies["classwise"]), records.n_units),
+        needs=("classwise",),
+    ),
+    *LIKENESS,
+)
+
+
+def _distributions(target: torch.Tensor) -> torch.Tensor:
+    """Soft labels, checked."""
+    off = (target.sum(dim=1) - 1).abs() > _SUMS_TO_ONE
+    wrong = off | (target < 0).any(dim=1) | ~torch.isfinite(target).all(dim=1)
+    if bool(wrong.any()):
+        place = int(wrong.nonzero()[0, 0])
+        row = ", ".join(f"{float(value):.3g}" for value in target[place, :4])
+        more = ", …" if target.shape[1] > len(target[place, :4]) else ""
+        msg = (
+            f"the soft label of example {place} is [{row}{more}], expected probabilities: non-negative, with the sum 1 "
+            f"({int(wrong.sum())} of {len(target)} are not). For several labels at once give --task multilabel."
+        )
+        raise DataError(msg)
+    return target
+
+
+def _soft_weights(soft: torch.Tensor, class_weights: tuple[float, ...]) -> torch.Tensor:
+    """Of each example the mean weight of its classes."""
+    every = torch.arange(soft.shape[1], device=soft.device)
+    weights = weights_of(every, class_weights, soft.shape[1])
+    assert weights is not None
+    return soft @ weights

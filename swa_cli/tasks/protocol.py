@@ -1,0 +1,111 @@
+"""What a task must offer, so that models of it can be evaluated, mixed and compared."""
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from swa_cli.batches import Example
+from swa_cli.tasks.metrics import Metric
+from swa_cli.tasks.records import Records
+
+
+class Mixture(Protocol):
+    """Predictions of several members for one batch, added one after the other, and what an ensemble of them says."""
+
+    def add(self, prediction: torch.Tensor) -> None:
+        """One more member's; none is kept whole."""
+        ...
+
+    def arithmetic(self) -> torch.Tensor:
+        """The mean of what the members predict, as a prediction: of probabilities (FGE), or of values."""
+        ...
+
+    def geometric(self) -> torch.Tensor | None:
+        """What the mean of the members' logits predicts; None where there are no logits."""
+        ...
+
+
+class Task(Protocol):
+    """Frozen; a target is what `target` gives, and is known to no one else.
+
+    Attributes:
+        name: as ``--task`` has it.
+        unit: what is resampled: "example", "image", …
+        primary: name of the metric that decides.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def unit(self) -> str: ...  # noqa: D102
+    @property
+    def primary(self) -> str: ...  # noqa: D102
+
+    def output(self, output: Any) -> torch.Tensor:
+        """The part of a model's output that is evaluated, as the model gives it.
+
+        Raises:
+            DataError: it is not what the task expects; the message does not say whose output and which batch.
+        """
+        ...
+
+    def doubt(self, output: torch.Tensor) -> str | None:
+        """What is to be said if all outputs of a candidate are like this one; None where it is as it should be."""
+        ...
+
+    def target(self, example: Example, output: torch.Tensor) -> Any:
+        """The example's target, on the device of ``output``.
+
+        Raises:
+            DataError: it does not fit the output; the message does not say which batch.
+        """
+        ...
+
+    def kept(self, target: Any) -> torch.Tensor | None:
+        """Places of the batch's units that are scored, int64; None where all are."""
+        ...
+
+    def predict(self, output: torch.Tensor, target: Any) -> torch.Tensor:
+        """What is measured and mixed, float64: of the elements that have a target only."""
+        ...
+
+    def mixture(self) -> Mixture:
+        """Of no member yet."""
+        ...
+
+    def measure(self, prediction: torch.Tensor, target: Any, *, full: bool) -> Records:
+        """The batch's records.
+
+        Args:
+            full: with what only `Metric.shown` or compared scores need; False for one of many prefixes of an ensemble.
+        """
+        ...
+
+    def likeness(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: Any) -> Records | None:
+        """How near a prediction is to the ensemble's: columns ``count``, ``agreement``, ``squared_distance``.
+
+        None where that is not defined.
+        """
+        ...
+
+    def closeness(self, mixture: Any, target: Any) -> Records | None:
+        """The same of the members of ``mixture``, the mean over them."""
+        ...
+
+    def finish(self, records: Records, groups: NDArray[np.int64] | None) -> Records:
+        """The records of all batches with what can be known only now; ``groups`` has the group of each unit."""
+        ...
+
+    def warnings(self, records: Records) -> tuple[str, ...]:
+        """What is odd about the targets of all batches."""
+        ...
+
+    def metrics(self, records: Records) -> tuple[Metric, ...]:
+        """The scores that records have, the primary one first."""
+        ...
+
+    def for_torchmetrics(self, prediction: torch.Tensor, target: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """``preds`` and ``target`` as torchmetrics' objects for the task take them."""
+        ...

@@ -1,0 +1,35 @@
+"""Scores that several tasks have."""
+
+import numpy as np
+
+from swa_cli.tasks.metrics import from_parts, ratio
+
+ACCURACY = from_parts(
+    "accuracy",
+    "accuracy",
+    ratio("correct", "count"),
+    higher_is_better=True,
+    percent=True,
+    compared=True,
+    right_or_wrong="correct",
+)
+NLL = from_parts("nll", "NLL", ratio("nll", "weight"), higher_is_better=False, compared=True)
+BRIER = from_parts("brier", "Brier", ratio("brier", "count"), higher_is_better=False)
+LIKENESS = (
+    from_parts(
+        "ensemble_agreement",
+        "agreement with the ensemble",
+        ratio("agreement", "count"),
+        higher_is_better=True,
+        percent=True,
+        shown=False,
+    ),
+    from_parts(
+        "ensemble_distance",
+        "distance from the ensemble",
+        ratio("squared_distance", "count", then=np.sqrt),
+        higher_is_better=False,
+        shown=False,
+    ),
+)
+"""How near to the ensemble: how often both name the same class, and the root mean square of ‖p − p̄‖."""

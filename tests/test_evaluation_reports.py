@@ -1,0 +1,660 @@
+"""The renderings of one frozen result."""
+
+import csv
+import io
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from swa_cli import __version__
+from swa_cli.cli.written import save
+from swa_cli.errors import OutputError
+from swa_cli.evaluation.result import (
+    BnRecord,
+    Candidate,
+    Comparison,
+    Curve,
+    Decision,
+    EvaluationResult,
+    Score,
+)
+from swa_cli.report.csv_report import to_csv
+from swa_cli.report.final import final_sentence
+from swa_cli.report.json_report import to_json
+from swa_cli.report.markdown import to_markdown
+from swa_cli.report.table import evaluation_table, further_tables, warning_panels
+from swa_cli.report.words import sentences
+
+SCORES = (
+    Score(name="accuracy", label="accuracy", higher_is_better=True, percent=True, shown=True),
+    Score(name="nll", label="NLL", higher_is_better=False, percent=False, shown=True),
+    Score(name="calibrated_nll", label="cal. NLL", higher_is_better=False, percent=False, shown=True),
+    Score(name="brier", label="Brier", higher_is_better=False, percent=False, shown=True),
+    Score(name="ece", label="ECE", higher_is_better=False, percent=True, shown=True),
+    Score(name="ece_floor", label="ECE if calibrated", higher_is_better=False, percent=True, shown=False),
+    Score(
+        name="ensemble_agreement", label="agreement with the ensemble", higher_is_better=True, percent=True, shown=False
+    ),
+    Score(
+        name="ensemble_distance", label="distance from the ensemble", higher_is_better=False, percent=False, shown=False
+    ),
+)
+RMSE = Score(name="rmse", label="RMSE", higher_is_better=False, percent=False, shown=True)
+OTHERS = {
+    "last": "the last checkpoint",
+    "best": "the best by validation",
+    "mean": "the mean over checkpoints",
+    "control": "the last checkpoint with BatchNorm recomputed",
+    "ensemble": "the ensemble",
+}
+
+
+def compared(metric, kind, numbers, verdict: Any = "better", **fields: Any):
+    difference, low, high = numbers
+    defaults: dict[str, Any] = {
+        "p_value": 0.0001,
+        "p_adjusted": 0.0004,
+        "standard_error": 0.00325,
+        "smallest_resolvable": 0.0091,
+        "units_needed": 270,
+        "margin": None,
+    }
+    return Comparison(
+        metric=metric,
+        other=OTHERS[kind],
+        kind=kind,
+        difference=difference,
+        ci_low=low,
+        ci_high=high,
+        verdict=verdict,
+        **{**defaults, **fields},
+    )
+
+
+def candidate(name, kind, *numbers, more=None, **fields):
+    names = ("accuracy", "nll", "calibrated_nll", "brier", "ece")
+    return Candidate(name=name, kind=kind, scores={**dict(zip(names, numbers, strict=False)), **(more or {})}, **fields)
+
+
+LIKE_SWA = {"ensemble_agreement": 0.9712, "ensemble_distance": 0.0581}
+LIKE_ONE = {"ensemble_agreement": 0.9229, "ensemble_distance": 0.1134}
+CANDIDATES = (
+    candidate("swa.safetensors", "swa", 0.91, 0.2562, 0.2551, 0.1323, 0.0069, more={"ece_floor": 0.0075, **LIKE_SWA}),
+    candidate("epoch-6.pt", "checkpoint", 0.8663, 0.3559, 0.3551, 0.1867, 0.01, step=6, more=LIKE_ONE),
+    candidate("epoch-8.pt", "checkpoint", 0.9012, 0.2873, 0.2865, 0.1468, 0.0125, step=8, more=LIKE_ONE),
+    candidate("epoch-17.pt", "checkpoint", 0.8576, 0.4169, 0.4110, 0.2052, 0.0288, step=17, more=LIKE_ONE),
+    candidate("mean over checkpoints", "mean", 0.8718, 0.3712, 0.3670, 0.1856, 0.0214, members=12, more=LIKE_ONE),
+    candidate("last (epoch-17.pt)", "last", 0.8576, 0.4169, 0.4110, 0.2052, 0.0288, step=17),
+    candidate(
+        "best by validation (epoch-8.pt)", "best", 0.9012, 0.2873, 0.2865, 0.1468, 0.0125, step=8, chosen_on="val"
+    ),
+    candidate("last, BatchNorm recomputed", "control", 0.9054, 0.268, math.nan, 0.1386, 0.0081, step=17),
+    candidate("ensemble", "ensemble", 0.9067, 0.285, 0.2601, 0.141, 0.0478, members=12, forward_passes=12),
+    candidate("geometric", "geometric", 0.9071, 0.271, members=12, forward_passes=12),
+)
+COMPARISONS = (
+    compared("accuracy", "last", (0.0524, 0.0460, 0.0588)),
+    compared("nll", "last", (-0.1607, -0.1738, -0.1477), smallest_resolvable=0.0187),
+    compared("accuracy", "best", (0.0088, 0.0051, 0.0125)),
+    compared("nll", "best", (-0.0311, -0.0344, -0.0279)),
+    compared("accuracy", "mean", (0.0382, 0.0353, 0.0412)),
+    compared("nll", "mean", (-0.1150, -0.1185, -0.1115)),
+    compared("accuracy", "control", (0.0046, 0.0007, 0.0085), "inconclusive", p_value=0.031, p_adjusted=0.12),
+    compared("nll", "control", (-0.0118, -0.0139, -0.0097)),
+    compared("accuracy", "ensemble", (0.0033, 0.0009, 0.0057)),
+    compared("nll", "ensemble", (-0.0288, -0.0326, -0.0250)),
+)
+CURVE = Curve(
+    split="val",
+    points=tuple(
+        candidate(f"last {k}", "window", accuracy, nll, members=k)
+        for k, accuracy, nll in ((1, 0.9010, 0.271), (2, 0.9055, 0.2633), (8, 0.9110, 0.2555), (12, 0.9102, 0.2560))
+    ),
+    chosen=8,
+)
+PREFIXES = tuple(candidate(f"first {k}", "ensemble", 0.86 + k / 300, 0.36 - k / 200, members=k) for k in range(1, 13))
+BN = BnRecord(
+    file="swa.safetensors",
+    estimator="population",
+    model="train.py:Net",
+    model_args={},
+    data="data.py:Data",
+    data_args={"root": "my_data"},
+    n_samples=55_000,
+    n_batches=215,
+    batch_size=None,
+    seed=0,
+    eval_transforms=False,
+    amp=None,
+    standard_error=0.003,
+    partial=False,
+    kept={},
+    unreached=(),
+)
+RESULT = EvaluationResult(
+    split="test",
+    task="classification",
+    unit="example",
+    n_examples=10_000,
+    scores=SCORES,
+    candidates=CANDIDATES,
+    comparisons=COMPARISONS,
+    decision=Decision(verdict="better", mixed=False, primary="accuracy", secondary="nll"),
+)
+FULL = replace(
+    RESULT,
+    prefixes=PREFIXES,
+    curve=CURVE,
+    bn_update=BN,
+    warnings=("these are not the members of the average.",),
+    notes=("Two checkpoints hold the same weights.",),
+    plan="All 13 models were in memory at once: one pass.",
+)
+
+
+def judged(*comparisons, mixed=False, verdict: Any = "inconclusive", secondary: str | None = "nll", **fields: Any):
+    decision = Decision(verdict=verdict, mixed=mixed, primary=comparisons[0].metric, secondary=secondary)
+    return replace(RESULT, comparisons=comparisons, decision=decision, **fields)
+
+
+def drawn(*what, width=120):
+    stream = io.StringIO()
+    console = Console(width=width, file=stream, color_system=None, markup=False, _environ={})
+    for one in what:
+        console.print(one)
+    return stream.getvalue()
+
+
+CLOSE = compared(
+    "accuracy",
+    "last",
+    (0.003, -0.004, 0.010),
+    "inconclusive",
+    p_adjusted=0.4,
+    smallest_resolvable=0.01,
+    units_needed=7643,
+)
+GAINED = compared("accuracy", "last", (0.0052, 0.0046, 0.0058))
+LOST = compared("accuracy", "last", (-0.0032, -0.0065, -0.0001), "worse")
+NLL_BETTER = compared("nll", "last", (-0.01, -0.02, -0.005))
+NLL_WORSE = compared("nll", "last", (0.0005, 0.0002, 0.0008), "worse")
+KEPT = compared("accuracy", "last", (0.001, -0.001, 0.003), "non-inferior", margin=0.002)
+SAME = compared("accuracy", "last", (0.0, 0.0, 0.0), "inconclusive", smallest_resolvable=0.0, units_needed=None)
+OF_RMSE: dict[str, Any] = {
+    "scores": (RMSE,),
+    "secondary": None,
+    "candidates": tuple(replace(row, scores={"rmse": 0.5}) for row in CANDIDATES),
+}
+
+
+def first_line(*comparisons, **fields):
+    return next(iter(sentences(judged(*comparisons, **fields))))
+
+
+def test_each_other_has_a_line_with_difference_interval_and_verdict():
+    first, *_ = sentences(RESULT)
+
+    assert first == (
+        "SWA against the last checkpoint: accuracy +5.24 points (+4.60 to +5.88): better; NLL -0.1607 (-0.1738 to "
+        "-0.1477): better."
+    )
+
+
+@pytest.mark.parametrize(
+    ("comparison", "expected"),
+    [
+        (CLOSE, "+0.30 points (-0.40 to +1.00): too close to tell."),
+        (LOST, "-0.32 points (-0.65 to -0.01): worse."),
+        (KEPT, "+0.10 points (-0.10 to +0.30): not worse by more than the margin of 0.2 points."),
+        (
+            compared("accuracy", "last", (-0.002, -0.003, -0.001), "non-inferior", margin=0.005),
+            "-0.20 points (-0.30 to -0.10): worse, but by less than the margin of 0.5 points.",
+        ),
+        (SAME, "the same on every example."),
+    ],
+)
+def test_each_verdict_has_its_words(comparison, expected):
+    assert first_line(comparison) == f"SWA against the last checkpoint: accuracy {expected}"
+
+
+def test_an_interval_without_zero_that_holm_does_not_accept_says_why():
+    held_back = compared("accuracy", "last", (0.0046, 0.0007, 0.0085), "inconclusive", p_value=0.03, p_adjusted=0.12)
+    others = [replace(held_back, kind=kind, other=kind) for kind in ("best", "mean", "ensemble")]
+
+    assert first_line(held_back, *others).endswith("too close to tell (p = 0.03, with Holm over 4 comparisons 0.12).")
+    assert "(95 % CI +0.07 to +0.85) (p = 0.03, with Holm over 4 comparisons 0.12); this test set" in final_sentence(
+        judged(held_back, *others)
+    )
+    assert first_line(replace(held_back, p_value=0.06, p_adjusted=0.06)).endswith("too close to tell (p = 0.06).")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ((0.00005, 0.00002, 0.00008), "+0.000050 (+0.000020 to +0.000080)"),
+        ((0.00005, -0.000001, 0.0001), "+0.0000500 (-0.0000010 to +0.0001000)"),
+        ((-0.0, -0.01, 0.01), "+0.0000 (-0.0100 to +0.0100)"),
+        ((123.456789, 45.6, 345.0), "+123.457 (+45.600 to +345.000)"),
+        ((0.1, -math.inf, math.inf), "+0.1000 (no interval)"),
+        ((0.1, math.nan, math.nan), "+0.1000 (no interval)"),
+    ],
+)
+def test_no_bound_but_zero_is_shown_as_zero(numbers, expected):
+    assert f"NLL {expected}: better" in first_line(compared("nll", "last", numbers))
+
+
+def test_the_background_says_how_sure_the_numbers_are_and_how_they_came_about():
+    assert "\n".join(list(sentences(FULL))[5:]) == (
+        "Higher is better for accuracy, lower is better for NLL, cal. NLL, Brier and ECE; passes: the forward passes "
+        "that one prediction costs.\n"
+        "Intervals: 95 %, paired BCa bootstrap over the 10,000 examples of the test split.\n"
+        "These data can resolve differences of 0.91 points in accuracy and 0.019 in NLL from the last checkpoint, with "
+        "80 % power.\n"
+        "No test set shows the variance of training: with another seed the differences may change by more than the "
+        "intervals say.\n"
+        "ECE is biased upwards: a perfectly calibrated model with the confidences of SWA would show 0.75 % on 10,000 "
+        "examples.\n"
+        "SWA predicts what the ensemble predicts in 97.12 % of cases (a checkpoint: 92.29 % on average), and its "
+        "probabilities are 0.058 away from the ensemble's (a checkpoint's: 0.11; root mean square).\n"
+        "Average of the last k on the validation split: best k = 8, accuracy 91.10 % (91.02 % at k = 12).\n"
+        "BatchNorm statistics of swa.safetensors: population estimator, 55,000 samples in 215 batches of data.py:Data "
+        "(root='my_data'), seed 0, standard errors up to 0.3 %.\n"
+        "All 13 models were in memory at once: one pass.\n"
+        "Two checkpoints hold the same weights."
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"eval_transforms": True}, "(root='my_data'), transformed as for evaluation, seed 0, standard errors"),
+        ({"batch_size": 512, "amp": "bf16"}, "(root='my_data'), batch size 512, bf16, seed 0, standard errors"),
+        ({"seed": None, "standard_error": 0.0004, "data_args": {}}, "of data.py:Data, standard errors below 0.1 %."),
+        (
+            {"standard_error": None, "kept": {"bn1": "frozen", "bn2": "frozen"}},
+            "seed 0, 2 layers left alone (frozen).",
+        ),
+    ],
+)
+def test_the_origin_of_the_statistics_is_told(changed, expected):
+    *_, line = sentences(replace(RESULT, bn_update=replace(BN, **changed)))
+
+    assert expected in line
+
+
+def test_the_curve_names_no_other_k_where_the_longest_is_best():
+    *_, line = sentences(replace(RESULT, curve=replace(CURVE, chosen=12)))
+
+    assert line == "Average of the last k on the validation split: best k = 12, accuracy 91.02 %."
+
+
+def test_what_is_not_known_is_not_said():
+    unknown = compared("rmse", "last", (0.1, math.nan, math.nan), "inconclusive", smallest_resolvable=math.nan)
+
+    lines = sentences(judged(unknown, n_examples=1, **OF_RMSE))
+
+    assert "\n".join(list(lines)[1:]) == (
+        "Lower is better for RMSE; passes: the forward passes that one prediction costs.\n"
+        "Intervals: 95 %, paired BCa bootstrap over the 1 example of the test split.\n"
+        "No test set shows the variance of training: with another seed the differences may change by more than the "
+        "intervals say."
+    )
+
+
+def test_groups_are_what_is_resampled():
+    grouped = judged(CLOSE, n_groups=35, n_examples=700, unit="image", split="val")
+
+    assert (
+        "Intervals: 95 %, paired BCa bootstrap over the 35 groups that the 700 images of the validation split are in."
+        in sentences(grouped)
+    )
+    assert "700 images in 35 groups are too few to tell" in final_sentence(grouped)
+    assert "about 7,700 images would be needed" in final_sentence(grouped)
+
+
+def test_better_is_shipped_with_its_gain_and_what_it_saves():
+    assert final_sentence(RESULT) == (
+        "Ship swa.safetensors: +5.24 points of accuracy over the last checkpoint (95 % CI +4.60 to +5.88) and +0.88 "
+        "over the best by validation (+0.51 to +1.25), and +0.33 over the ensemble of 12 at a twelfth of its cost."
+    )
+
+
+@pytest.mark.parametrize(
+    ("ensemble", "passes", "expected"),
+    [
+        ((-0.0011, -0.00241, 0.0002), 10, ", within 0.25 points of the ensemble of 10 at a tenth of its cost."),
+        ((-0.0011, -0.002, 0.0002), 2, ", within 0.20 points of the ensemble of 2 at half of its cost."),
+        ((0.0011, 0.0001, 0.002), 17, ", and +0.11 over the ensemble of 17 at 1/17 of its cost."),
+        ((0.0, 0.0, 0.0), 3, ", no different from the ensemble of 3 at a third of its cost."),
+        ((0.1, -math.inf, math.inf), 3, "."),
+        ((0.0011, 0.0001, 0.002), 1, "."),
+        (None, 3, "."),
+    ],
+)
+def test_the_ensemble_is_named_where_there_is_one(ensemble, passes, expected):
+    row = candidate("ensemble", "ensemble", 0.9, members=passes, forward_passes=passes)
+    compared_with = [compared("accuracy", "ensemble", ensemble, "inconclusive")] if ensemble else []
+
+    result = judged(GAINED, *compared_with, verdict="better", candidates=(CANDIDATES[0], row))
+
+    assert final_sentence(result) == (
+        f"Ship swa.safetensors: +0.52 points of accuracy over the last checkpoint (95 % CI +0.46 to +0.58){expected}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("ensemble", "expected"),
+    [
+        ((0.01, -0.01, 0.03), ", within 0.030 of the ensemble of 12 at a twelfth of its cost."),
+        ((-0.01, -0.03, -0.005), ", and 0.0100 lower than the ensemble of 12 at a twelfth of its cost."),
+    ],
+)
+def test_where_lower_is_better_a_gain_is_lower(ensemble, expected):
+    result = judged(
+        compared("rmse", "last", (-0.12, -0.2, -0.05)),
+        compared("rmse", "best", (-0.1, -0.18, -0.02)),
+        compared("rmse", "ensemble", ensemble, "inconclusive"),
+        verdict="better",
+        **OF_RMSE,
+    )
+
+    assert final_sentence(result) == (
+        "Ship swa.safetensors: RMSE 0.1200 lower than that of the last checkpoint (95 % CI -0.2000 to -0.0500) and "
+        f"0.1000 lower than that of the best by validation (-0.1800 to -0.0200){expected}"
+    )
+
+
+def test_worse_is_not_shipped():
+    assert final_sentence(judged(LOST, NLL_WORSE, verdict="worse")) == (
+        "Do not ship swa.safetensors: -0.32 points of accuracy against the last checkpoint (95 % CI -0.65 to -0.01)."
+    )
+    assert final_sentence(judged(LOST, NLL_BETTER, verdict="worse")).endswith(
+        "; NLL is better (-0.0100, 95 % CI -0.0200 to -0.0050)."
+    )
+    assert final_sentence(judged(CLOSE, NLL_WORSE, verdict="worse")) == (
+        "Do not ship swa.safetensors: NLL 0.0005 higher than that of the last checkpoint (95 % CI +0.0002 to +0.0008)."
+    )
+
+
+def test_worse_than_the_best_is_worse_though_mixed_against_the_last():
+    best = [replace(one, kind="best", other=OTHERS["best"]) for one in (LOST, CLOSE, NLL_WORSE)]
+
+    assert final_sentence(judged(GAINED, NLL_WORSE, best[0], mixed=True, verdict="worse")) == (
+        "Do not ship swa.safetensors: -0.32 points of accuracy against the best by validation (95 % CI -0.65 to -0.01)."
+    )
+    assert final_sentence(judged(GAINED, NLL_BETTER, best[1], best[2], verdict="worse")) == (
+        "Do not ship swa.safetensors: NLL 0.0005 higher than that of the best by validation (95 % CI +0.0002 to "
+        "+0.0008)."
+    )
+
+
+def test_mixed_is_the_readers_choice():
+    assert final_sentence(judged(GAINED, NLL_WORSE, mixed=True)) == (
+        "Whether to ship swa.safetensors is your choice: against the last checkpoint it is better by one metric, "
+        "accuracy +0.52 points (95 % CI +0.46 to +0.58), and worse by the other, NLL +0.0005 (95 % CI +0.0002 to "
+        "+0.0008)."
+    )
+
+
+def test_non_inferior_may_be_shipped():
+    best = replace(KEPT, kind="best", other=OTHERS["best"])
+
+    assert final_sentence(judged(KEPT, best, verdict="non-inferior")) == (
+        "You may ship swa.safetensors: accuracy +0.10 points (95 % CI -0.10 to +0.30) against the last checkpoint and "
+        "+0.10 points (95 % CI -0.10 to +0.30) against the best by validation, so not worse by more than the margin of "
+        "0.2 points."
+    )
+
+
+def test_better_by_the_secondary_metric_and_non_inferior_by_the_primary_is_shipped():
+    assert final_sentence(judged(KEPT, NLL_BETTER, verdict="better")) == (
+        "Ship swa.safetensors: +0.10 points of accuracy over the last checkpoint (95 % CI -0.10 to +0.30), so not "
+        "worse by more than the margin of 0.2 points; NLL is better (-0.0100, 95 % CI -0.0200 to -0.0050)."
+    )
+
+
+def test_too_few_examples_says_how_many_would_do():
+    told = (
+        "700 examples are too few to tell whether swa.safetensors is better than the last checkpoint: accuracy +0.30 "
+        "points (95 % CI -0.40 to +1.00); this test set can resolve differences of 1.0 points"
+    )
+    needed = ", and about 7,700 examples would be needed to resolve this one"
+
+    assert final_sentence(judged(CLOSE, n_examples=700)) == f"{told}{needed}."
+    assert final_sentence(judged(replace(CLOSE, units_needed=600), n_examples=700)) == f"{told}."
+    assert final_sentence(judged(replace(CLOSE, units_needed=None), n_examples=700)) == f"{told}."
+    assert final_sentence(judged(CLOSE, NLL_BETTER, n_examples=700)) == (
+        f"{told}{needed}; NLL is better (-0.0100, 95 % CI -0.0200 to -0.0050), and --margin names the loss of accuracy "
+        "that is put up with."
+    )
+    assert final_sentence(judged(replace(CLOSE, margin=0.002), NLL_BETTER)).startswith(
+        "10,000 examples are too few to tell whether swa.safetensors is worse than the last checkpoint by more than "
+        "the margin of 0.2 points: accuracy +0.30 points"
+    )
+    assert "--margin" not in final_sentence(judged(replace(CLOSE, margin=0.002), NLL_BETTER))
+
+
+def test_one_example_tells_nothing():
+    unknown = compared(
+        "accuracy", "last", (1.0, -math.inf, math.inf), "inconclusive", smallest_resolvable=math.nan, units_needed=None
+    )
+
+    assert final_sentence(judged(unknown, n_examples=1)) == (
+        "1 example is too few to tell whether swa.safetensors is better than the last checkpoint: accuracy +100.00 "
+        "points (no interval)."
+    )
+
+
+def test_the_same_on_every_example_is_neither_gain_nor_loss():
+    assert final_sentence(judged(SAME)) == (
+        "Shipping swa.safetensors changes no accuracy: it is the same as that of the last checkpoint on every example."
+    )
+    same = replace(SAME, kind="best", other=OTHERS["best"])
+    assert final_sentence(judged(GAINED, same, verdict="better")).endswith(
+        " and the same accuracy as the best by validation on every example."
+    )
+
+
+def test_without_a_comparison_nothing_is_judged():
+    result = replace(RESULT, comparisons=())
+
+    assert final_sentence(result) == "There is nothing to judge swa.safetensors by."
+    assert not [line for line in sentences(result) if "Intervals" in line]
+
+
+def test_the_table_at_a_wide_terminal():
+    lines = drawn(evaluation_table(RESULT)).splitlines()
+
+    assert [line.split("│")[1].strip() for line in lines if line.startswith("│")] == [
+        "epoch-6.pt",
+        "epoch-8.pt",
+        "epoch-17.pt",
+        "mean over checkpoints",
+        "last (epoch-17.pt)",
+        "best by validation (epoch-8.pt)",
+        "last, BatchNorm recomputed",
+        "SWA (swa.safetensors)",
+        "ensemble of 12",
+        "geometric ensemble of 12",
+    ]
+    assert lines[0] == "10,000 examples of the test split"
+    assert lines[2] == (
+        "┃ candidate                       ┃ step ┃ passes ┃ accuracy % ┃    NLL ┃ cal. NLL ┃  Brier ┃ ECE % ┃"
+    )
+    assert (
+        "│ last, BatchNorm recomputed      │   17 │      1 │      90.54 │ 0.2680 │      n/a │ 0.1386 │  0.81 │" in lines
+    )
+    assert (
+        "│ geometric ensemble of 12        │      │     12 │      90.71 │ 0.2710 │          │        │       │" in lines
+    )
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_narrow_terminal_still_has_every_number_whole(width):
+    name = "checkpoint-500/pytorch_model-of-a-long-name.safetensors"
+    result = replace(RESULT, candidates=(replace(CANDIDATES[1], name=name), *CANDIDATES))
+
+    lines = drawn(evaluation_table(result), width=width).splitlines()
+
+    assert max(map(len, lines)) <= width
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
+    assert "".join(row[0] for row in cells[: next(i for i, row in enumerate(cells) if row[0] == "epoch-6.pt")]) == name
+    assert ["SWA (swa.safetensors)", "", "1", "91.00", "0.2562", "0.2551", "0.1323", "0.69"] in cells
+
+
+def test_markup_in_a_name_is_text():
+    row = replace(CANDIDATES[1], name="[bold]a[/bold].pt")
+
+    assert "[bold]a[/bold].pt" in drawn(evaluation_table(replace(RESULT, candidates=(row, *CANDIDATES))))
+
+
+def test_small_tables_show_the_curve_and_the_powers_of_two():
+    text = drawn(*further_tables(FULL))
+
+    ks = [line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│")]
+    assert ks == ["1", "2", "8, chosen", "12", "1", "2", "4", "8", "12"]
+    assert "averages of the last k on the validation split" in text
+    assert "│ 4  │      87.33 │ 0.3400 │" in text
+    assert drawn(*further_tables(RESULT)) == ""
+
+
+def test_a_warning_stands_in_a_panel():
+    assert "these are not the members of the average." in drawn(*warning_panels(FULL), width=80)
+
+
+def test_scores_that_are_small_large_or_nearly_perfect_are_not_rounded_away():
+    rows = (
+        candidate("swa", "swa", 0.99999, 0.0001234),
+        candidate("a", "checkpoint", 1.0, 0.0),
+        candidate("b", "checkpoint", 0.00001, 0.000000001),
+    )
+    large = (
+        Candidate(name="a", kind="checkpoint", scores={"rmse": 12345.678}),
+        Candidate(name="b", kind="swa", scores={"rmse": 9}),
+    )
+
+    text = drawn(evaluation_table(replace(RESULT, candidates=rows)))
+
+    assert [text.count(figure) for figure in ("100.00", " 99.99", " 0.01")] == [1, 1, 1]
+    assert [text.count(figure) for figure in ("0.0001234", "0.0000000", "0.0000001")] == [1, 1, 1]
+    text = drawn(evaluation_table(replace(RESULT, candidates=large, scores=(RMSE,))))
+    assert [figure in text for figure in (" 12345.7 ", " 9.0 ")] == [True, True]
+
+
+def test_json_has_the_whole_result():
+    report = json.loads(to_json(FULL))
+
+    assert report["schema_version"] == 1
+    assert (report["task"], report["split"], report["n_examples"], report["n_groups"]) == (
+        "classification",
+        "test",
+        10_000,
+        None,
+    )
+    assert report["decision"] == {
+        "verdict": "better",
+        "mixed": False,
+        "primary": "accuracy",
+        "secondary": "nll",
+        "sentence": final_sentence(FULL),
+    }
+    assert [score["name"] for score in report["scores"]] == [score.name for score in SCORES]
+    assert report["candidates"][6] == {
+        "name": "best by validation (epoch-8.pt)",
+        "kind": "best",
+        "step": 8,
+        "chosen_on": "val",
+        "forward_passes": 1,
+        "metrics": {"accuracy": 0.9012, "nll": 0.2873, "calibrated_nll": 0.2865, "brier": 0.1468, "ece": 0.0125},
+    }
+    assert report["candidates"][7]["metrics"]["calibrated_nll"] is None
+    assert report["comparisons"][1]["candidate"] == "swa"
+    assert report["comparisons"][1]["ci_low"] == -0.1738
+    assert [row["members"] for row in report["prefixes"]] == list(range(1, 13))
+    assert (report["curve"]["chosen"], len(report["curve"]["points"])) == (8, 4)
+    assert report["bn_update"]["data_args"] == {"root": "my_data"}
+    assert (report["plan"], report["warnings"], report["notes"]) == (FULL.plan, [*FULL.warnings], [*FULL.notes])
+
+
+def test_json_has_null_for_what_is_not_finite():
+    unknown = compared("accuracy", "last", (1.0, -math.inf, math.nan), "inconclusive")
+
+    (comparison,) = json.loads(to_json(judged(unknown)))["comparisons"]
+
+    assert (comparison["difference"], comparison["ci_low"], comparison["ci_high"]) == (1.0, None, None)
+
+
+def test_csv_gives_every_score_back_in_full():
+    third = candidate('a "b", c.pt', "checkpoint", 1 / 3, math.nan, step=3)
+
+    header, *rows = csv.reader(io.StringIO(to_csv(replace(FULL, candidates=(third, *CANDIDATES)))))
+
+    assert header == [
+        *("name", "kind", "step", "members", "forward_passes", "chosen_on"),
+        *(score.name for score in SCORES),
+    ]
+    assert rows[0] == ['a "b", c.pt', "checkpoint", "3", "", "1", "", repr(1 / 3), "nan", "", "", "", "", "", ""]
+    assert len(rows) == 1 + len(CANDIDATES)
+    swa = dict(zip(header, rows[1], strict=True))
+    assert {name: float(swa[name]) for name in CANDIDATES[0].scores} == CANDIDATES[0].scores
+
+
+def test_markdown_has_tables_sentences_and_the_last_word():
+    lines = to_markdown(FULL).splitlines()
+
+    assert lines[:5] == [
+        "## swa.safetensors beside 3 checkpoints",
+        "",
+        "> **Warning:** these are not the members of the average.",
+        "",
+        f"**{final_sentence(FULL)}**",
+    ]
+    assert lines[-1] == f"Made by swa-cli {__version__}: task classification, 10,000 examples of the test split."
+    for expected in (
+        "| candidate | step | passes | accuracy % | NLL | cal. NLL | Brier | ECE % |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| epoch-6.pt | 6 | 1 | 86.63 | 0.3559 | 0.3551 | 0.1867 | 1.00 |",
+        "| **SWA (swa.safetensors)** |  | **1** | **91.00** | **0.2562** | **0.2551** | **0.1323** | **0.69** |",
+        "| other | metric | difference | 95 % CI | p (Holm) | verdict |",
+        "| --- | --- | ---: | ---: | ---: | --- |",
+        "| the last checkpoint | NLL | -0.1607 | -0.1738 to -0.1477 | 0.0004 | better |",
+        "| **8, chosen** | **91.10** | **0.2555** |",
+        "- Two checkpoints hold the same weights.",
+    ):
+        assert expected in lines
+    assert "| the last checkpoint | accuracy | 0 | 0 | 1 | inconclusive |" in to_markdown(
+        judged(replace(SAME, p_adjusted=1.0))
+    )
+
+
+def test_markdown_tables_keep_their_columns_whatever_the_names():
+    name = "a|b_c_*_d_<i>`\\|\n.pt"
+    lines = to_markdown(replace(RESULT, candidates=(replace(CANDIDATES[1], name=name), *CANDIDATES))).splitlines()
+
+    (row,) = [line for line in lines if line.startswith("| a")]
+
+    assert row.split(" | ")[0] == "| a\\|b_c\\_\\*\\_d\\_\\<i>\\`\\\\\\| .pt"
+    assert len(row.split(" | ")) == 8
+
+
+def test_a_report_is_published_whole_or_printed(tmp_path, capsys):
+    target = tmp_path / "report.md"
+    target.write_text("old")
+
+    save(target, lambda: "σ and \udcff\n")
+    save(None, lambda: pytest.fail("nobody asked for it"))
+    assert target.read_bytes() == "σ and \\udcff\n".encode()
+    assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
+    assert capsys.readouterr().out == ""
+
+    save(type(target)("-"), lambda: "alone\n")
+    assert capsys.readouterr().out == "alone\n"
+
+
+def test_a_report_that_cannot_be_written_says_what_there_is_all_the_same(tmp_path):
+    with pytest.raises(OutputError, match=r"there is no directory .* The table stands above\.$"):
+        save(tmp_path / "gone" / "report.md", lambda: "", otherwise="The table stands above.")
