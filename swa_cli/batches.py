@@ -90,6 +90,8 @@ def split_batch(batch: Any) -> Example:
 def logits_of(output: Any) -> torch.Tensor:
     """The logits in what a model returned: a tensor, ``.logits``, ``["logits"]``, or the first of a sequence.
 
+    ``["out"]`` is where torchvision's models of segmentation have them.
+
     Raises:
         DataError: none of these.
     """
@@ -97,13 +99,14 @@ def logits_of(output: Any) -> torch.Tensor:
     if not isinstance(found, torch.Tensor):
         found = getattr(output, "logits", None)
     if found is None and isinstance(output, Mapping):
-        found = cast("Mapping[str, Any]", output).get("logits")
+        mapping = cast("Mapping[str, Any]", output)
+        found = mapping.get("logits", mapping.get("out"))
     if found is None and isinstance(output, (list, tuple)) and output:
         found = cast("Sequence[Any]", output)[0]
     if not isinstance(found, torch.Tensor):
         msg = (
-            f"the model returned a {kind}, expected logits: a tensor, an object with .logits, or a "
-            "sequence whose first entry is the tensor."
+            f"the model returned a {kind}, expected logits: a tensor, an object with .logits, a mapping with logits or "
+            "out, or a sequence whose first entry is the tensor."
         )
         raise DataError(msg)
     return found

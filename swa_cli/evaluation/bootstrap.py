@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 Floats = npt.NDArray[np.float64]
 
@@ -13,13 +13,14 @@ _MOST_RESAMPLES = 9_999
 _FEWEST_RESAMPLES = 1_999
 _DRAWS = 10**8
 _BLOCK = 2**14  # units whose counts are drawn together: their table stays in the cache
-_CELLS = 2**20  # counts held at once; with the draws and their float64 copies about 32 MB
-_ROUNDING = 1e-9  # of float64, in a logsumexp say; equal members must come out equal
+_CELLS = 2**20  # counts held at once; with the draws and their float64 copies about 25 MB
+_ROUNDING = 1e-6  # of a forward pass in float32; members that are the same must come out the same
+_FEWEST_UNITS = 6  # of five, all on one side of zero have a chance of 2/32: no test at 5 % is to be had
 
 
 def resamples_for(n_units: int) -> int:
     """9,999 for up to 10,000 units; beyond, about 1e8 draws in all, but never fewer than 1,999."""
-    return max(_FEWEST_RESAMPLES, min(_MOST_RESAMPLES, _DRAWS // max(n_units, 1)))
+    return max(_FEWEST_RESAMPLES, min(_MOST_RESAMPLES, _DRAWS // n_units))
 
 
 def resampled_sums(sums: Floats, *, n_resamples: int | None = None, seed: int = 0) -> Floats:
@@ -71,22 +72,28 @@ _UNKNOWN = Interval(low=-math.inf, high=math.inf, p_value=1.0, standard_error=ma
 
 
 def bca(estimate: float, resampled: Floats, jackknife: Floats, *, level: float = 0.95, scale: float = 1.0) -> Interval:
-    """Efron's bias-corrected and accelerated interval (1987, doi:10.1080/01621459.1987.10478410).
+    """Efron's bias-corrected and accelerated interval (1987, doi:10.1080/01621459.1987.10478410), expanded for few units.
+
+    The level is that of `expanded_level` (Hesterberg 2015, doi:10.1080/00031305.2015.1089789): with t instead of z, as
+    the bootstrap leaves out that the spread is itself an estimate.
 
     The bias correction counts ties half; the acceleration comes from the jackknife. The p-value is 1 − the level at
     which an end of the interval would be zero, so that it is below 1 − ``level`` where the interval excludes zero and
     nowhere else. The resamples show none below 2 / (B + 1), the least that is given.
 
-    All of ``resampled`` equal: the interval is that point. One unit, or a value that is not finite: nothing is known.
+    All of ``resampled`` equal: the interval is that point. Five units or fewer, of which no test at 5 % is to be had, or
+    a value that is not finite: nothing is known. It is too narrow where few examples are discordant: see
+    ``mcnemar_exact``.
 
     Args:
         estimate: from all units.
         resampled: of each resample, shape (B,), B ≥ 1,999.
         jackknife: without each unit in turn, shape (units,).
-        scale: size of the figures of which this is a difference; 1e-9 of it is taken for rounding.
+        scale: size of the figures of which this is a difference; 1e-6 of it is taken for rounding.
     """
     finite = math.isfinite(estimate) and np.isfinite(resampled).all() and np.isfinite(jackknife).all()
-    if len(jackknife) == 1 or not finite:
+    n = len(jackknife)
+    if n < _FEWEST_UNITS or not finite:
         return _UNKNOWN
     rounding = _ROUNDING * scale
     estimate = 0.0 if abs(estimate) < rounding else estimate
@@ -99,16 +106,27 @@ def bca(estimate: float, resampled: Floats, jackknife: Floats, *, level: float =
         return Interval(low=estimate, high=estimate, p_value=p_value, standard_error=0.0)
     bias = float(ndtri(np.clip((below + not_above) / (2 * len(ordered)), smallest / 4, 1 - smallest / 4)))
     acceleration = _acceleration(jackknife)
-    z = float(ndtri((1 - level) / 2))
+    z = float(ndtri((1 - expanded_level(level, n)) / 2))
     ends = [float(ndtr(bias + _accelerated(bias + side, acceleration))) for side in (z, -z)]
     low, high = (float(end) for end in np.quantile(ordered, ends))
     tails = _tail(ordered, bias, acceleration), _tail(-ordered[::-1], -bias, -acceleration)
+    p_value = 2 * float(stdtr(n - 1, ndtri(min(tails)) * math.sqrt((n - 1) / n)))
     return Interval(
         low=low,
         high=high,
-        p_value=_agreeing(min(1.0, max(smallest, 2 * min(tails))), 1 - level, excludes_zero=low > 0 or high < 0),
+        p_value=_agreeing(min(1.0, max(smallest, p_value)), 1 - level, excludes_zero=low > 0 or high < 0),
         standard_error=float(ordered.std(ddof=1)),
     )
+
+
+def expanded_level(level: float, n_units: int) -> float:
+    """The level at which z is what √(n / (n − 1)) t is at ``level``, with n − 1 degrees of freedom.
+
+    >>> round(expanded_level(0.95, 10), 4), round(expanded_level(0.95, 10_000), 4)
+    (0.9829, 0.95)
+    """
+    t = math.sqrt(n_units / (n_units - 1)) * float(stdtrit(n_units - 1, (1 + level) / 2))
+    return 1 - 2 * float(ndtr(-t))
 
 
 def _acceleration(jackknife: Floats) -> float:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from swa_cli.errors import DataError, kind_of
@@ -11,6 +12,15 @@ from swa_cli.tasks.records import Array, Records
 
 IGNORED = -100
 """The label that torch.nn.functional.cross_entropy leaves out by default."""
+
+_CHUNK = 1 << 22
+"""Numbers that are turned into float64 at once."""
+_BYTE = 256
+_SUMS_TO_ONE = 1e-4
+_PROBABILITIES = (
+    "the model's outputs are non-negative and sum to one, like probabilities; they were taken as logits, so that NLL, "
+    "Brier and ECE are wrong. Let the model return logits."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +45,23 @@ class Labels:
 
 
 def log_probs_of(logits: torch.Tensor, labels: Labels) -> torch.Tensor:
-    """Of the elements that have a label: float64 (m, C), from logits (all elements, C)."""
-    chosen = logits if labels.chosen is None else logits[labels.chosen]
-    return chosen.to(torch.float64).log_softmax(dim=1)
+    """Of the elements that have a label: float64 (m, C), from logits (all elements, C); nothing else of that size."""
+    n_classes = logits.shape[1]
+    found = torch.empty(len(labels.index), n_classes, dtype=torch.float64, device=logits.device)
+    rows = max(1, _CHUNK // n_classes)
+    for start in range(0, len(found), rows):
+        part = slice(start, start + rows)
+        some = logits[part] if labels.chosen is None else logits[labels.chosen[part]]
+        found[part] = some.to(torch.float64).log_softmax(dim=1)
+    return found
+
+
+def doubt_of(logits: torch.Tensor, *, dim: int) -> str | None:
+    """What to say where all are non-negative and sum to one over ``dim``, as logits hardly ever do."""
+    if logits.numel() and bool(logits.amin() < 0):
+        return None
+    sums = logits.sum(dim=dim, dtype=torch.float64)
+    return _PROBABILITIES if bool(((sums - 1).abs() < _SUMS_TO_ONE).all()) else None
 
 
 class MixedDistributions:
@@ -52,14 +76,15 @@ class MixedDistributions:
 
     def add(self, prediction: torch.Tensor) -> None:
         """One more member."""
-        squares = prediction.exp().square().sum(dim=1)
+        squares = _squared_norm(prediction)
         if self._log_of_sum is None or self._sum_of_logs is None or self._squares is None:
             self._log_of_sum, self._sum_of_logs, self._squares = prediction.clone(), prediction.clone(), squares
         else:
             torch.logaddexp(self._log_of_sum, prediction, out=self._log_of_sum)
             self._sum_of_logs += prediction
             self._squares += squares
-        self._votes.append(prediction.argmax(dim=1))
+        narrow = torch.uint8 if prediction.shape[1] <= _BYTE else torch.int32
+        self._votes.append(prediction.argmax(dim=1).to(narrow))
         self._n += 1
 
     def arithmetic(self) -> torch.Tensor:
@@ -76,41 +101,48 @@ class MixedDistributions:
         """As `likeness`, the mean over the members: mean‖p_k − p̄‖² = mean‖p_k‖² − ‖p̄‖²."""
         ensemble = self.arithmetic()
         winner = ensemble.argmax(dim=1)
-        agreeing = torch.stack([(vote == winner).to(torch.float64) for vote in self._votes]).mean(dim=0)
+        agreeing = torch.zeros(len(winner), dtype=torch.float64, device=winner.device)
+        for vote in self._votes:
+            agreeing += vote == winner
+        agreeing /= self._n
         assert self._squares is not None
-        squared = (self._squares / self._n - ensemble.exp().square().sum(dim=1)).clamp(min=0)
+        squared = (self._squares / self._n - _squared_norm(ensemble)).clamp(min=0)
         return {"count": torch.ones_like(squared), "agreement": agreeing, "squared_distance": squared}
 
 
 def likeness(prediction: torch.Tensor, ensemble: torch.Tensor) -> dict[str, torch.Tensor]:
     """Of each element whether both name the same class, and ‖p − p̄‖²; float64 (m,)."""
     agreeing = prediction.argmax(dim=1) == ensemble.argmax(dim=1)
-    squared = (prediction.exp() - ensemble.exp()).square().sum(dim=1)
+    squared = prediction.exp().sub_(ensemble.exp()).square_().sum(dim=1)
     return {"count": torch.ones_like(squared), "agreement": agreeing.to(torch.float64), "squared_distance": squared}
 
 
 def scored(log_probs: torch.Tensor, labels: Labels) -> dict[str, torch.Tensor]:
-    """Of each element: whether the top class is the label, NLL in nats, its weight, and Σ_c (p_c − y_c)²; float64 (m,).
-
-    With soft labels q the NLL is the cross-entropy −Σ q log p, and the Brier score Σ (p − q)².
-    """
-    probs = log_probs.exp()
-    confidence, predicted = probs.max(dim=1)
-    at = labels.index[:, None]
+    """As `fitted`, and Σ_c (p_c − y_c)² and the probability of the top class; with soft labels q, Σ (p − q)²."""
+    top, predicted = log_probs.max(dim=1)
     if labels.soft is None:
-        nll = -log_probs.gather(1, at)[:, 0]
-        brier = probs.square().sum(dim=1) - 2 * probs.gather(1, at)[:, 0] + 1
+        of_label = log_probs.gather(1, labels.index[:, None])[:, 0].exp()
+        brier = _squared_norm(log_probs) - 2 * of_label + 1
+    else:
+        brier = log_probs.exp().sub_(labels.soft).square_().sum(dim=1)
+    return {**fitted(log_probs, predicted, labels), "brier": brier, "confidence": top.exp()}
+
+
+def fitted(log_probs: torch.Tensor, predicted: torch.Tensor, labels: Labels) -> dict[str, torch.Tensor]:
+    """Of each element: whether the predicted class is the label, NLL in nats, its weight; float64 (m,).
+
+    With soft labels q the NLL is the cross-entropy −Σ q log p.
+    """
+    if labels.soft is None:
+        nll = -log_probs.gather(1, labels.index[:, None])[:, 0]
     else:
         nll = -(labels.soft * log_probs).sum(dim=1)
-        brier = (probs - labels.soft).square().sum(dim=1)
     weight = torch.ones_like(nll) if labels.weight is None else labels.weight
     return {
         "count": torch.ones_like(nll),
         "correct": (predicted == labels.index).to(torch.float64),
         "nll": nll * weight,
         "weight": weight,
-        "brier": brier,
-        "confidence": confidence,
     }
 
 
@@ -128,6 +160,19 @@ def per_class(classes: torch.Tensor, labels: Labels, n_classes: int, *, where: t
     return counts.view(labels.n_units, n_classes).to(torch.float64).cpu().numpy()
 
 
+def one_label_only(counts: Array, *, elements: str) -> tuple[str, ...]:
+    """What to say where all labels are the same; ``counts``: of each class in each unit, (units, C)."""
+    of_class = counts.sum(axis=0)
+    n = of_class.sum()
+    if np.count_nonzero(of_class) != 1 or n == 1:
+        return ()
+    warning = (
+        f"all {n:,.0f} {elements} have the label {of_class.argmax()}: whoever names that class always is always right. "
+        "Check the data module's labels."
+    )
+    return (warning,)
+
+
 def records_of(values: Mapping[str, torch.Tensor], labels: Labels) -> Records:
     """Records with nothing but sums over the elements of each unit."""
     return Records(columns=per_unit(values, labels), tallies={})
@@ -142,7 +187,7 @@ def checked_index(target: object, shape: tuple[int, ...], *, elements: str) -> t
     expected = f"class indices (int64 {list(shape)}), one for each of the {elements}"
     if not isinstance(target, torch.Tensor):
         msg = (
-            f"the target is {kind_of(target)}, expected a tensor of {expected}. Batches are (input, ..., target) or "
+            f"the target is {described(target)}, expected a tensor of {expected}. Batches are (input, ..., target) or "
             "mappings with labels, label or target; else define split_batch in the data module."
         )
         raise DataError(msg)
@@ -196,9 +241,16 @@ def is_integer(tensor: torch.Tensor) -> bool:
     return not other and tensor.layout == torch.strided
 
 
-def described(tensor: torch.Tensor) -> str:
-    """Its dtype and shape, for a message."""
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+def described(value: object) -> str:
+    """Dtype and shape of a tensor, the type of anything else, for a message."""
+    if not isinstance(value, torch.Tensor):
+        return kind_of(value)
+    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+
+
+def _squared_norm(log_probs: torch.Tensor) -> torch.Tensor:
+    """Σ_c p_c² of each element."""
+    return (2 * log_probs).exp_().sum(dim=1)
 
 
 def _summed(value: torch.Tensor, labels: Labels) -> torch.Tensor:

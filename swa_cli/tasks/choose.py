@@ -9,13 +9,25 @@ import torch
 from pydantic import ValidationError
 
 from swa_cli.batches import Example, logits_of
-from swa_cli.errors import DataError, UsageError, kind_of
+from swa_cli.errors import DataError, UsageError
 from swa_cli.tasks.categorical import described, is_integer
+from swa_cli.tasks.causal_lm import CausalLM
 from swa_cli.tasks.classification import Classification
+from swa_cli.tasks.multilabel import Multilabel
+from swa_cli.tasks.nodes import Nodes
 from swa_cli.tasks.protocol import Task
+from swa_cli.tasks.regression import Regression
+from swa_cli.tasks.segmentation import Segmentation
 from swa_cli.user_code import user_code
 
-TASKS: Mapping[str, Callable[..., Task]] = {"classification": Classification}
+TASKS: Mapping[str, Callable[..., Task]] = {
+    "classification": Classification,
+    "segmentation": Segmentation,
+    "multilabel": Multilabel,
+    "regression": Regression,
+    "nodes": Nodes,
+    "causal_lm": CausalLM,
+}
 """By the names that ``--task`` takes."""
 
 _AUTO = "auto"
@@ -78,10 +90,10 @@ def choose_task(example: Example, output: object) -> Task:
             return TASKS["classification"]()
         if target.ndim == _MAPS and logits.ndim == _MAPS + 1:
             return TASKS["segmentation"]()
-    found = described(target) if isinstance(target, torch.Tensor) else kind_of(target)
     msg = (
-        f"the task cannot be told: the target is {found} and the model's output {described(logits)}. Name it with "
-        f"--task {', '.join(TASKS)}, or let split_batch(batch) in the data module give the right target as its third."
+        f"the task cannot be told: the target is {described(target)} and the model's output {described(logits)}. Name "
+        f"it with --task ({', '.join(TASKS)}, or file.py:Name), or let split_batch(batch) in the data module give the "
+        "right target as its third."
     )
     raise DataError(msg)
 

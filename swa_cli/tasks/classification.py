@@ -1,6 +1,7 @@
 """One class for each example."""
 
-from typing import Any, ClassVar
+from dataclasses import field
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from swa_cli.tasks.categorical import (
     Labels,
     MixedDistributions,
     checked_index,
+    doubt_of,
     in_range,
     likeness,
     log_probs_of,
@@ -37,10 +39,6 @@ from swa_cli.tasks.temperature import calibrated_nll, nll_at
 
 _N_DIMS = 2  # (n, C)
 _SUMS_TO_ONE = 1e-4
-_PROBABILITIES = (
-    "the model's outputs are non-negative and sum to one, like probabilities; they were taken as logits, so that NLL, "
-    "Brier and ECE are wrong. Let the model return logits."
-)
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -57,9 +55,9 @@ class Classification:
     class_weights: tuple[float, ...] | None = None
     top_k: tuple[PositiveInt, ...] = ()
 
-    name: ClassVar[str] = "classification"
-    unit: ClassVar[str] = "example"
-    primary: ClassVar[str] = "accuracy"
+    name: str = field(default="classification", init=False)
+    unit: str = field(default="example", init=False)
+    primary: str = field(default="accuracy", init=False)
 
     def output(self, output: Any) -> torch.Tensor:
         """The logits."""
@@ -73,10 +71,8 @@ class Classification:
         return logits
 
     def doubt(self, output: torch.Tensor) -> str | None:
-        """Whether every row is non-negative and sums to one, as logits hardly ever do."""
-        sums = output.to(torch.float64).sum(dim=1)
-        alike = bool((output >= 0).all()) and bool(((sums - 1).abs() < _SUMS_TO_ONE).all())
-        return _PROBABILITIES if alike else None
+        """Whether they look like probabilities."""
+        return doubt_of(output, dim=1)
 
     def target(self, example: Example, output: torch.Tensor) -> Labels:
         """Of the examples that are not ignored."""

@@ -100,6 +100,22 @@ def ratio(numerator: str, denominator: str, *, then: Callable[[Array], Array] | 
     )
 
 
+def mean_ratio(numerator: str, denominator: str) -> Parts:
+    """The mean over classes of one column's sum over another's, both (units, C); of those where that is not 0."""
+
+    def value(sums: Array) -> Array:
+        above, below = np.split(sums, 2, axis=-1)
+        occurs = below != 0
+        ratios = np.divide(above, below, out=np.zeros_like(above), where=occurs)
+        return divided(ratios.sum(axis=-1), occurs.sum(axis=-1, dtype=np.float64))
+
+    return Parts(
+        needs=(numerator, denominator),
+        sums=lambda records: np.concatenate([records.columns[numerator], records.columns[denominator]], axis=1),
+        value=value,
+    )
+
+
 def divided(numerator: Array, denominator: Array) -> Array:
     """``numerator / denominator``, NaN where that is 0, without a warning."""
     return np.divide(numerator, denominator, out=np.full(np.shape(numerator), np.nan), where=denominator != 0)

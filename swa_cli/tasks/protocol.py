@@ -14,21 +14,21 @@ from swa_cli.tasks.records import Records
 class Mixture(Protocol):
     """Predictions of several members for one batch, added one after the other, and what an ensemble of them says."""
 
-    def add(self, prediction: torch.Tensor) -> None:
-        """One more member's; none is kept whole."""
+    def add(self, prediction: Any) -> None:
+        """One more member's."""
         ...
 
-    def arithmetic(self) -> torch.Tensor:
+    def arithmetic(self) -> Any:
         """The mean of what the members predict, as a prediction: of probabilities (FGE), or of values."""
         ...
 
-    def geometric(self) -> torch.Tensor | None:
+    def geometric(self) -> Any:
         """What the mean of the members' logits predicts; None where there are no logits."""
         ...
 
 
 class Task(Protocol):
-    """Frozen; a target is what `target` gives, and is known to no one else.
+    """Frozen; what `output`, `target` and `predict` give is known to no one else: tensors, or what a user's task has.
 
     Attributes:
         name: as ``--task`` has it.
@@ -43,7 +43,7 @@ class Task(Protocol):
     @property
     def primary(self) -> str: ...  # noqa: D102
 
-    def output(self, output: Any) -> torch.Tensor:
+    def output(self, output: Any) -> Any:
         """The part of a model's output that is evaluated, as the model gives it.
 
         Raises:
@@ -51,11 +51,11 @@ class Task(Protocol):
         """
         ...
 
-    def doubt(self, output: torch.Tensor) -> str | None:
+    def doubt(self, output: Any) -> str | None:
         """What is to be said if all outputs of a candidate are like this one; None where it is as it should be."""
         ...
 
-    def target(self, example: Example, output: torch.Tensor) -> Any:
+    def target(self, example: Example, output: Any) -> Any:
         """The example's target, on the device of ``output``.
 
         Raises:
@@ -67,15 +67,15 @@ class Task(Protocol):
         """Places of the batch's units that are scored, int64; None where all are."""
         ...
 
-    def predict(self, output: torch.Tensor, target: Any) -> torch.Tensor:
-        """What is measured and mixed, float64: of the elements that have a target only."""
+    def predict(self, output: Any, target: Any) -> Any:
+        """What is measured and mixed, float64 where it is a tensor: of the elements that have a target only."""
         ...
 
-    def mixture(self) -> Mixture:
-        """Of no member yet."""
+    def mixture(self) -> Mixture | None:
+        """Of no member yet; None where predictions cannot be mixed, so that there is no ensemble."""
         ...
 
-    def measure(self, prediction: torch.Tensor, target: Any, *, full: bool) -> Records:
+    def measure(self, prediction: Any, target: Any, *, full: bool) -> Records:
         """The batch's records.
 
         Args:
@@ -83,7 +83,7 @@ class Task(Protocol):
         """
         ...
 
-    def likeness(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: Any) -> Records | None:
+    def likeness(self, prediction: Any, ensemble: Any, target: Any) -> Records | None:
         """How near a prediction is to the ensemble's: columns ``count``, ``agreement``, ``squared_distance``.
 
         None where that is not defined.
@@ -106,6 +106,6 @@ class Task(Protocol):
         """The scores that records have, the primary one first."""
         ...
 
-    def for_torchmetrics(self, prediction: torch.Tensor, target: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def for_torchmetrics(self, prediction: Any, target: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """``preds`` and ``target`` as torchmetrics' objects for the task take them."""
         ...

@@ -1,5 +1,7 @@
 """Scores that several tasks have."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from swa_cli.tasks.metrics import from_parts, ratio
@@ -13,6 +15,8 @@ ACCURACY = from_parts(
     compared=True,
     right_or_wrong="correct",
 )
+SHARE_RIGHT = replace(ACCURACY, right_or_wrong=None)
+"""The accuracy where a unit has several elements."""
 NLL = from_parts("nll", "NLL", ratio("nll", "weight"), higher_is_better=False, compared=True)
 BRIER = from_parts("brier", "Brier", ratio("brier", "count"), higher_is_better=False)
 LIKENESS = (

@@ -198,7 +198,7 @@ class UserTask:
             UsageError: always.
         """
         del prediction, target
-        msg = f"the task {self.name} cannot feed torchmetrics' objects: let its scores(output, target) compute all scores."
+        msg = f"the task {self.name} cannot feed torchmetrics' objects: let its scores(output, target) do that."
         raise UsageError(msg)
 
     @property

@@ -1,0 +1,183 @@
+"""One class for each node of a graph."""
+
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from swa_cli.batches import Example, logits_of
+from swa_cli.errors import DataError
+from swa_cli.tasks.categorical import (
+    IGNORED,
+    Labels,
+    MixedDistributions,
+    checked_index,
+    described,
+    doubt_of,
+    in_range,
+    is_integer,
+    likeness,
+    log_probs_of,
+    one_label_only,
+    per_class,
+    per_unit,
+    records_of,
+    scored,
+    weights_of,
+)
+from swa_cli.tasks.metrics import Metric, available, from_parts, mean_ratio
+from swa_cli.tasks.records import Records
+from swa_cli.tasks.scores import BRIER, LIKENESS, NLL, SHARE_RIGHT
+
+_FLAT, _PADDED = 2, 3  # dimensions: (N, C), (n, N, C)
+_GRAPH = "batch"
+_SINGLE = (
+    "all nodes are of one graph, the unit that is resampled: no interval can be given. Where there are several, name "
+    "with --task-arg graph=... what says of which graph each node is."
+)
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Nodes:
+    """Logits (N, C) and class indices (N,) of the nodes of all graphs, or (n, N, C) and (n, N) of n padded graphs.
+
+    Attributes:
+        ignore_index: nodes with this label are left out of every score: padding, or those that a mask leaves out.
+        class_weights: of the NLL, as torch's cross_entropy has them: Σ w_y nll / Σ w_y.
+        graph: where the graph of each node is found, integers (N,) that need not be in order: the model's keyword
+            argument of this name, or the entry or attribute of this name of one of its arguments, as PyTorch
+            Geometric's ``batch`` is. Where there is no ``batch``, the nodes of a batch are of one graph.
+    """
+
+    ignore_index: int = IGNORED
+    class_weights: tuple[float, ...] | None = None
+    graph: str = _GRAPH
+
+    name: str = field(default="nodes", init=False)
+    unit: str = field(default="graph", init=False)
+    primary: str = field(default="balanced_recall", init=False)
+
+    def output(self, output: Any) -> torch.Tensor:
+        """The logits."""
+        logits = logits_of(output)
+        if logits.ndim not in {_FLAT, _PADDED} or logits.shape[-1] == 0:
+            msg = (
+                f"logits of shape {list(logits.shape)}, expected (nodes, classes) or (graphs, nodes, classes) for the "
+                f"task {self.name}."
+            )
+            raise DataError(msg)
+        return logits
+
+    def doubt(self, output: torch.Tensor) -> str | None:
+        """Whether they look like probabilities."""
+        return doubt_of(output, dim=-1)
+
+    def target(self, example: Example, output: torch.Tensor) -> Labels:
+        """Of the nodes that are not ignored."""
+        *shape, n_classes = output.shape
+        index = checked_index(example.target, tuple(shape), elements=f"{' × '.join(map(str, shape))} nodes")
+        index = index.to(output.device).flatten()
+        unit, n_units = _graphs(example, self.graph, output)
+        kept = in_range(index, n_classes, ignore_index=self.ignore_index)
+        chosen = None if bool(kept.all()) else kept.nonzero()[:, 0]
+        if chosen is not None:
+            index, unit = index[chosen], unit[chosen]
+        weight = weights_of(index, self.class_weights, n_classes)
+        return Labels(chosen=chosen, index=index, soft=None, unit=unit, n_units=n_units, weight=weight)
+
+    def kept(self, target: Labels) -> None:
+        """All graphs, also those without a node to score."""
+
+    def predict(self, output: torch.Tensor, target: Labels) -> torch.Tensor:
+        """Log-probabilities (m, C)."""
+        return log_probs_of(output.flatten(end_dim=-2), target)
+
+    def mixture(self) -> MixedDistributions:
+        """Of probabilities."""
+        return MixedDistributions()
+
+    def measure(self, prediction: torch.Tensor, target: Labels, *, full: bool) -> Records:
+        """Correct nodes, NLL and Brier score of each graph; of each class the nodes labelled, and those recalled."""
+        del full
+        values = scored(prediction, target)
+        n_classes = prediction.shape[1]
+        columns = {
+            **per_unit(values, target),
+            "labelled": per_class(target.index, target, n_classes),
+            "recalled": per_class(target.index, target, n_classes, where=values["correct"].bool()),
+        }
+        return Records(columns=columns, tallies={})
+
+    def likeness(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: Labels) -> Records:
+        """Agreement of labels, and ‖p − p̄‖²."""
+        return records_of(likeness(prediction, ensemble), target)
+
+    def closeness(self, mixture: MixedDistributions, target: Labels) -> Records:
+        """The same of the members."""
+        return records_of(mixture.closeness(), target)
+
+    def finish(self, records: Records, groups: NDArray[np.int64] | None) -> Records:
+        """As they are."""
+        del groups
+        return records
+
+    def warnings(self, records: Records) -> tuple[str, ...]:
+        """Labels that are all the same, and a single graph."""
+        alike = one_label_only(records.columns["labelled"], elements="nodes")
+        return (*alike, _SINGLE) if records.n_units == 1 else alike
+
+    def metrics(self, records: Records) -> tuple[Metric, ...]:
+        """Balanced recall first."""
+        return available((_BALANCED_RECALL, SHARE_RIGHT, NLL, BRIER, *LIKENESS), records)
+
+    def for_torchmetrics(self, prediction: torch.Tensor, target: Labels) -> tuple[torch.Tensor, torch.Tensor]:
+        """Probabilities (m, C), class indices (m,)."""
+        return prediction.exp(), target.index
+
+
+_BALANCED_RECALL = from_parts(
+    "balanced_recall",
+    "balanced recall",
+    mean_ratio("recalled", "labelled"),
+    higher_is_better=True,
+    percent=True,
+    compared=True,
+)
+"""The mean of the recalls of the classes that occur among the labels: accuracy_SBM of V. P. Dwivedi et al.,
+"Benchmarking Graph Neural Networks", 2020, but over all graphs at once, where theirs is a mean over batches."""
+
+
+def _graphs(example: Example, name: str, output: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Of each node the number of its graph, int64, and how many graphs there are."""
+    n = len(output)
+    if output.ndim == _PADDED:
+        return torch.arange(n, device=output.device).repeat_interleave(output.shape[1]), n
+    given = _found(example, name)
+    if given is None and name == _GRAPH:
+        return torch.zeros(n, dtype=torch.int64, device=output.device), 1
+    if not isinstance(given, torch.Tensor) or tuple(given.shape) != (n,) or not is_integer(given):
+        msg = (
+            f"the graph of each node ({name}) is {described(given)}, expected int64 [{n}], one for each of the {n} "
+            "nodes. Name with --task-arg graph=... the model's argument, or an argument's attribute, that holds it."
+        )
+        raise DataError(msg)
+    graphs, unit = cast("tuple[torch.Tensor, torch.Tensor]", given.to(output.device).unique(return_inverse=True))
+    return unit, len(graphs)
+
+
+def _found(example: Example, name: str) -> object:
+    """What the batch has by that name, if anything."""
+    if name in example.kwargs:
+        return example.kwargs[name]
+    for value in (*example.args, *example.kwargs.values()):
+        if isinstance(value, torch.Tensor):
+            continue
+        found = cast("Mapping[str, Any]", value).get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+        if isinstance(found, torch.Tensor):
+            return found
+    return None

@@ -1,0 +1,241 @@
+"""Numbers for each example."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+from torch.distributions import Distribution
+
+from swa_cli.batches import Example
+from swa_cli.errors import DataError, kind_of
+from swa_cli.tasks.categorical import described
+from swa_cli.tasks.metrics import Metric, Parts, available, divided, from_parts, ratio
+from swa_cli.tasks.records import Array, Records
+from swa_cli.tasks.scores import LIKENESS
+from swa_cli.tasks.values import MixedValues, mean_of
+
+_OUTPUTS = 64
+_MATRIX = 2
+_VALUES = ("logits", "predictions", "prediction")
+_MEANS = ("mean", "prediction", "predictions", "logits")
+_VARIANCES = {"variance": ("variance", "var"), "log_variance": ("log_variance", "log_var")}
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Regression:
+    """Outputs and targets of one shape, (n,), (n, d) or any other; (n, 1) does for (n,). Targets may be integers.
+
+    The NLL is that of a normal distribution with the mean and the variance that the model gives, for each number, in
+    nats. R² is given for (n,) and for (n, d) with d up to 64.
+
+    Attributes:
+        variance: what the model gives beside its prediction, of the same shape: then the output is (mean, variance), a
+            mapping or an object that has both by name, or a torch.distributions.Distribution.
+    """
+
+    variance: Literal["none", "variance", "log_variance"] = "none"
+
+    name: str = field(default="regression", init=False)
+    unit: str = field(default="example", init=False)
+    primary: str = field(default="rmse", init=False)
+
+    def output(self, output: Any) -> torch.Tensor:
+        """The prediction; with a variance, mean and variance (never its logarithm) in float64, (n, …, 2)."""
+        if self.variance == "none":
+            found = output.mean if isinstance(output, Distribution) else _found(output, _VALUES, place=0)
+            if found is None or found.ndim == 0:
+                msg = (
+                    f"the model returned a {described(output)}, expected a prediction for each example: a tensor, one "
+                    f"in {', '.join(_VALUES)}, or a sequence whose first entry it is."
+                )
+                raise DataError(msg)
+            return found
+        mean, variance = _moments(output, self.variance)
+        values = torch.stack([mean.to(torch.float64), variance], dim=-1)
+        wrong = variance[variance <= 0]
+        if len(wrong):
+            msg = (
+                f"a variance of {float(wrong[0]):g}, expected a positive one ({len(wrong)} of {variance.numel()} are "
+                "not). If the model gives its logarithm, say so with --task-arg variance=log_variance."
+            )
+            raise DataError(msg)
+        return values
+
+    def doubt(self, output: torch.Tensor) -> None:
+        """Any number will do."""
+
+    def target(self, example: Example, output: torch.Tensor) -> torch.Tensor:
+        """In float64, of the prediction's shape."""
+        given, shape = example.target, mean_of(output, with_variance=self._with_variance).shape
+        if not isinstance(given, torch.Tensor) or given.is_complex() or given.dtype == torch.bool:
+            msg = (
+                f"the target is {described(given)}, expected numbers {list(shape)}. Batches are (input, ..., target) "
+                "or mappings with labels, label or target; else define split_batch in the data module."
+            )
+            raise DataError(msg)
+        if _without_last(given.shape) != _without_last(shape):
+            msg = (
+                f"the target is {described(given)} and the prediction {list(shape)}: expected the same shape. Let the "
+                "data module's split_batch reshape it."
+            )
+            raise DataError(msg)
+        target = given.to(output.device, torch.float64).reshape(shape)
+        wrong = ~torch.isfinite(target)
+        if bool(wrong.any()):
+            msg = (
+                f"the target has {int(wrong.sum())} NaN or infinite values of {target.numel()}. Leave those examples "
+                "out in the data module."
+            )
+            raise DataError(msg)
+        return target
+
+    def kept(self, target: torch.Tensor) -> None:
+        """All."""
+
+    def predict(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """In float64."""
+        del target
+        return output.to(torch.float64)
+
+    def mixture(self) -> MixedValues:
+        """Of values."""
+        return MixedValues(with_variance=self._with_variance)
+
+    def measure(self, prediction: torch.Tensor, target: torch.Tensor, *, full: bool) -> Records:
+        """Squared and absolute errors of each example, and its NLL; for R² the errors and the target one by one."""
+        error = mean_of(prediction, with_variance=self._with_variance) - target
+        values = {"squared": error.square(), "absolute": error.abs()}
+        if self._with_variance:
+            variance = prediction[..., 1]
+            values["nll"] = 0.5 * (math.log(2 * math.pi) + variance.log() + error.square() / variance)
+        found = _sums(values)
+        if full and error.ndim <= _MATRIX and _flat(error).shape[1] <= _OUTPUTS:
+            found |= {"residual": _array(error.square()), "target": _array(target)}
+        return Records(columns=found, tallies={})
+
+    def likeness(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: torch.Tensor) -> Records:
+        """(f − f̄)² of each example."""
+        del target
+        mine, theirs = (mean_of(one, with_variance=self._with_variance) for one in (prediction, ensemble))
+        return Records(columns=_sums({"squared_distance": (mine - theirs).square()}), tallies={})
+
+    def closeness(self, mixture: MixedValues, target: torch.Tensor) -> Records:
+        """The same of the members."""
+        del target
+        return Records(columns=_sums({"squared_distance": mixture.spread()}), tallies={})
+
+    def finish(self, records: Records, groups: NDArray[np.int64] | None) -> Records:
+        """With the targets about their mean, so that the sums of R² do not cancel."""
+        del groups
+        columns = dict(records.columns)
+        if "target" in columns:
+            about_first = columns["target"] - columns["target"][:1]  # exactly 0 where all are the same
+            columns["target"] = about_first - about_first.mean(axis=0)
+        return Records(columns=columns, tallies=records.tallies)
+
+    def warnings(self, records: Records) -> tuple[str, ...]:
+        """None."""
+        del records
+        return ()
+
+    def metrics(self, records: Records) -> tuple[Metric, ...]:
+        """RMSE first."""
+        return available((*_METRICS, *LIKENESS), records)
+
+    def for_torchmetrics(self, prediction: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Predictions and targets of one shape, (n, …)."""
+        return mean_of(prediction, with_variance=self._with_variance), target
+
+    @property
+    def _with_variance(self) -> bool:
+        return self.variance != "none"
+
+
+def _r2_parts() -> Parts:
+    """1 − Σ(y − f)² / Σ(y − ȳ)² of each output, and the mean over those that vary, as scikit-learn's r2_score."""
+
+    def sums(records: Records) -> Array:
+        residual, target = records.columns["residual"], records.columns["target"]
+        return np.column_stack([residual, target**2, target, np.ones(len(target))])
+
+    def value(found: Array) -> Array:
+        residual, squares, target = np.split(found[..., :-1], 3, axis=-1)
+        total = squares - divided(target**2, np.broadcast_to(found[..., -1:], target.shape))
+        varies = total > 0
+        r2 = 1 - np.divide(residual, total, out=np.zeros_like(total), where=varies)
+        return divided((r2 * varies).sum(axis=-1), varies.sum(axis=-1, dtype=np.float64))
+
+    return Parts(needs=("residual", "target"), sums=sums, value=value)
+
+
+_METRICS = (
+    from_parts("rmse", "RMSE", ratio("squared", "count", then=np.sqrt), higher_is_better=False, compared=True),
+    from_parts("mae", "MAE", ratio("absolute", "count"), higher_is_better=False, compared=True),
+    from_parts("mse", "MSE", ratio("squared", "count"), higher_is_better=False, shown=False),
+    from_parts("r2", "R²", _r2_parts(), higher_is_better=True),
+    from_parts("nll", "NLL", ratio("nll", "count"), higher_is_better=False, compared=True),
+)
+
+
+def _moments(output: object, kind: Literal["variance", "log_variance"]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean, and variance in float64, of one shape."""
+    if isinstance(output, Distribution):
+        mean, second, is_log = output.mean, output.variance, False
+    else:
+        mean, second = _found(output, _MEANS, place=0), _found(output, _VARIANCES[kind], place=1)
+        is_log = kind == "log_variance"
+    if mean is None or second is None or mean.shape != second.shape or mean.ndim == 0:
+        shapes = [described(one) if one is not None else "nothing" for one in (mean, second)]
+        msg = (
+            f"the model returned a {kind_of(output)} with {shapes[0]} as mean and {shapes[1]} as {kind}, expected two "
+            f"tensors of one shape: (mean, {kind}), a mapping or object with mean and {' or '.join(_VARIANCES[kind])}, "
+            "or a torch.distributions.Distribution."
+        )
+        raise DataError(msg)
+    variance = second.to(torch.float64)
+    return mean, variance.exp() if is_log else variance
+
+
+def _found(output: object, names: Sequence[str], *, place: int) -> torch.Tensor | None:
+    """The tensor itself if it is the first that is wanted, or what is at ``place`` or has one of ``names``."""
+    if isinstance(output, torch.Tensor):
+        return output if place == 0 else None
+    for name in names:
+        if isinstance(output, Mapping):
+            found = cast("Mapping[str, Any]", output).get(name)
+        else:
+            found = getattr(output, name, None)
+        if isinstance(found, torch.Tensor):
+            return found
+    if isinstance(output, (list, tuple)):
+        entries = cast("Sequence[Any]", output)
+        if len(entries) > place and isinstance(entries[place], torch.Tensor):
+            return entries[place]
+    return None
+
+
+def _without_last(shape: Sequence[int]) -> tuple[int, ...]:
+    """(n, 1) as (n,)."""
+    return tuple(shape[:1]) if tuple(shape[1:]) == (1,) else tuple(shape)
+
+
+def _flat(values: torch.Tensor) -> torch.Tensor:
+    """(n, d)."""
+    return values.reshape(len(values), math.prod(values.shape[1:]))
+
+
+def _array(values: torch.Tensor) -> Array:
+    return _flat(values).cpu().numpy()
+
+
+def _sums(values: Mapping[str, torch.Tensor]) -> dict[str, Array]:
+    """Of each example, and how many numbers it has."""
+    sums = {name: _array(value).sum(axis=1) for name, value in values.items()}
+    n, per_example = _flat(next(iter(values.values()))).shape
+    return {"count": np.full(n, float(per_example)), **sums}

@@ -1,0 +1,173 @@
+"""One class for each pixel."""
+
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+from torch.nn.functional import interpolate
+
+from swa_cli.batches import Example, logits_of
+from swa_cli.errors import DataError
+from swa_cli.tasks.categorical import (
+    IGNORED,
+    Labels,
+    MixedDistributions,
+    checked_index,
+    doubt_of,
+    fitted,
+    in_range,
+    likeness,
+    log_probs_of,
+    one_label_only,
+    per_class,
+    per_unit,
+    records_of,
+    weights_of,
+)
+from swa_cli.tasks.metrics import Metric, available, from_parts, mean_ratio
+from swa_cli.tasks.records import Records
+from swa_cli.tasks.scores import LIKENESS, NLL, SHARE_RIGHT
+
+_N_DIMS = 4  # (n, C, H, W)
+
+
+@plain_dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """The labels of the pixels in the order of (image, row, column), and how many rows and columns there are."""
+
+    labels: Labels
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Segmentation:
+    """Logits (n, C, H, W), class indices (n, H, W); torchvision's mapping with ``out``, or what else holds logits.
+
+    Attributes:
+        ignore_index: pixels with this label are left out of every score.
+        class_weights: of the NLL, as torch's cross_entropy has them: Σ w_y nll / Σ w_y.
+        resize: logits of another size (SegFormer gives a quarter) are upsampled bilinearly to the labels', with
+            align_corners=False; without it they are an error.
+    """
+
+    ignore_index: int = IGNORED
+    class_weights: tuple[float, ...] | None = None
+    resize: bool = False
+
+    name: str = field(default="segmentation", init=False)
+    unit: str = field(default="image", init=False)
+    primary: str = field(default="miou", init=False)
+
+    def output(self, output: Any) -> torch.Tensor:
+        """The logits."""
+        logits = logits_of(output)
+        if logits.ndim != _N_DIMS or logits.shape[1] == 0:
+            msg = (
+                f"logits of shape {list(logits.shape)}, expected (images, classes, height, width) for task {self.name}."
+            )
+            raise DataError(msg)
+        if logits.shape[1] == 1:
+            msg = (
+                f"logits of shape {list(logits.shape)}: of one class there is nothing to choose. For a mask by a "
+                "sigmoid let the model give two channels, zeros and the logit."
+            )
+            raise DataError(msg)
+        return logits
+
+    def doubt(self, output: torch.Tensor) -> str | None:
+        """Whether they look like probabilities."""
+        return doubt_of(output, dim=1)
+
+    def target(self, example: Example, output: torch.Tensor) -> Pixels:
+        """Of the pixels that are not ignored."""
+        n, n_classes, *size = output.shape
+        given = example.target
+        if isinstance(given, torch.Tensor) and given.ndim == _N_DIMS - 1 and len(given) == n:
+            height, width = given.shape[1:]
+            if [height, width] != size and not self.resize:
+                msg = (
+                    f"the model's output is {size[0]}×{size[1]} pixels and the target {height}×{width}. With "
+                    "--task-arg resize=true it is upsampled to the target's size, bilinearly and with "
+                    "align_corners=False; else let the model do that, or let the data have the output's size."
+                )
+                raise DataError(msg)
+        else:
+            height, width = size
+        index = checked_index(given, (n, height, width), elements=f"pixels of {n} images").to(output.device).flatten()
+        kept = in_range(index, n_classes, ignore_index=self.ignore_index)
+        places = kept.nonzero()[:, 0]
+        index = index[places]
+        labels = Labels(
+            chosen=None if len(places) == len(kept) else places,
+            index=index,
+            soft=None,
+            unit=places // max(height * width, 1),
+            n_units=n,
+            weight=weights_of(index, self.class_weights, n_classes),
+        )
+        return Pixels(labels=labels, size=(height, width))
+
+    def kept(self, target: Pixels) -> None:
+        """All images, also those without a pixel to score."""
+
+    def predict(self, output: torch.Tensor, target: Pixels) -> torch.Tensor:
+        """Log-probabilities (m, C)."""
+        if tuple(output.shape[2:]) != target.size:
+            wide = output.to(torch.float64, memory_format=torch.channels_last)
+            output = interpolate(wide, target.size, mode="bilinear", align_corners=False)
+        return log_probs_of(output.movedim(1, -1).flatten(end_dim=-2), target.labels)
+
+    def mixture(self) -> MixedDistributions:
+        """Of probabilities."""
+        return MixedDistributions()
+
+    def measure(self, prediction: torch.Tensor, target: Pixels, *, full: bool) -> Records:
+        """Correct pixels and NLL of each image; of each class the pixels labelled, and those in I and in U of I / U."""
+        del full
+        labels, n_classes = target.labels, prediction.shape[1]
+        predicted = prediction.argmax(dim=1)
+        labelled = per_class(labels.index, labels, n_classes)
+        intersection = per_class(predicted, labels, n_classes, where=predicted == labels.index)
+        columns = {
+            **per_unit(fitted(prediction, predicted, labels), labels),
+            "labelled": labelled,
+            "intersection": intersection,
+            "union": labelled + per_class(predicted, labels, n_classes) - intersection,
+        }
+        return Records(columns=columns, tallies={})
+
+    def likeness(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: Pixels) -> Records:
+        """Agreement of labels, and ‖p − p̄‖²."""
+        return records_of(likeness(prediction, ensemble), target.labels)
+
+    def closeness(self, mixture: MixedDistributions, target: Pixels) -> Records:
+        """The same of the members."""
+        return records_of(mixture.closeness(), target.labels)
+
+    def finish(self, records: Records, groups: NDArray[np.int64] | None) -> Records:
+        """As they are."""
+        del groups
+        return records
+
+    def warnings(self, records: Records) -> tuple[str, ...]:
+        """Where all labels are the same, nothing that is said is worth much."""
+        return one_label_only(records.columns["labelled"], elements="pixels")
+
+    def metrics(self, records: Records) -> tuple[Metric, ...]:
+        """Mean IoU first."""
+        return available((_MIOU, SHARE_RIGHT, NLL, *LIKENESS), records)
+
+    def for_torchmetrics(self, prediction: torch.Tensor, target: Pixels) -> tuple[torch.Tensor, torch.Tensor]:
+        """Probabilities (m, C), class indices (m,)."""
+        return prediction.exp(), target.labels.index
+
+
+_MIOU = from_parts(
+    "miou", "mean IoU", mean_ratio("intersection", "union"), higher_is_better=True, percent=True, compared=True
+)
+"""Over the classes that are labelled or predicted anywhere; pixels are summed over all images first (Pascal VOC)."""

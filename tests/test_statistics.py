@@ -1,0 +1,462 @@
+"""Resampling, intervals, tests and verdicts, against scipy, slow oracles and simulated populations."""
+
+import math
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from swa_cli.evaluation import bootstrap
+from swa_cli.evaluation.bootstrap import Interval, bca, resampled_sums, resamples_for
+from swa_cli.evaluation.significance import (
+    holm,
+    mcnemar_exact,
+    no_discordance_bound,
+    smallest_resolvable,
+    units_needed,
+)
+from swa_cli.evaluation.verdict import verdict_of
+
+N_RESAMPLES = 1_999
+
+
+def mean_interval(differences, **options):
+    """The interval of a mean, as a caller gets it."""
+    n = len(differences)
+    totals = resampled_sums(differences[:, None], n_resamples=N_RESAMPLES)[:, 0]
+    return bca(differences.mean(), totals / n, (differences.sum() - differences) / (n - 1), **options)
+
+
+def scipy_interval(data, statistic, *, n_resamples=N_RESAMPLES, **options):
+    """Draws the same resamples, as it takes whole rows of indices from the same generator."""
+    options["rng"] = np.random.default_rng(0)
+    return stats.bootstrap((data,), statistic, n_resamples=n_resamples, method="BCa", vectorized=True, **options)
+
+
+def skewed(seed, n=60):
+    return np.random.default_rng(seed).exponential(size=n) - 0.9
+
+
+def excludes_zero(interval):
+    return interval.low > 0 or interval.high < 0
+
+
+# Resampling
+
+
+@pytest.mark.parametrize(
+    ("n_units", "expected"),
+    [(1, 9_999), (10_000, 9_999), (20_000, 5_000), (50_000, 2_000), (60_000, 1_999), (10**7, 1_999)],
+)
+def test_resamples_grow_fewer_with_more_units(n_units, expected):
+    assert resamples_for(n_units) == expected
+
+
+def test_resampled_sums_are_those_of_the_drawn_units():
+    sums = np.random.default_rng(1).normal(size=(37, 3))
+
+    totals = resampled_sums(sums, n_resamples=50, seed=5)
+
+    indices = np.random.default_rng(5).integers(0, 37, size=(50, 37))
+    assert totals == pytest.approx(np.array([[sum(sums[i, d] for i in row) for d in range(3)] for row in indices]))
+
+
+def test_as_many_resamples_as_the_units_call_for():
+    assert resampled_sums(np.ones((2, 1))).shape == (9_999, 1)
+
+
+@pytest.mark.parametrize("block", [7, 1 << 14])
+def test_resamples_do_not_depend_on_the_chunks_nor_on_the_other_columns(monkeypatch, block):
+    sums = np.random.default_rng(1).integers(0, 1000, size=(30, 5)).astype(np.float64)
+    monkeypatch.setattr(bootstrap, "_BLOCK", block)
+    whole = resampled_sums(sums, n_resamples=40)
+    monkeypatch.setattr(bootstrap, "_CELLS", 90)
+
+    assert np.array_equal(resampled_sums(sums, n_resamples=40), whole)
+    assert np.array_equal(resampled_sums(sums[:, 2:3], n_resamples=40), whole[:, 2:3])
+    assert not np.array_equal(resampled_sums(sums, n_resamples=40, seed=1), whole)
+
+
+def test_resamples_drawn_in_blocks_are_still_n_of_n_with_replacement(monkeypatch):
+    monkeypatch.setattr(bootstrap, "_BLOCK", 3)
+    n = 8
+
+    counts = resampled_sums(np.eye(n), n_resamples=200_000)
+
+    assert np.array_equal(counts.sum(1), np.full(200_000, n))
+    assert counts.mean(0) == pytest.approx(np.ones(n), abs=0.01)
+    assert np.cov(counts.T) == pytest.approx(np.eye(n) - 1 / n, abs=0.015)
+
+
+def test_memory_does_not_grow_with_the_resamples():
+    sums = np.ones((100_000, 2))
+    tracemalloc.start()
+
+    resampled_sums(sums, n_resamples=200)
+
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
+
+
+def test_an_infinite_sum_spoils_its_own_column_only():
+    sums = np.array([[1.0, math.inf], [1.0, 1.0], [1.0, 1.0]])
+
+    totals = resampled_sums(sums, n_resamples=20)
+
+    assert np.array_equal(totals[:, 0], np.full(20, 3.0))
+    assert not np.isfinite(totals[:, 1]).any()
+
+
+# Intervals
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_the_interval_of_a_mean_is_scipy_s(seed, level):
+    differences = skewed(seed)
+
+    interval = mean_interval(differences, level=level)
+
+    expected = scipy_interval(differences, np.mean, confidence_level=level)
+    assert (interval.low, interval.high) == pytest.approx(tuple(expected.confidence_interval), abs=1e-12)
+    assert interval.standard_error == pytest.approx(float(expected.standard_error), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_interval_of_a_ratio_is_scipy_s(seed):
+    rng = np.random.default_rng(seed)
+    sums = np.stack([rng.exponential(size=40), rng.integers(1, 9, size=40)], axis=1).astype(np.float64)
+
+    def value(totals):
+        return totals[..., 0] / totals[..., 1] - 0.2
+
+    interval = bca(
+        float(value(sums.sum(0))),
+        value(resampled_sums(sums, n_resamples=N_RESAMPLES)),
+        value(sums.sum(0) - sums),
+    )
+
+    expected = scipy_interval(np.arange(40), lambda indices, axis: value(sums[indices].sum(axis - 1)))
+    assert (interval.low, interval.high) == pytest.approx(tuple(expected.confidence_interval), abs=1e-12)
+    assert interval.standard_error == pytest.approx(float(expected.standard_error), abs=1e-12)
+
+
+def test_the_interval_of_a_difference_of_accuracies_is_scipy_s_ties_and_all():
+    differences = np.repeat([1.0, -1.0, 0.0], [9, 3, 60])
+
+    interval = mean_interval(differences)
+
+    expected = scipy_interval(differences, np.mean)
+    assert (interval.low, interval.high) == pytest.approx(tuple(expected.confidence_interval), abs=1e-12)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    "differences",
+    [*(skewed(seed) for seed in range(4)), np.repeat([1.0, -1.0, 0.0], [9, 3, 60]), np.repeat([1.0, 0.0], [4, 60])],
+    ids=["skewed 0", "skewed 1", "skewed 2", "skewed 3", "with ties", "without losses"],
+)
+def test_the_p_value_is_that_of_the_level_at_which_an_end_is_zero(differences, sign):
+    differences = sign * differences
+    resamples = scipy_interval(differences, np.mean)
+
+    def zero_is_outside(level):
+        again = scipy_interval(differences, np.mean, confidence_level=level, bootstrap_result=resamples, n_resamples=0)
+        low, high = again.confidence_interval
+        return low > 0 or high < 0
+
+    inside, outside = 1.0, 0.0
+    for _ in range(40):
+        middle = (inside + outside) / 2
+        inside, outside = (inside, middle) if zero_is_outside(middle) else (middle, outside)
+
+    assert 2 / (N_RESAMPLES + 1) < 1 - inside < 0.95
+    assert mean_interval(differences).p_value == pytest.approx(1 - inside, abs=1e-9)
+
+
+@given(seed=st.integers(0, 2**32 - 1), shift=st.sampled_from([-1e-6, 0.0, 1e-6]))
+def test_a_p_value_below_five_percent_is_an_interval_without_zero_however_near(seed, shift):
+    differences = np.random.default_rng(seed).exponential(size=30)
+    at_zero = differences - mean_interval(differences).low
+
+    interval = mean_interval(at_zero + shift)
+
+    assert interval.low == pytest.approx(shift, abs=1e-9)
+    assert (interval.p_value < 0.05) == excludes_zero(interval)
+    assert interval.p_value == pytest.approx(0.05, abs=2e-3)
+
+
+@given(gained=st.integers(0, 12), lost=st.integers(0, 12))
+def test_a_p_value_below_five_percent_is_an_interval_without_zero_among_ties(gained, lost):
+    interval = mean_interval(np.repeat([1.0, -1.0, 0.0], [gained, lost, 40]))
+
+    assert (interval.p_value < 0.05) == excludes_zero(interval)
+
+
+def test_the_p_value_is_never_below_what_the_resamples_show():
+    interval = mean_interval(skewed(0) + 100)
+
+    assert interval.p_value == 2 / (N_RESAMPLES + 1)
+
+
+def test_exchanging_the_two_models_mirrors_the_interval():
+    differences = skewed(3)
+
+    interval, mirrored = mean_interval(differences), mean_interval(-differences)
+
+    assert (mirrored.low, mirrored.high) == pytest.approx((-interval.high, -interval.low))
+    assert mirrored.p_value == pytest.approx(interval.p_value)
+
+
+def test_a_difference_that_rounding_splits_still_counts_as_a_tie():
+    """0.8 − 0.7 and 0.9 − 0.8 are not the same float."""
+    hits = np.repeat([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], [4, 1, 5], axis=0)
+    totals = resampled_sums(hits, n_resamples=N_RESAMPLES)
+    estimate, jackknife = hits.sum(0), hits.sum(0) - hits
+
+    subtracted_last = bca(
+        estimate[0] / 10 - estimate[1] / 10,
+        totals[:, 0] / 10 - totals[:, 1] / 10,
+        jackknife[:, 0] / 9 - jackknife[:, 1] / 9,
+    )
+
+    subtracted_first = bca(
+        (estimate[0] - estimate[1]) / 10,
+        (totals[:, 0] - totals[:, 1]) / 10,
+        (jackknife[:, 0] - jackknife[:, 1]) / 9,
+    )
+    assert subtracted_last.p_value == pytest.approx(subtracted_first.p_value, rel=1e-9)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-12])
+def test_equal_members_differ_by_exactly_nothing(noise):
+    differences = noise * np.random.default_rng(0).normal(size=50)
+
+    assert mean_interval(differences) == Interval(low=0.0, high=0.0, p_value=1.0, standard_error=0.0)
+
+
+def test_a_bound_that_is_zero_but_for_rounding_does_not_exclude_zero():
+    interval = mean_interval(np.repeat([1.0, 0.0], [2, 60]) + 1e-13)
+
+    assert interval.low == 0
+    assert interval.p_value >= 0.05
+
+
+def test_what_counts_as_rounding_depends_on_the_scale():
+    differences = 1e-12 * (1 + np.random.default_rng(0).random(50))
+
+    interval = mean_interval(differences, scale=1e-8)
+
+    assert 1e-12 < interval.low < differences.mean() < interval.high < 2e-12
+
+
+@pytest.mark.parametrize("constant", [0.25, -0.1])
+def test_a_constant_difference_is_a_point(constant):
+    interval = mean_interval(np.full(20, constant))
+
+    assert (interval.low, interval.high) == pytest.approx((constant, constant), rel=1e-12)
+    assert (interval.p_value, interval.standard_error) == (2 / (N_RESAMPLES + 1), 0.0)
+
+
+@pytest.mark.parametrize("where", ["one unit", "estimate", "resample", "jackknife"])
+def test_one_unit_or_a_value_that_is_not_finite_tells_nothing(where):
+    resampled, jackknife = np.linspace(-1, 1, 99), np.linspace(-1, 1, 1 if where == "one unit" else 10)
+    resampled[0] = math.nan if where == "resample" else -1
+    jackknife[0] = math.nan if where == "jackknife" else -1
+
+    interval = bca(math.inf if where == "estimate" else 0.1, resampled, jackknife)
+
+    assert interval == Interval(low=-math.inf, high=math.inf, p_value=1.0, standard_error=math.inf)
+
+
+@pytest.mark.parametrize("outlier", [1.0, -1.0])
+def test_an_estimate_beyond_all_resamples_gives_ends_among_them(outlier):
+    resampled, jackknife = np.linspace(0, 1, N_RESAMPLES), np.repeat([0.0, outlier], [10_000, 1])
+
+    interval = bca(2.0, resampled, jackknife, level=0.9999)
+
+    assert 0 < interval.low <= interval.high
+    assert interval.high == pytest.approx(1)
+    assert 0 < interval.p_value < 0.0001
+
+
+def test_a_jackknife_without_spread_gives_no_acceleration():
+    resampled = np.linspace(-1, 1, 2_001)
+
+    interval = bca(0.0, resampled, np.ones(10))
+
+    assert (interval.low, interval.high) == pytest.approx((-0.95, 0.95))
+
+
+# Significance
+
+
+@pytest.mark.parametrize(("first", "second"), [(71, 25), (25, 71), (0, 0), (0, 1), (5, 5), (6, 0), (40_000, 40_700)])
+def test_mcnemar_is_the_exact_binomial_test(first, second):
+    expected = stats.binomtest(first, first + second).pvalue if first + second else 1.0
+
+    assert mcnemar_exact(first, second) == pytest.approx(expected, rel=1e-8)
+
+
+def holm_by_rejecting(p_values):
+    """Of each, the least level at which the step-down procedure, taken literally, rejects it."""
+    levels = sorted({min(1.0, p * k) for p in p_values for k in range(1, len(p_values) + 1)})
+
+    def rejected(level):
+        left, gone = list(enumerate(p_values)), set()
+        while left and min(p for _, p in left) * len(left) <= level:
+            least = min(left, key=lambda item: item[1])
+            left.remove(least)
+            gone.add(least[0])
+        return gone
+
+    return tuple(next((level for level in levels if index in rejected(level)), 1.0) for index in range(len(p_values)))
+
+
+@given(st.lists(st.sampled_from([0.0, 1e-5, 0.004, 0.01, 0.0125, 0.02, 0.03, 0.2, 0.9, 1.0]), max_size=6))
+def test_holm_rejects_what_stepping_down_rejects(p_values):
+    assert holm(p_values) == pytest.approx(holm_by_rejecting(p_values))
+
+
+def test_holm_refuses_what_is_no_p_value():
+    with pytest.raises(AssertionError, match="nan"):
+        holm([0.01, math.nan])
+
+
+def test_the_smallest_resolvable_difference_is_found_four_times_in_five():
+    difference = smallest_resolvable(0.01)
+
+    found = stats.norm.sf(stats.norm.isf(0.025), loc=difference / 0.01)
+    assert found == pytest.approx(0.8)
+    assert difference == pytest.approx(0.0280, abs=5e-5)
+
+
+def test_the_units_needed_make_the_difference_resolvable():
+    needed = units_needed(400, 0.02, -0.01)
+
+    assert needed is not None
+    assert smallest_resolvable(0.02 * math.sqrt(400 / needed)) <= 0.01
+    assert smallest_resolvable(0.02 * math.sqrt(400 / (needed - 1))) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("standard_error", "difference"),
+    [(0.1, 0.0), (0.1, math.nan), (math.inf, 0.1), (math.nan, 0.1), (0.0, 0.1), (1.0, 5e-324)],
+)
+def test_units_needed_are_unknown_where_nothing_tells(standard_error, difference):
+    assert units_needed(100, standard_error, difference) is None
+
+
+@pytest.mark.parametrize("n", [1, 3, 360, 10**9])
+def test_without_discordance_its_share_is_bounded_as_by_clopper_pearson(n):
+    expected = stats.binomtest(0, n).proportion_ci(0.95, method="exact").high
+
+    assert no_discordance_bound(n) == pytest.approx(float(expected), rel=1e-9)
+
+
+# Verdicts
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "margin", "expected"),
+    [
+        (0.01, 0.03, 0.01, None, "better"),
+        (0.01, 0.03, 0.05, None, "better"),
+        (0.01, 0.03, 0.06, None, "inconclusive"),
+        (0.01, 0.03, 0.06, 0.02, "non-inferior"),
+        (0.0, 0.03, 0.01, None, "inconclusive"),
+        (-0.01, 0.03, 0.01, 0.02, "non-inferior"),
+        (-0.01, 0.03, 0.4, 0.01, "inconclusive"),
+        (-0.03, -0.01, 0.01, None, "worse"),
+        (-0.03, -0.01, 0.01, 0.02, "worse"),
+        (-0.03, -0.01, 0.01, 0.05, "non-inferior"),
+        (-0.03, -0.01, 0.06, None, "inconclusive"),
+        (-0.03, 0.0, 0.01, None, "inconclusive"),
+        (0.0, 0.0, 1.0, 0.01, "non-inferior"),
+        (-math.inf, math.inf, 1.0, 0.01, "inconclusive"),
+        (math.nan, math.nan, 0.01, 0.01, "inconclusive"),
+        (0.01, 0.03, math.nan, None, "inconclusive"),
+    ],
+)
+def test_the_verdict_follows_the_interval_the_p_value_and_the_margin(low, high, p, margin, expected):
+    assert verdict_of(low, high, p, higher_is_better=True, margin=margin) == expected
+    assert verdict_of(-high, -low, p, higher_is_better=False, margin=margin) == expected
+
+
+# Coverage: two models' margins of 400 examples of two classes, which share the examples' difficulty
+
+N_SETS, N_EXAMPLES, DIFFICULTY, OWN = 500, 400, 1.0, 0.5
+SPREAD = math.hypot(DIFFICULTY, OWN)
+
+
+def nll(margins):
+    return np.logaddexp(0, -margins)
+
+
+def mean_nll(mean, sharpness):
+    """Of a population, by Gauss-Hermite quadrature."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    return float(weights @ nll(sharpness * (mean + SPREAD * nodes)) / weights.sum())
+
+
+@pytest.fixture(scope="module")
+def intervals():
+    """Of each kind of difference: the true one, and an interval from each data set; and McNemar's p of each pair."""
+    true = {
+        "accuracy": stats.norm.cdf(1.2 / SPREAD) - stats.norm.cdf(1.0 / SPREAD),
+        "nll": mean_nll(1.2, 1) - mean_nll(1.0, 1),
+        "skewed nll": mean_nll(1.2, 4) - mean_nll(1.2, 3),
+        "accuracy of equals": 0.0,
+        "nll of equals": 0.0,
+        "accuracy of near twins": 0.0,
+    }
+    found = {name: [] for name in true}
+    for seed in range(N_SETS):
+        rng = np.random.default_rng([seed, 1])
+        shared = DIFFICULTY * rng.standard_normal(N_EXAMPLES)
+        first, second = OWN * rng.standard_normal((2, N_EXAMPLES)) + shared
+        columns = np.stack(
+            [
+                (first > -1.2) * 1.0 - (second > -1.0),
+                nll(first + 1.2) - nll(second + 1.0),
+                nll(4 * (first + 1.2)) - nll(3 * (second + 1.2)),
+                (first > -1.2) * 1.0 - (second > -1.2),
+                nll(first + 1.2) - nll(second + 1.2),
+                (0.7 * shared + 0.3 * first > -1.7) * 1.0 - (0.7 * shared + 0.3 * second > -1.7),
+            ],
+            axis=1,
+        )
+        resampled = resampled_sums(columns, n_resamples=N_RESAMPLES, seed=seed) / N_EXAMPLES
+        jackknife = (columns.sum(0) - columns) / (N_EXAMPLES - 1)
+        for j, name in enumerate(true):
+            mcnemar = mcnemar_exact(int((columns[:, j] > 0).sum()), int((columns[:, j] < 0).sum()))
+            found[name].append((bca(columns[:, j].mean(), resampled[:, j], jackknife[:, j]), mcnemar))
+    return {name: (true[name], found[name]) for name in true}
+
+
+@pytest.mark.parametrize("name", ["accuracy", "nll", "skewed nll"])
+def test_the_interval_covers_the_true_difference_as_often_as_it_says(intervals, name):
+    true, found = intervals[name]
+
+    assert 0.93 <= np.mean([interval.low <= true <= interval.high for interval, _ in found]) <= 0.97
+
+
+@pytest.mark.parametrize("name", ["accuracy of equals", "nll of equals"])
+def test_of_two_equals_one_is_seldom_called_better(intervals, name):
+    verdicts = [verdict_of(i.low, i.high, i.p_value, higher_is_better=True, margin=None) for i, _ in intervals[name][1]]
+
+    assert 0 < verdicts.count("better") <= 0.05 * N_SETS
+
+
+def test_where_few_examples_are_discordant_mcnemar_holds_the_verdict_back(intervals):
+    """The intervals alone would call one of two near twins better or worse too often."""
+    found = intervals["accuracy of near twins"][1]
+
+    verdicts = [verdict_of(i.low, i.high, mcnemar, higher_is_better=True, margin=None) for i, mcnemar in found]
+
+    assert sum(excludes_zero(interval) for interval, _ in found) > 0.06 * N_SETS
+    assert verdicts.count("better") + verdicts.count("worse") <= 0.05 * N_SETS
