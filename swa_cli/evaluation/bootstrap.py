@@ -72,7 +72,7 @@ _UNKNOWN = Interval(low=-math.inf, high=math.inf, p_value=1.0, standard_error=ma
 
 
 def bca(estimate: float, resampled: Floats, jackknife: Floats, *, level: float = 0.95, scale: float = 1.0) -> Interval:
-    """Efron's bias-corrected and accelerated interval (1987, doi:10.1080/01621459.1987.10478410), expanded for few units.
+    """Efron's bias-corrected and accelerated interval (1987, doi:10.1080/01621459.1987.10478410), wider for few units.
 
     The level is that of `expanded_level` (Hesterberg 2015, doi:10.1080/00031305.2015.1089789): with t instead of z, as
     the bootstrap leaves out that the spread is itself an estimate.
@@ -81,8 +81,8 @@ def bca(estimate: float, resampled: Floats, jackknife: Floats, *, level: float =
     which an end of the interval would be zero, so that it is below 1 − ``level`` where the interval excludes zero and
     nowhere else. The resamples show none below 2 / (B + 1), the least that is given.
 
-    All of ``resampled`` equal: the interval is that point. Five units or fewer, of which no test at 5 % is to be had, or
-    a value that is not finite: nothing is known. It is too narrow where few examples are discordant: see
+    All of ``resampled`` equal: the interval is that point. Five units or fewer, of which no test at 5 % is to be had,
+    or a value that is not finite: nothing is known. It is too narrow where few examples are discordant: see
     ``mcnemar_exact``.
 
     Args:

@@ -27,9 +27,10 @@ def decide(comparisons: Sequence[Comparison], *, primary: str, secondary: str | 
     pairs: list[tuple[Verdict, Verdict | None]] = [
         (found[kind, primary], found.get((kind, secondary or ""))) for kind in kinds
     ]
-    verdicts = [_together(*pair) for pair in pairs]
+    verdicts = {_together(*pair) for pair in pairs}
+    worst: Verdict = next((verdict for verdict in _WORST_FIRST if verdict in verdicts), "inconclusive")
     return Decision(
-        verdict=min(verdicts, key=_WORST_FIRST.index, default="inconclusive"),
+        verdict=worst,
         mixed=("better", "worse") in pairs,
         primary=primary,
         secondary=secondary,

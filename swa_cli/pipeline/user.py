@@ -39,5 +39,5 @@ def task_from(target: TargetConfig) -> Task | None:
         UserCodeError: the user's task cannot be built, or lacks what a task needs.
     """
     if "." in target.class_path:
-        return wrapped(call_target(target.class_path, target.init_args, what="task"), name=target.class_path)
+        return wrapped(call_target(target.class_path, target.init_args, what="task"))
     return task_named(target.class_path, target.init_args)
