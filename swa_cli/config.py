@@ -39,8 +39,19 @@ def _split(value: object) -> object:
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_split)]
 """One number, several, or several in a text with commas between them."""
 
-Counts = Annotated[tuple[PositiveInt, ...], BeforeValidator(_split)]
-"""Numbers of things, likewise."""
+
+def _windows(value: object) -> object:
+    if value == "log":
+        return value
+    try:
+        return TypeAdapter(tuple[PositiveInt, ...]).validate_python(_split(value))
+    except ValidationError as error:
+        kind, expected = "windows", "numbers of checkpoints, as 1,2,4, or log"
+        raise PydanticCustomError(kind, expected) from error
+
+
+Windows = Annotated[tuple[int, ...] | Literal["log"], BeforeValidator(_windows)]
+"""Numbers of checkpoints, likewise, or ``log`` for 1, 2, 4, … and all."""
 
 
 def _margins(value: object) -> object:
@@ -166,7 +177,7 @@ class EvalConfig:
     compare_ensemble: bool = False
     best_by_val: bool = True
     control: bool = False
-    curve: Counts | Literal["log"] | None = None
+    curve: Windows | None = None
     greedy: bool = False
     margin: Margins = field(default_factory=dict[str, float])
     fail_unless: Literal["better", "non-inferior"] | None = None
@@ -296,7 +307,7 @@ def _update(written: object, given: dict[str, Any]) -> object:
 
 def _explain(problem: Mapping[str, Any]) -> str:
     location = tuple(str(part) for part in problem["loc"])
-    name = ".".join(location)
+    name = ".".join(part for part in location if part)  # the margin of the primary metric has no name
     if problem["type"] == "unexpected_keyword_argument":
         known = _known(location[:-1])
         near = get_close_matches(location[-1], known, n=1, cutoff=0.0)

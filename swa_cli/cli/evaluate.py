@@ -222,7 +222,7 @@ def evaluate(  # noqa: PLR0913
             result = eval_step(options, notify=notify, track=track)
         if result:
             save_reports(result, options.eval)
-            show_evaluation(result, options.eval.json)
+            show_evaluation(result, options.eval)
             check_verdict(result, options.eval)
 
 
@@ -237,15 +237,20 @@ def save_reports(result: "EvaluationResult", options: "EvalConfig") -> None:
     save(options.json, lambda: to_json(result))
 
 
-def show_evaluation(result: "EvaluationResult", json: Path | None) -> None:
-    """Print the tables and what they say; with ``-`` for ``json``, only the warnings."""
+def has_stdout(options: "EvalConfig") -> bool:
+    """Whether one of the files is standard output, which is then that file alone."""
+    return any(is_stdout(path) for path in (options.json, options.csv, options.markdown))
+
+
+def show_evaluation(result: "EvaluationResult", options: "EvalConfig") -> None:
+    """Print the tables and what they say; where a file is standard output, only the warnings."""
     from swa_cli.report.final import final_sentence  # noqa: PLC0415
     from swa_cli.report.table import evaluation_table, further_tables, warning_panels  # noqa: PLC0415
     from swa_cli.report.words import sentences  # noqa: PLC0415
 
     for panel in warning_panels(result):
         stderr().print(panel)
-    if is_stdout(json):
+    if has_stdout(options):
         return
     for table in (evaluation_table(result), *further_tables(result)):
         stdout().print(table)

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from swa_cli.cli.bn_update import save_recalibration, warn
-from swa_cli.cli.evaluate import check_verdict, save_reports, show_evaluation
+from swa_cli.cli.evaluate import check_verdict, has_stdout, save_reports, show_evaluation
 from swa_cli.cli.options import Debug, Device, Force
 from swa_cli.cli.terminal import exit_on_error, notify, only_results_on_stdout, say, track
-from swa_cli.cli.written import is_stdout
 
 if TYPE_CHECKING:
     from swa_cli.config import EvalConfig
@@ -42,15 +41,15 @@ def run(
 
 
 def show_steps(result: "PipelineResult", options: "EvalConfig") -> None:
-    """Write the evaluation's files, and print what each of the three steps gave; for ``--json -`` that JSON alone."""
+    """Write the evaluation's files, and print what each of the three steps gave, unless a file is standard output."""
     from swa_cli.report.average import average_report  # noqa: PLC0415
     from swa_cli.report.bn_update import recalibration_report  # noqa: PLC0415
 
     save_reports(result.evaluation, options)
-    if not is_stdout(options.json):
+    if not has_stdout(options):
         say(next(iter(average_report(result.average))))
         if result.bn_update.recalibration:
             for line in recalibration_report(result.bn_update.recalibration):
                 say(line)
     warn(result.bn_update)
-    show_evaluation(result.evaluation, options.json)
+    show_evaluation(result.evaluation, options)

@@ -99,8 +99,8 @@ def _numbered(parts: Sequence[Part]) -> NDArray[np.int64] | None:
 def _doubts(parts: Sequence[Part], members: Sequence[Member]) -> tuple[str, ...]:
     """What the task says of all outputs of the average, or of the last member there is."""
     of = next((index for index, member in enumerate(members) if member.kind == "swa"), len(members) - 1)
-    said = {part.doubts.get(of) for part in parts}
-    return tuple(said) if said and None not in said else ()  # pyright: ignore[reportReturnType]
+    said = list(dict.fromkeys(part.doubts.get(of) for part in parts))
+    return () if None in said else tuple(doubt for doubt in said if doubt)
 
 
 def _computed(scorers: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -83,13 +83,15 @@ class Residents:
             UserCodeError: the model cannot be copied or loaded.
             SwaError: the weights cannot be read.
         """
-        if member not in self._settled:
-            self.make_room()
-            self._settled[member] = settle(self._model, member, self._forward)
-        return self._settled[member]
+        resident = self._settled.pop(member, None)
+        if resident is None:
+            self._make_room()
+            resident = settle(self._model, member, self._forward)
+        self._settled[member] = resident  # the last to be forgotten
+        return resident
 
-    def make_room(self) -> None:
-        """Forget the oldest copy, if there can be no other beside those that are there."""
+    def _make_room(self) -> None:
+        """Forget the copy that was not asked for longest, if there can be no other beside those that are there."""
         while self.at_once is not None and len(self._settled) >= self.at_once:
             del self._settled[next(iter(self._settled))]
 

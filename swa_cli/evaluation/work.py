@@ -22,8 +22,8 @@ Key = tuple[Literal["member", "prefix", "members", "ensemble", "geometric"], int
 class Kept(Protocol):
     """Outputs of members that were evaluated before, by the contents of both."""
 
-    def digest(self, example: Example) -> str:
-        """Of what a batch holds."""
+    def digest(self, example: Example) -> str | None:
+        """Of what a batch holds; None where its outputs are not to be kept."""
         ...
 
     def get(self, member: str, batch: str) -> torch.Tensor | None:
@@ -188,13 +188,18 @@ class Run:
         """The group of each unit that is scored.
 
         Raises:
-            DataError: there is not one for each.
+            DataError: there is not one for each, or one is neither an integer nor a text.
         """
         given = work.example.groups
         if given is None or self.task is None:
             return None
         with user_code(f"reading the groups of batch {work.place}"):
-            groups: list[Any] = given.tolist() if hasattr(given, "tolist") else list(given)
+            listed: list[Any] = given.tolist() if hasattr(given, "tolist") else list(given)
+            groups: list[Any] = [entry.item() if hasattr(entry, "item") else entry for entry in listed]
+        odd = next((group for group in groups if not isinstance(group, (int, str))), None)
+        if odd is not None:
+            msg = f"batch {work.place}: {odd!r} as a group; split_batch gives an integer or a text for each unit."
+            raise DataError(msg)
         places = self.task.kept(work.target)
         n_units = next(iter(work.records.values())).n_units
         if places is not None and len(groups) > n_units:

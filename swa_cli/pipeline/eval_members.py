@@ -11,6 +11,7 @@ from swa_cli.batchnorm import bn_buffers, bn_layers
 from swa_cli.checkpoints import Checkpoint, open_checkpoint, read_provenance, short_names
 from swa_cli.evaluation import Member
 from swa_cli.models import own_names, state_dict_for
+from swa_cli.pipeline.contents import digest_of
 from swa_cli.pipeline.eval_inputs import EvalJob
 from swa_cli.pipeline.recomputing import Recomputing
 
@@ -43,7 +44,7 @@ def average_member(job: EvalJob, digest: Digest) -> Member:
     )
 
 
-def with_averaged_statistics(job: EvalJob) -> Member | None:
+def with_averaged_statistics(job: EvalJob, swa: Member, checkpoints: Sequence[Member]) -> Member | None:
     """The average with the mean of the checkpoints' BatchNorm statistics, where its own were recomputed.
 
     None where they were not, or where its record is of other checkpoints.
@@ -65,7 +66,14 @@ def with_averaged_statistics(job: EvalJob) -> Member | None:
                 state[own] = _mean(job.checkpoints, names[own], weights).to(state[own].dtype)
         return state
 
-    return Member(name="SWA, averaged BatchNorm", kind="swa-averaged-bn", state_dict=read, members=len(weights))
+    digests = [member.digest for member in (swa, *checkpoints)]
+    return Member(
+        name="SWA, averaged BatchNorm",
+        kind="swa-averaged-bn",
+        state_dict=read,
+        digest=None if None in digests else digest_of([digests, weights]),
+        members=len(weights),
+    )
 
 
 def control(job: EvalJob, recomputing: Recomputing) -> Member:

@@ -1,7 +1,8 @@
 """The third step: the average beside each checkpoint and their ensembles."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
+from pathlib import Path
 from typing import TypeVar
 
 from swa_cli.config import Config, EvalConfig
@@ -21,7 +22,7 @@ from swa_cli.pipeline.records_file import check_form, load_records, save_records
 from swa_cli.pipeline.user import task_of
 from swa_cli.pipeline.validation import Choice, choose, remarks_on, split_to_choose_on
 from swa_cli.progress import Track, silent
-from swa_cli.ranks import Ranks, Step, alone, meet_if_several, once
+from swa_cli.ranks import Ranks, Step, alone, meet_if_several, once, own_rank
 
 T = TypeVar("T")
 
@@ -36,6 +37,8 @@ def eval_step(config: Config, *, notify: Notify, track: Track = silent) -> Evalu
     options = config.eval
     check_evaluation_outputs(options)
     if options.from_records:
+        if own_rank():
+            return None
         observed, context = load_records(options.from_records, task_of(config))
         return summarise(observed, context, margins=options.margin)
     results: list[EvaluationResult] = []
@@ -53,15 +56,26 @@ def check_evaluation_outputs(options: EvalConfig) -> None:
         OutputError: one cannot be written.
     """
     check_json_output(options.json)
-    named = {"--csv": options.csv, "--markdown": options.markdown, "--save-records": options.save_records}
-    for flag, path in named.items():
-        if path is not None:
+    reports = {"--csv": options.csv, "--markdown": options.markdown, "--save-records": options.save_records}
+    for flag, path in reports.items():
+        if path is not None and str(path) != "-":
             check_report(path, flag=flag)
     check_form(options.save_records)
-    paths = [path.resolve() for path in (options.json, *named.values()) if path is not None and str(path) != "-"]
-    if len({*paths}) < len(paths):
-        msg = f"--json, {' and '.join(named)} name the same file twice. Give each a name of its own."
+    if options.from_records and options.save_records:
+        msg = "--from-records makes the result of records that are saved already: leave out --save-records."
         raise UsageError(msg)
+    _check_apart({"--json": options.json, **reports, "--cache": options.cache, "--from-records": options.from_records})
+
+
+def _check_apart(files: Mapping[str, Path | None]) -> None:
+    flags: dict[Path, str] = {}
+    for flag, path in files.items():
+        if path is None:
+            continue
+        other = flags.setdefault(path.resolve(), flag)
+        if other != flag:
+            msg = f"{other} and {flag} name the same file, {path}. Give each a name of its own."
+            raise UsageError(msg)
 
 
 def _observe(config: Config, ranks: Ranks | None, notify: Notify, track: Track) -> tuple[Observed, Context]:
@@ -78,12 +92,13 @@ def _observe(config: Config, ranks: Ranks | None, notify: Notify, track: Track) 
         split: _own(together, partial(loader_of, job, split)) for split in _splits(job, chosen_on)
     }
     recompute: Callable[[], Recomputing] = cache(partial(recomputing, job, notify=notify, step=together, track=track))
-    others = [member for member in [with_averaged_statistics(job)] if member]
+    others = [member for member in [with_averaged_statistics(job, average, checkpoints)] if member]
     if options.control and has_statistics(job.model):
         others.append(control(job, recompute()))
     more = options.curve is not None or options.greedy
-    at_once, plan = members_at_once(job, len(checkpoints) + 1 + len(others) + 2 * more)
-    if at_once is not None:
+    n_members = len(checkpoints) + 1 + len(others) + 2 * more
+    at_once, plan = members_at_once(job, n_members)
+    if at_once is not None and at_once < n_members:
         notify(plan)
     residents = Residents(job.model, job.forward, at_once=at_once)
     evaluator = Evaluator(job=job, residents=residents, loaders=loaders, kept=kept, step=named, track=track)
@@ -100,7 +115,7 @@ def _observe(config: Config, ranks: Ranks | None, notify: Notify, track: Track) 
     warnings, notes = remarks_on(job, chosen_on)
     known = warnings_of(job.swa, job.checkpoints, job.model, key=job.key, data=job.data_target.class_path)
     if kept:
-        notes.append(kept.in_words())
+        notes.append(kept.in_words(together(lambda: kept.counts)))
     context = Context(
         best=choice.best,
         chosen_on=choice.chosen_on,

@@ -1,15 +1,13 @@
 """Outputs of members on disk, found again by what they are outputs of."""
 
 import hashlib
-import inspect
 import json
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast, final
+from typing import Any, final
+from zlib import crc32
 
-import numpy as np
 import safetensors
 import torch
 from safetensors.torch import load, save
@@ -19,11 +17,12 @@ from swa_cli.batches import Example
 from swa_cli.checkpoints import Checkpoint, checksums
 from swa_cli.errors import OutputError
 from swa_cli.files import publish
+from swa_cli.pipeline.contents import digest_of
 from swa_cli.pipeline.eval_inputs import EvalJob
 from swa_cli.targets import load_target
 
 _VERSION = 1
-_NAME = "output"
+_NAME, _CHECK = "output", "crc32"
 _THREADS = 2
 _DIGITS = 32
 
@@ -32,9 +31,9 @@ _DIGITS = 32
 class KeptOutputs:
     """``folder/<model and options>/<member>/<batch>.safetensors``, each an output as the model gave it.
 
-    A member is known by the SHA-256 of its files, a batch by that of everything in it, the model by its name, arguments
-    and the source file of its class, and by how it was run. Nothing is ever wrong for being old; delete the folder at
-    will.
+    A member is known by the SHA-256 of its files, a batch by a digest of everything in it, the model by its name,
+    arguments and the source files of the classes of its layers, and by how it was run. What else the user's code
+    imports is not looked at. Delete the folder at will.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,17 +51,18 @@ class KeptOutputs:
             hashes = sorted(digests().values())
         return _digest([checkpoint.key, *hashes])
 
-    def digest(self, example: Example) -> str:
-        """Of a batch."""
-        hashed = hashlib.blake2b(digest_size=_DIGITS // 2)
-        _update(hashed, [example.args, example.kwargs, example.target])
-        return hashed.hexdigest()
+    def digest(self, example: Example) -> str | None:
+        """Of a batch; None where it holds what cannot be told from others."""
+        return digest_of([example.args, example.kwargs, example.target])
 
     def get(self, member: str, batch: str) -> torch.Tensor | None:
-        """What is kept, if it can be read."""
+        """What is kept, if it can be read and is as it was written."""
         try:
-            output = load(self._path(member, batch).read_bytes())[_NAME]
-        except (OSError, KeyError, safetensors.SafetensorError):
+            stored = load(self._path(member, batch).read_bytes())
+            output, check = stored[_NAME], int(stored[_CHECK])
+        except (OSError, KeyError, ValueError, RuntimeError, safetensors.SafetensorError):
+            return None
+        if crc32(_bytes_of(output)) != check:
             return None
         self._found += 1
         return output
@@ -79,13 +79,20 @@ class KeptOutputs:
         except OSError as error:
             msg = f"cannot keep outputs in {path.parent}: {error.strerror or error}. Name another place with --cache."
             raise OutputError(msg) from error
+        kept = output.detach().cpu().contiguous()
         with publish(path, overwrite=True) as stream:
-            stream.write(save({_NAME: output.detach().cpu().contiguous()}))
+            stream.write(save({_NAME: kept, _CHECK: torch.tensor(crc32(_bytes_of(kept)))}))
         self._made += 1
 
-    def in_words(self) -> str:
-        """How much of it was of use."""
-        return f"{self._found:,} outputs from {self._folder.parent} used again, {self._made:,} added to it."
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many outputs were found, and how many added."""
+        return self._found, self._made
+
+    def in_words(self, counts: Sequence[tuple[int, int]]) -> str:
+        """How much of it was of use, by the counts of all ranks."""
+        found, made = (sum(of_each) for of_each in zip(*counts, strict=True))
+        return f"{found:,} outputs from {self._folder.parent} used again, {made:,} added to it."
 
     def _path(self, member: str, batch: str) -> Path:
         return self._folder / member / f"{batch}.safetensors"
@@ -104,51 +111,32 @@ def kept_outputs(job: EvalJob) -> KeptOutputs | None:
         msg = f"--cache {folder}: expected a folder, found a file."
         raise OutputError(msg)
     target, task = job.model_target, job.config.task
+    user_task = [load_target(task.class_path, what="task")] if task and "." in task.class_path else []
     what = {
         "version": _VERSION,
         "tool": __version__,
         "torch": torch.__version__,
         "model": target.class_path,
         "arguments": target.init_args,
-        "source": _source_of(target.class_path),
+        "sources": _sources([load_target(target.class_path, what="model"), *map(type, job.model.modules())]),
         "forward": [job.forward.device.type, job.forward.amp, job.forward.channels_last, job.forward.compile],
         "task": None if task is None else [task.class_path, task.init_args],
+        "task_sources": _sources(user_task),
     }
     return KeptOutputs(folder / _digest(what))
 
 
-def _source_of(class_path: str) -> str:
-    """The file that defines the class, whose changes change what the weights mean; empty where there is none."""
-    with suppress(OSError, TypeError):
-        thing = load_target(class_path, what="model")
-        module = sys.modules.get(getattr(thing, "__module__", ""))
-        return Path(inspect.getfile(module or cast("Any", thing))).read_text(encoding="utf-8")
-    return ""
+def _sources(things: Iterable[object]) -> list[str]:
+    """The files that define these classes, with what they inherit from, and functions."""
+    parts = [part for thing in things for part in (thing.__mro__ if isinstance(thing, type) else (thing,))]
+    modules = {sys.modules.get(getattr(part, "__module__", "")) for part in parts}
+    files = {str(getattr(module, "__file__", None)) for module in modules}
+    return sorted(Path(file).read_text(encoding="utf-8", errors="replace") for file in files if Path(file).is_file())
 
 
 def _digest(what: object) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:_DIGITS]
 
 
-def _update(hashed: Any, value: object) -> None:
-    """Everything in nested sequences and mappings, with what tells one kind from another."""
-    if isinstance(value, torch.Tensor):
-        dense = value.detach().cpu().contiguous()
-        hashed.update(f"tensor {dense.dtype} {list(dense.shape)}".encode())
-        hashed.update(dense.reshape(-1).view(torch.uint8).numpy().data if dense.numel() else b"")
-    elif isinstance(value, np.ndarray):
-        array = cast("np.ndarray[Any, Any]", value)
-        hashed.update(f"array {array.dtype} {list(array.shape)}".encode())
-        hashed.update(repr(array.tolist()).encode() if array.dtype == object else array.tobytes())
-    elif isinstance(value, Mapping):
-        for name, entry in cast("Mapping[object, object]", value).items():
-            hashed.update(f"key {name!r}".encode())
-            _update(hashed, entry)
-    elif isinstance(value, (list, tuple)):
-        hashed.update(f"sequence {len(cast('list[object]', value))}".encode())
-        for entry in cast("list[object]", value):
-            _update(hashed, entry)
-    elif hasattr(value, "to_dict"):  # a graph, as PyTorch Geometric has them
-        _update(hashed, cast("Any", value).to_dict())
-    else:
-        hashed.update(repr(value).encode())
+def _bytes_of(tensor: torch.Tensor) -> Any:
+    return tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b""

@@ -9,15 +9,15 @@ _SHARE = 0.5
 
 
 def members_at_once(job: EvalJob, n_members: int) -> tuple[int | None, str]:
-    """How many at most, None where all fit; and that in words."""
+    """How many at most, None where nothing is known to limit them; and how ``n_members`` will be run, in words."""
     size, device = bytes_of(job.model), job.forward.device
     free = free_bytes(device)
     asked = job.config.eval.at_once
-    fit = n_members if free is None or not size else int(_SHARE * free) // size
-    at_once = max(1, asked or fit)
+    fit = None if free is None or not size else max(1, int(_SHARE * free) // size)
+    at_once = asked or fit
     each = f"{size / 1e6:,.1f} MB each"
-    if at_once >= n_members:
-        return None, f"{n_members} models ({each}) side by side on {device}, in one pass over the data."
+    if at_once is None or at_once >= n_members:
+        return at_once, f"{n_members} models ({each}) side by side on {device}, in one pass over the data."
     groups = -(-n_members // at_once)
     why = "as --at-once asks" if asked else f"since {_SHARE:.0%} of the {free or 0:,} bytes that are free hold no more"
     return at_once, (

@@ -46,7 +46,7 @@ class Recomputing:
             split=self.training.split,
             until_converged=self.options.until_converged,
             leave=frozen_layers(model, self.job.swa),
-            forward=self.job.forward,
+            forward=replace(self.job.forward, amp=self.options.amp),
             step=self.step,
             track=self.track,
         )
@@ -54,7 +54,7 @@ class Recomputing:
 
 
 def recomputing(job: EvalJob, *, notify: Notify, step: Step, track: Track) -> Recomputing:
-    """With the estimator, limits and transforms that the average's record tells, or else the configuration.
+    """With the estimator, limits, transforms and precision that the average's record tells, or else the configuration.
 
     Raises:
         UserCodeError: the data module has no training data, or fails.
@@ -88,4 +88,5 @@ def recorded_options(job: EvalJob) -> BnUpdateConfig:
         batch_size=known.batch_size,
         seed=known.seed,
         eval_transforms=known.eval_transforms,
+        amp=known.amp,
     )

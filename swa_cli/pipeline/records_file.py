@@ -5,15 +5,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from swa_cli import __version__
 from swa_cli.config import TargetConfig
-from swa_cli.errors import SourceError, UsageError
+from swa_cli.errors import SourceError, SwaError, UsageError
 from swa_cli.evaluation import Context, Observed, Row
 from swa_cli.files import publish
 from swa_cli.pipeline.user import task_from
@@ -63,11 +62,12 @@ def save_records(path: Path, observed: Observed, context: Context, task: TargetC
     Raises:
         OutputError: the file cannot be written.
     """
+    named = TargetConfig(class_path=observed.task.name)  # also where auto was asked for
     about = {
         "version": _VERSION,
         "tool_version": __version__,
         "split": observed.split,
-        "task": asdict(task or TargetConfig(class_path=observed.task.name)),
+        "task": asdict(task if task and (task.init_args or "." in task.class_path) else named),
         "warnings": list(observed.warnings),
         "rows": [_about(row) for row in observed.rows],
         "context": asdict(context),
@@ -88,28 +88,60 @@ def load_records(path: Path, task: Task | None) -> tuple[Observed, Context]:
 
     Raises:
         SourceError: there is no such file, or it is none of ours.
-        UsageError: pyarrow is missing.
+        UsageError: pyarrow is missing, or ``task`` is another than that of the records.
         UserCodeError: the user's own task cannot be built.
     """
     try:
         contents = (_read_parquet if path.suffix == ".parquet" else _read_npz)(path)
         about = contents.about
-        if about["version"] != _VERSION:
-            msg = f"{path} has records of version {about['version']}, and this swa-cli reads {_VERSION}. Upgrade it."
-            raise SourceError(msg)
-        return Observed(
+        observed = Observed(
             split=about["split"],
             task=task or task_from(TypeAdapter(TargetConfig).validate_python(about["task"])) or _unknown(path),
             rows=tuple(_row(place, row, contents.columns) for place, row in enumerate(about["rows"])),
             groups=contents.groups,
             warnings=tuple(about["warnings"]),
-        ), TypeAdapter(Context).validate_python(about["context"])
+        )
+        context = TypeAdapter(Context).validate_python(about["context"])
+        _check(observed, context)
+    except SwaError:
+        raise
     except OSError as error:
         msg = f"cannot read the records {path}: {error.strerror or error}."
         raise SourceError(msg) from error
-    except (KeyError, ValueError, TypeError, BadZipFile, EOFError, ValidationError) as error:
-        msg = f"{path} holds no records that swa-eval --save-records has written ({type(error).__name__}: {error})."
+    except Exception as error:  # what a damaged file comes to is beyond counting
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        msg = f"{path} holds no records that swa-eval --save-records has written ({reason})."
         raise SourceError(msg) from error
+    if observed.task.primary not in {metric.name for metric in observed.task.metrics(observed.rows[0].records)}:
+        msg = f"the records in {path} are of another task: they have no {observed.task.primary}. Leave out --task."
+        raise UsageError(msg)
+    return observed, context
+
+
+def _known(text: str, path: Path) -> dict[str, Any]:
+    """What is told of the records, if it is told as it is here."""
+    about: dict[str, Any] = json.loads(text)
+    if about["version"] != _VERSION:
+        msg = f"{path} has records of version {about['version']}, and this swa-cli reads {_VERSION}. Upgrade it."
+        raise SourceError(msg)
+    return about
+
+
+def _check(observed: Observed, context: Context) -> None:
+    """Whether everything is there that a result is made of, of as many units.
+
+    Raises:
+        ValueError: it is not.
+    """
+    lengths = {len(column) for row in observed.rows for column in row.records.columns.values()}
+    lengths |= set() if observed.groups is None else {len(observed.groups)}
+    n_checkpoints = len(observed.of_kind("checkpoint"))
+    if len(observed.of_kind("swa")) != 1 or not n_checkpoints or (context.best or 0) not in range(n_checkpoints):
+        msg = "not an average and its checkpoints"
+        raise ValueError(msg)
+    if len(lengths) != 1 or lengths == {0}:
+        msg = f"columns of {', '.join(map(str, sorted(lengths)))} units"
+        raise ValueError(msg)
 
 
 def _about(row: Row) -> dict[str, Any]:
@@ -131,13 +163,13 @@ def _write_npz(stream: BinaryIO, contents: _Contents) -> None:
     arrays: dict[str, Any] = {f"{place}/{name}": values for (place, name), values in contents.columns.items()}
     if contents.groups is not None:
         arrays[_GROUPS] = contents.groups
-    arrays[_METADATA] = np.array(json.dumps(contents.about))
+    arrays[_METADATA] = np.array(json.dumps(contents.about, default=str))
     np.savez_compressed(stream, **arrays)
 
 
 def _read_npz(path: Path) -> _Contents:
     with np.load(path, allow_pickle=False) as stored:
-        about = json.loads(str(stored[_METADATA]))
+        about = _known(str(stored[_METADATA]), path)
         columns = {
             (place, name): stored[f"{place}/{name}"]
             for place, row in enumerate(about["rows"])
@@ -167,21 +199,27 @@ def _write_parquet(stream: BinaryIO, contents: _Contents) -> None:
     groups = contents.groups
     table = pa.table(
         {
-            "candidate": [row["name"] for row, size in zip(rows, sizes, strict=True) for _ in range(size)],
+            "candidate": [_unicode(row["name"]) for row, size in zip(rows, sizes, strict=True) for _ in range(size)],
             "kind": [row["kind"] for row, size in zip(rows, sizes, strict=True) for _ in range(size)],
             "unit": np.concatenate([np.arange(size) for size in sizes]),
             "group": pa.nulls(sum(sizes), pa.int64()) if groups is None else np.concatenate([groups for _ in sizes]),
             **{name: column(name) for name in names},
         }
     )
-    parquet.write_table(table.replace_schema_metadata({_METADATA: json.dumps(contents.about)}), stream)
+    told = table.replace_schema_metadata({_METADATA: json.dumps(contents.about, default=str)})
+    parquet.write_table(told, stream, write_page_checksum=True)
+
+
+def _unicode(name: str) -> str:
+    """A file's name, with what is no Unicode in it spelt out."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _read_parquet(path: Path) -> _Contents:
     _, parquet = _pyarrow(path)
     with path.open("rb") as stream:
-        table = parquet.read_table(stream)
-    about = json.loads(table.schema.metadata[_METADATA.encode()])
+        table = parquet.read_table(stream, page_checksum_verification=True)
+    about = _known(table.schema.metadata[_METADATA.encode()].decode(), path)
     ends = np.flatnonzero(table["unit"].to_numpy() == 0)
     bounds = [*ends.tolist(), table.num_rows]
     columns: dict[Column, NDArray[np.float64]] = {}

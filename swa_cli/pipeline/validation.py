@@ -42,10 +42,13 @@ def split_to_choose_on(job: EvalJob) -> Split | None:
 def remarks_on(job: EvalJob, chosen_on: Split | None) -> tuple[list[str], list[str]]:
     """Warnings and notes about what was chosen on what."""
     options = job.config.eval
+    if len(job.checkpoints) == 1:
+        asked = [flag for flag, given in (("--curve", options.curve), ("--greedy", options.greedy)) if given]
+        note = f"there is one checkpoint, and so nothing to choose for {' and '.join(asked)}."
+        return [], [note] if asked else []
     if chosen_on is None:
-        left_out = options.best_by_val and len(job.checkpoints) > 1
         note = "the data module has no val_dataloader(): there is no best by validation, and nothing to choose it on."
-        return [], [note] if left_out else []
+        return [], [note] if options.best_by_val else []
     if chosen_on != job.split:
         return [], []
     chosen = [
@@ -53,10 +56,12 @@ def remarks_on(job: EvalJob, chosen_on: Split | None) -> tuple[list[str], list[s
         *(["the window of --curve"] if options.curve is not None else []),
         *(["the greedy soup"] if options.greedy else []),
     ]
+    remedy = "Give the data module both val_dataloader() and test_dataloader()."
+    if job.split == "val" and has_split(job.data, "test"):
+        remedy = "Leave out --split val."
     warning = (
         f"{' and '.join(chosen)} chosen on the split that is reported ({job.split}): of {len(job.checkpoints)} to "
-        "choose from one looks better there than it is. Give the data module both val_dataloader() and "
-        "test_dataloader()."
+        f"choose from one looks better there than it is. {remedy}"
     )
     return [warning], []
 
