@@ -329,6 +329,7 @@ def test_better_is_shipped_with_its_gain_and_what_it_saves():
         ((-0.0011, -0.00241, 0.0002), 10, ", within 0.25 points of the ensemble of 10 at a tenth of its cost."),
         ((-0.0011, -0.002, 0.0002), 2, ", within 0.20 points of the ensemble of 2 at half of its cost."),
         ((0.0011, 0.0001, 0.002), 17, ", and +0.11 over the ensemble of 17 at 1/17 of its cost."),
+        ((0.0011, 0.0, 0.002), 17, ", no worse than the ensemble of 17 at 1/17 of its cost."),
         ((0.0, 0.0, 0.0), 3, ", no different from the ensemble of 3 at a third of its cost."),
         ((0.1, -math.inf, math.inf), 3, "."),
         ((0.0011, 0.0001, 0.002), 1, "."),
@@ -337,7 +338,8 @@ def test_better_is_shipped_with_its_gain_and_what_it_saves():
 )
 def test_the_ensemble_is_named_where_there_is_one(ensemble, passes, expected):
     row = candidate("ensemble", "ensemble", 0.9, members=passes, forward_passes=passes)
-    compared_with = [compared("accuracy", "ensemble", ensemble, "inconclusive")] if ensemble else []
+    verdict = "better" if ensemble and ensemble[1] > 0 else "inconclusive"
+    compared_with = [compared("accuracy", "ensemble", ensemble, verdict)] if ensemble else []
 
     result = judged(GAINED, *compared_with, verdict="better", candidates=(CANDIDATES[0], row))
 
@@ -357,7 +359,7 @@ def test_where_lower_is_better_a_gain_is_lower(ensemble, expected):
     result = judged(
         compared("rmse", "last", (-0.12, -0.2, -0.05)),
         compared("rmse", "best", (-0.1, -0.18, -0.02)),
-        compared("rmse", "ensemble", ensemble, "inconclusive"),
+        compared("rmse", "ensemble", ensemble, "better" if ensemble[2] < 0 else "inconclusive"),
         verdict="better",
         **OF_RMSE,
     )

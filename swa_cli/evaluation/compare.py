@@ -1,5 +1,6 @@
 """SWA against others on the same units: is a difference larger than the test set can blur?"""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -128,14 +129,19 @@ def _comparison(
 
 
 def _exact(row: Comparison, swa: Records, other: Records, column: str, *, same: bool) -> Comparison:
-    """With McNemar's p-value, and where both are right on the same units with what these leave open."""
+    """With McNemar's p-value; and where one of the two is never right alone, with what so many units leave open.
+
+    The bootstrap cannot draw what was not seen: without a loss among n units, it would exclude all losses.
+    """
     ours, theirs = swa.columns[column] > 0, other.columns[column] > 0
     only_ours, only_theirs = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
     row = replace(row, p_value=mcnemar_exact(only_ours, only_theirs))
-    if only_ours or only_theirs or same or len(ours) == 1:
+    if same or not math.isfinite(row.ci_high - row.ci_low):
         return row
     bound = no_discordance_bound(len(ours))
-    return replace(row, ci_low=-bound, ci_high=bound)
+    low = row.ci_low if only_theirs else min(row.ci_low, row.difference - bound)
+    high = row.ci_high if only_ours else max(row.ci_high, row.difference + bound)
+    return replace(row, ci_low=low, ci_high=high)
 
 
 def _judged(rows: Sequence[Comparison], metric: Metric) -> list[Comparison]:

@@ -158,6 +158,8 @@ def _ensemble(result: EvaluationResult) -> str:
         return f", no different from {ensemble} {at_cost}"
     if loss > 0:
         return f", within {at_most(score, loss)} of {ensemble} {at_cost}"
+    if comparison.verdict != "better":
+        return f", no worse than {ensemble} {at_cost}"
     middle, _, _ = difference(score, comparison)
     if score.higher_is_better:
         return f", and {middle} over {ensemble} {at_cost}"
