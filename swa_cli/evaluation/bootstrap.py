@@ -74,8 +74,8 @@ _UNKNOWN = Interval(low=-math.inf, high=math.inf, p_value=1.0, standard_error=ma
 def bca(estimate: float, resampled: Floats, jackknife: Floats, *, level: float = 0.95, scale: float = 1.0) -> Interval:
     """Efron's bias-corrected and accelerated interval (1987, doi:10.1080/01621459.1987.10478410), wider for few units.
 
-    The level is that of `expanded_level` (Hesterberg 2015, doi:10.1080/00031305.2015.1089789): with t instead of z, as
-    the bootstrap leaves out that the spread is itself an estimate.
+    It is taken at `expanded_z` instead of z (Hesterberg 2015, doi:10.1080/00031305.2015.1089789), as the bootstrap
+    leaves out that the spread is itself an estimate.
 
     The bias correction counts ties half; the acceleration comes from the jackknife. The p-value is 1 − the level at
     which an end of the interval would be zero, so that it is below 1 − ``level`` where the interval excludes zero and
@@ -106,8 +106,8 @@ def bca(estimate: float, resampled: Floats, jackknife: Floats, *, level: float =
         return Interval(low=estimate, high=estimate, p_value=p_value, standard_error=0.0)
     bias = float(ndtri(np.clip((below + not_above) / (2 * len(ordered)), smallest / 4, 1 - smallest / 4)))
     acceleration = _acceleration(jackknife)
-    z = float(ndtri((1 - expanded_level(level, n)) / 2))
-    ends = [float(ndtr(bias + _accelerated(bias + side, acceleration))) for side in (z, -z)]
+    z = expanded_z(level, n)
+    ends = [float(ndtr(bias + _accelerated(bias + side, acceleration))) for side in (-z, z)]
     low, high = (float(end) for end in np.quantile(ordered, ends))
     tails = _tail(ordered, bias, acceleration), _tail(-ordered[::-1], -bias, -acceleration)
     p_value = 2 * float(stdtr(n - 1, ndtri(min(tails)) * math.sqrt((n - 1) / n)))
@@ -119,14 +119,13 @@ def bca(estimate: float, resampled: Floats, jackknife: Floats, *, level: float =
     )
 
 
-def expanded_level(level: float, n_units: int) -> float:
-    """The level at which z is what √(n / (n − 1)) t is at ``level``, with n − 1 degrees of freedom.
+def expanded_z(level: float, n_units: int) -> float:
+    """√(n / (n − 1)) t, of n − 1 degrees of freedom, both sides leaving out 1 − ``level``.
 
-    >>> round(expanded_level(0.95, 10), 4), round(expanded_level(0.95, 10_000), 4)
-    (0.9829, 0.95)
+    >>> round(expanded_z(0.95, 6), 3), round(expanded_z(0.95, 10), 3), round(expanded_z(0.95, 10_000), 3)
+    (2.816, 2.385, 1.96)
     """
-    t = math.sqrt(n_units / (n_units - 1)) * float(stdtrit(n_units - 1, (1 + level) / 2))
-    return 1 - 2 * float(ndtr(-t))
+    return math.sqrt(n_units / (n_units - 1)) * float(stdtrit(n_units - 1, (1 + level) / 2))
 
 
 def _acceleration(jackknife: Floats) -> float:
