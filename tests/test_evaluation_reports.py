@@ -424,7 +424,7 @@ def test_too_few_examples_says_how_many_would_do():
         "700 examples are too few to tell whether swa.safetensors is better than the last checkpoint: accuracy +0.30 "
         "points (95 % CI -0.40 to +1.00); this test set can resolve differences of 1.0 points"
     )
-    needed = ", and about 7,700 examples would be needed to resolve this one"
+    needed = ", and about 7,700 examples would be needed to resolve this one if it is as large as it looks"
 
     assert final_sentence(judged(CLOSE, n_examples=700)) == f"{told}{needed}."
     assert final_sentence(judged(replace(CLOSE, units_needed=600), n_examples=700)) == f"{told}."

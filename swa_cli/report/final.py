@@ -82,7 +82,7 @@ def _inconclusive(result: EvaluationResult) -> str:
         resolved = f"this test set can resolve differences of {amount(score, comparison.smallest_resolvable)}"
         needed = comparison.units_needed
         if needed is not None and needed > n_units:
-            resolved += f", and about {counted(_roughly(needed), result.unit)} would be needed to resolve this one"
+            resolved += f", and about {counted(_roughly(needed), result.unit)} would be needed to resolve this one if it is as large as it looks"
         words.append(resolved)
     return "; ".join(words) + _but(result, comparison) + "."
 
@@ -152,18 +152,20 @@ def _ensemble(result: EvaluationResult) -> str:
     ensemble = f"the ensemble of {rows[0].members or cost}"
     at_cost = f"at {_SHARES.get(cost, f'1/{cost}')} of its cost"
     loss = -comparison.ci_low if score.higher_is_better else comparison.ci_high
+    middle, _, _ = difference(score, comparison)
     if not math.isfinite(loss):
         return ""
     if is_nothing(comparison):
-        return f", no different from {ensemble} {at_cost}"
-    if loss > 0:
-        return f", within {at_most(score, loss)} of {ensemble} {at_cost}"
-    if comparison.verdict != "better":
-        return f", no worse than {ensemble} {at_cost}"
-    middle, _, _ = difference(score, comparison)
-    if score.higher_is_better:
-        return f", and {middle} over {ensemble} {at_cost}"
-    return f", and {middle.lstrip('-')}{points(score)} lower than {ensemble} {at_cost}"
+        beside = f", no different from {ensemble}"
+    elif loss > 0:
+        beside = f", within {at_most(score, loss)} of {ensemble}"
+    elif comparison.verdict != "better":
+        beside = f", no worse than {ensemble}"
+    elif score.higher_is_better:
+        beside = f", and {middle} over {ensemble}"
+    else:
+        beside = f", and {middle.lstrip('-')}{points(score)} lower than {ensemble}"
+    return f"{beside} {at_cost}"
 
 
 def _against(result: EvaluationResult, metric: str) -> list[Comparison]:
