@@ -43,7 +43,7 @@ def _features(width: int) -> nn.Sequential:
 
 
 class ShapesData:
-    """Pictures (n, 1, 32, 32) and the class of each pixel, (n, 32, 32); with ``tags`` which shapes there are, (n, 3)."""
+    """Pictures (n, 1, 32, 32) with the class of each pixel (n, 32, 32), or with ``tags`` the shapes in them (n, 3)."""
 
     def __init__(
         self,
