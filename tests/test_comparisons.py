@@ -13,7 +13,7 @@ from swa_cli.evaluation.decide import decide
 from swa_cli.evaluation.result import Comparison, Kind
 from swa_cli.tasks import Records
 from swa_cli.tasks.metrics import from_parts, ratio
-from swa_cli.tasks.scores import ACCURACY, BRIER, NLL, SHARE_RIGHT
+from swa_cli.tasks.scores import ACCURACY, BRIER, NLL, share_right
 
 BOTH = (ACCURACY, NLL)
 
@@ -184,7 +184,7 @@ def test_elsewhere_the_p_value_is_the_bootstrap_s_or_student_s(case):
     swa, other = pair(9, 1, 40)
     members = [other, other] if case == "several members" else [other]
     groups = np.arange(50) if case == "groups" else None
-    metrics = (SHARE_RIGHT,) if case == "not right or wrong" else (ACCURACY,)
+    metrics = (share_right("node"),) if case == "not right or wrong" else (ACCURACY,)
 
     found = compared(swa, *members, metrics=metrics, groups=groups)["accuracy"]
 
@@ -238,7 +238,7 @@ def test_groups_are_resampled_as_units_of_their_sums():
         }
         return Records(columns=sums, tallies={})
 
-    metrics = (SHARE_RIGHT, NLL)
+    metrics = (share_right("node"), NLL)
     found = compared(swa, first, second, metrics=metrics, groups=groups)
 
     expected = compared(*(by_group(one) for one in (swa, first, second)), metrics=metrics)

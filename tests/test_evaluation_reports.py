@@ -268,6 +268,22 @@ def test_the_background_says_how_sure_the_numbers_are_and_how_they_came_about():
     )
 
 
+def test_predicted_numbers_have_a_distance_from_the_ensemble_s_but_no_agreement():
+    near = {"swa": 0.0712, "mean": 0.213}
+    rows = tuple(
+        replace(row, scores={"rmse": 0.3, "ensemble_distance": near[row.kind]} if row.kind in near else {"rmse": 0.3})
+        for row in CANDIDATES
+    )
+    scores = (RMSE, *(score for score in SCORES if score.name == "ensemble_distance"))
+    decision = Decision(verdict="inconclusive", mixed=False, primary="rmse", secondary=None)
+    result = replace(RESULT, scores=scores, candidates=rows, comparisons=(), decision=decision)
+
+    assert (
+        "The predictions of SWA are 0.071 away from the ensemble's (a checkpoint's: 0.21; root mean square)."
+        in sentences(result)
+    )
+
+
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
