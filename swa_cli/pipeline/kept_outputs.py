@@ -16,7 +16,8 @@ from swa_cli import __version__
 from swa_cli.batches import Example
 from swa_cli.checkpoints import Checkpoint, checksums
 from swa_cli.errors import OutputError
-from swa_cli.files import publish
+from swa_cli.files import explained, writer_at
+from swa_cli.leftovers import temporary
 from swa_cli.pipeline.contents import digest_of
 from swa_cli.pipeline.eval_inputs import EvalJob
 from swa_cli.targets import load_target
@@ -80,8 +81,11 @@ class KeptOutputs:
             msg = f"cannot keep outputs in {path.parent}: {error.strerror or error}. Name another place with --cache."
             raise OutputError(msg) from error
         kept = output.detach().cpu().contiguous()
-        with publish(path, overwrite=True) as stream:
-            stream.write(save({_NAME: kept, _CHECK: torch.tensor(crc32(_bytes_of(kept)))}))
+        contents = save({_NAME: kept, _CHECK: torch.tensor(crc32(_bytes_of(kept)))})
+        # Not synced, which would take longer than many a model: what a crash leaves fails the check.
+        with explained(path), temporary(path) as (unnamed, descriptor):
+            writer_at(descriptor)(0, memoryview(contents))
+            unnamed.replace(path)
         self._made += 1
 
     @property

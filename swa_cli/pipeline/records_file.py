@@ -168,7 +168,7 @@ def _write_npz(stream: BinaryIO, contents: _Contents) -> None:
 
 
 def _read_npz(path: Path) -> _Contents:
-    with np.load(path, allow_pickle=False) as stored:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
         about = _known(str(stored[_METADATA]), path)
         columns = {
             (place, name): stored[f"{place}/{name}"]
