@@ -40,6 +40,8 @@ def background(result: EvaluationResult) -> Iterator[str]:
     yield from _chosen_window(result)
     if result.bn_update:
         yield f"BatchNorm statistics of {result.bn_update.file}: {', '.join(_origin(result.bn_update))}."
+        if not result.of_kind("control"):
+            yield "How much of a gain over the last checkpoint is owed to them, and not to averaging, --control tells."
     if result.plan:
         yield result.plan
     yield from result.notes
