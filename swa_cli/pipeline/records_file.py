@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from swa_cli.pipeline.user import task_from
 from swa_cli.tasks import Records, Task
 
 _VERSION = 1
-_METADATA = "swa_cli"
+_METADATA, _CHECK = "swa_cli", "swa_cli_crc32"
 _GROUPS = "groups"
 
 Column = tuple[int, str]
@@ -106,7 +107,7 @@ def load_records(path: Path, task: Task | None) -> tuple[Observed, Context]:
     except SwaError:
         raise
     except OSError as error:
-        msg = f"cannot read the records {path}: {error.strerror or error}."
+        msg = f"cannot read the records {path}: {error.strerror or ' '.join(str(error).split()).rstrip('.')}."
         raise SourceError(msg) from error
     except Exception as error:  # what a damaged file comes to is beyond counting
         reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -206,7 +207,8 @@ def _write_parquet(stream: BinaryIO, contents: _Contents) -> None:
             **{name: column(name) for name in names},
         }
     )
-    told = table.replace_schema_metadata({_METADATA: json.dumps(contents.about, default=str)})
+    text = json.dumps(contents.about, default=str).encode()
+    told = table.replace_schema_metadata({_METADATA: text, _CHECK: str(crc32(text))})
     parquet.write_table(told, stream, write_page_checksum=True)
 
 
@@ -218,8 +220,13 @@ def _unicode(name: str) -> str:
 def _read_parquet(path: Path) -> _Contents:
     _, parquet = _pyarrow(path)
     with path.open("rb") as stream:
-        table = parquet.read_table(stream, page_checksum_verification=True)
-    about = _known(table.schema.metadata[_METADATA.encode()].decode(), path)
+        # Threads of pyarrow's that outlive a damaged file abort the program at its end.
+        table = parquet.read_table(stream, page_checksum_verification=True, use_threads=False, pre_buffer=False)
+    text = table.schema.metadata[_METADATA.encode()]
+    if int(table.schema.metadata[_CHECK.encode()]) != crc32(text):
+        msg = "its checksum is another"
+        raise ValueError(msg)
+    about = _known(text.decode(), path)
     ends = np.flatnonzero(table["unit"].to_numpy() == 0)
     bounds = [*ends.tolist(), table.num_rows]
     columns: dict[Column, NDArray[np.float64]] = {}
