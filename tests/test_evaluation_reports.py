@@ -346,8 +346,8 @@ def test_what_averaging_alone_gains_is_said_where_there_is_a_control():
 
     assert final_sentence(judged(GAINED, control, verdict="better")) == (
         "Ship swa.safetensors: +0.52 points of accuracy over the last checkpoint (95 % CI +0.46 to +0.58); of "
-        "averaging alone: accuracy +0.46 points (95 % CI +0.07 to +0.85) against the last checkpoint with recomputed BatchNorm "
-        "statistics."
+        "averaging alone: accuracy +0.46 points (95 % CI +0.07 to +0.85) against the last checkpoint with recomputed "
+        "BatchNorm statistics."
     )
 
 
