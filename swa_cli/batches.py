@@ -135,6 +135,18 @@ def to_device(value: Any, device: torch.device) -> Any:
     return value if moved is None else moved  # some move themselves
 
 
+def copied(value: Any) -> Any:
+    """``value`` with a copy of every tensor in it, as `to_device` finds them."""
+    if isinstance(value, tuple) and hasattr(cast("object", value), "_fields"):
+        return type(cast("Any", value))(*(copied(entry) for entry in cast("Sequence[Any]", value)))
+    if isinstance(value, (list, tuple)):
+        entries = [copied(entry) for entry in cast("Sequence[Any]", value)]
+        return tuple(entries) if isinstance(value, tuple) else entries
+    if isinstance(value, dict):
+        return {name: copied(entry) for name, entry in cast("dict[Any, Any]", value).items()}
+    return value.clone() if hasattr(value, "clone") else value
+
+
 def to_channels_last(value: Any) -> Any:
     """``value`` with its channels last in memory, if it is a tensor that has channels and positions."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}

@@ -285,10 +285,10 @@ def test_fewer_members_at_once_give_the_same(run_swa, folder, at_once):
     result = evaluated(run_swa, *more, "--at-once", at_once)
 
     assert but(result, "plan") == but(expected, "plan")
-    assert expected["plan"] == "11 models (0.0 MB each) side by side on cpu, in one pass over the data."
+    assert expected["plan"] == "11 models (404 B each) side by side on cpu, in one pass over the data."
     groups = -(-11 // at_once)
     assert result["plan"] == (
-        f"11 models (0.0 MB each) on cpu in {groups} groups of up to {at_once}, as --at-once asks; the batches are "
+        f"11 models (404 B each) on cpu in {groups} groups of up to {at_once}, as --at-once asks; the batches are "
         "loaded once, and put aside for the groups that wait."
     )
     assert counted("passes") == 2
@@ -340,7 +340,7 @@ def test_averages_that_are_tried_take_no_more_memory_than_there_is(run_swa, fold
     data = ("--model", "evalcode.py:Alive", "--data", "evalcode.py:Data")
     plan = evaluated(run_swa, "--curve", "1,2,3,4,5,6", "--greedy", data=data)["plan"]
 
-    assert plan.startswith(f"{n_models} models (0.0 MB each) side by side")
+    assert plan.startswith(f"{n_models} models (404 B each) side by side")
     the_users_and_the_one_recomputed = 2
     assert max(map(int, Path("alive").read_text().split())) <= n_models + the_users_and_the_one_recomputed
 
@@ -381,13 +381,12 @@ def test_margins_in_a_configuration(run_swa, folder, written, expected):
     assert margins_of(evaluated(run_swa, "--config", "c.yaml")) == pytest.approx(expected)
 
 
-def test_a_margin_of_what_is_not_compared_is_said_to_be_none(run_swa, folder):
+def test_a_margin_of_what_is_not_compared_ends_with_the_first_batch(run_swa, folder):
     averaged(run_swa)
-    result = evaluated(run_swa, "--margin", "ece=1", "--margin", "acc=1")
+    result = run_swa("eval", "ckpts", "--swa", "swa.safetensors", *MODEL_AND_DATA, "--margin", "ece=1")
 
-    assert result["warnings"] == [
-        f"--margin {name}: there is no such comparison; they are by accuracy, nll." for name in ("ece", "acc")
-    ]
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--margin ece: there is no such comparison. Name one of accuracy, nll." in result.stderr
 
 
 @pytest.mark.parametrize("written", ["-1", "x", "nll=", "nll=x", "nan"])

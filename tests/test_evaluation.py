@@ -2,6 +2,7 @@
 
 import json
 import math
+import tempfile
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import nn
 
 from swa_cli.batches import Example
 from swa_cli.errors import DataError, MismatchError, NonFiniteError, SwaError, UserCodeError
-from swa_cli.evaluation import Member, Residents, Stream, evaluate, observe
+from swa_cli.evaluation import Member, Residents, Stream, best_of, bytes_of, evaluate, merits_of, observe
 from swa_cli.forward import Forward
 from swa_cli.report.json_report import to_json
 from swa_cli.tasks import task_named
@@ -126,7 +127,9 @@ def test_each_batch_is_loaded_once_and_seen_by_every_member():
 
     assert loaded == [0, 1, 2]
     assert len(seen) == 15
-    assert all(seen[5 * batch + member] is seen[5 * batch] for batch in range(3) for member in range(5))
+    # The first of all gets a copy of the first batch, to see whether it changes it.
+    assert all(seen[5 * batch + member] is seen[5 * batch + 1] for batch in range(3) for member in range(1, 5))
+    assert all(torch.equal(seen[5 * batch], seen[5 * batch + 1]) for batch in range(3))
 
 
 def test_the_model_and_its_modes_are_left_alone():
@@ -544,3 +547,78 @@ def test_labels_that_are_all_the_same_are_called_out():
         "all 9 examples have the label 2: whoever names that class always is always right. Check the data module's "
         "labels."
     )
+
+
+def test_a_model_that_changes_its_input_in_place_does_so_to_a_copy():
+    class Shifts(nn.Linear):
+        def forward(self, input):  # noqa: A002
+            return super().forward(input.sub_(1.0))
+
+    (member,) = linear_members(1)
+    copies = [replace(member, name=str(place)) for place in range(3)]
+    inputs, labels = torch.randn(30, 3), torch.arange(30) % 4
+    expected = nn.functional.cross_entropy((inputs - 1) @ member.read()["weight"].T + member.read()["bias"], labels)
+
+    batches = [(inputs[:10], labels[:10]), {"input": inputs[10:], "labels": labels[10:]}]
+    result = evaluate(Shifts(3, 4), copies, replace(member, kind="swa"), batches, split="test")
+
+    for candidate in result.candidates:
+        assert candidate.scores["nll"] == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_what_is_put_aside_is_given_back_group_by_group(monkeypatch):
+    """With ten groups no more than two are open: the one that is read, and the one that is written."""
+    open_now, most = [], []
+    file = tempfile.SpooledTemporaryFile
+
+    class Counted(file):
+        def __enter__(self):
+            open_now.append(self)
+            most.append(len(open_now))
+            return super().__enter__()
+
+        def __exit__(self, *exception):
+            open_now.remove(self)
+            return super().__exit__(*exception)
+
+    monkeypatch.setattr("swa_cli.shelf.SpooledTemporaryFile", Counted)
+    stream = Stream(split="test", batches=[(torch.randn(4, 3), torch.arange(4))] * 2, members=linear_members(10))
+
+    observe(Residents(nn.Linear(3, 4), Forward(), at_once=1), [stream])
+
+    assert (max(most), len(most), open_now) == (2, 9, [])
+
+
+def test_scores_are_told_as_soon_as_they_are_known():
+    told = []
+    members = linear_members(3)
+    stream = Stream(
+        split="test",
+        batches=[(torch.randn(4, 3), torch.arange(4))] * 3,
+        members=members,
+        check=lambda metrics: told.append([metric.name for metric in metrics]),
+    )
+
+    observe(Residents(nn.Linear(3, 4), Forward()), [stream])
+
+    (names,) = told
+    assert names[:2] == ["accuracy", "nll"]
+
+
+def test_a_score_that_no_checkpoint_has_chooses_none():
+    """Of an image whose pixels are all ignored there is no mean IoU."""
+    task = task_named("segmentation", {"ignore_index": 255})
+    state = {name: tensor.clone() for name, tensor in nn.Conv2d(1, 2, 1).state_dict().items()}
+    members = [Member(name=str(place), kind="checkpoint", state_dict=state) for place in range(2)]
+    stream = Stream(split="val", batches=[(torch.randn(1, 1, 2, 2), torch.full((1, 2, 2), 255))], members=members)
+
+    (observed,) = observe(Residents(nn.Conv2d(1, 2, 1), Forward()), [stream], task=task)
+
+    assert best_of(observed) is None
+    assert merits_of(observed, "checkpoint") == [-math.inf] * 2
+
+
+def test_the_size_of_a_model_counts_tied_weights_once_and_lazy_ones_not_yet():
+    tied = nn.Linear(4, 4, bias=False)
+
+    assert bytes_of(nn.Sequential(tied, tied, nn.LazyLinear(3), nn.BatchNorm1d(2))) == 4 * 16 + 4 * 8 + 8

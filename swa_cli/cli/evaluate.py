@@ -102,15 +102,17 @@ def evaluate(  # noqa: PLR0913
         typer.Option(
             "--margin",
             metavar="[METRIC=]LOSS",
-            help="A loss that you put up with, as the table shows it (points, for accuracy); without METRIC, of the "
-            "metric that decides.",
+            help="How much worse than the other you put up with, in the table's unit (points, for accuracy); without "
+            "METRIC, by the score that decides.",
             rich_help_panel=_DECISION,
         ),
     ] = None,
     fail_unless: Annotated[
         Literal["better", "non-inferior"] | None,
         typer.Option(
-            "--fail-unless", help=f"End with exit code {NOT_SHIPPED} unless it is.", rich_help_panel=_DECISION
+            "--fail-unless",
+            help=f"End with exit code {NOT_SHIPPED} unless the verdict is that, or better.",
+            rich_help_panel=_DECISION,
         ),
     ] = None,
     amp: Annotated[
@@ -160,7 +162,7 @@ def evaluate(  # noqa: PLR0913
         Path | None,
         typer.Option(
             "--save-records",
-            help="Write what each candidate did with each example: .parquet or .npz.",
+            help="Write what each candidate did with each example, for --from-records: .parquet or .npz.",
             rich_help_panel=_FILES,
         ),
     ] = None,
@@ -168,7 +170,7 @@ def evaluate(  # noqa: PLR0913
         Path | None,
         typer.Option(
             "--from-records",
-            help="Make the result anew from such a file, without model and data.",
+            help="Make the result anew from what --save-records wrote, without model and data.",
             rich_help_panel=_FILES,
         ),
     ] = None,

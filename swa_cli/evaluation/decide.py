@@ -7,6 +7,8 @@ from swa_cli.evaluation.verdict import Verdict
 
 INCUMBENTS = ("last", "best")
 """Kinds of what would be shipped otherwise."""
+CONTROL = "control"
+"""The kind of what could be shipped otherwise, and counts only where it is better."""
 
 _WORST_FIRST: tuple[Verdict, ...] = ("worse", "inconclusive", "non-inferior", "better")
 
@@ -17,16 +19,19 @@ def decide(comparisons: Sequence[Comparison], *, primary: str, secondary: str | 
     Against one of them it is better where the primary metric is and the secondary is not worse, or where the secondary
     is better and the primary non-inferior; worse where the primary is, or where the secondary is and the primary not
     better; non-inferior where the primary is and the secondary not worse. Where the primary is better and the
-    secondary worse (``mixed``) nothing is decided.
+    secondary worse (``mixed``) nothing is decided. An average that is worse than the control is not to be shipped
+    either: the last checkpoint with recomputed statistics is.
 
     Args:
         secondary: None where there is no other metric.
     """
     found: dict[tuple[str, str], Verdict] = {(one.kind, one.metric): one.verdict for one in comparisons}
-    kinds = [kind for kind in INCUMBENTS if (kind, primary) in found]
-    pairs: list[tuple[Verdict, Verdict | None]] = [
-        (found[kind, primary], found.get((kind, secondary or ""))) for kind in kinds
-    ]
+    by_kind: dict[str, tuple[Verdict, Verdict | None]] = {
+        kind: (found[kind, primary], found.get((kind, secondary or "")))
+        for kind in (*INCUMBENTS, CONTROL)
+        if (kind, primary) in found
+    }
+    pairs = [pair for kind, pair in by_kind.items() if kind != CONTROL or _together(*pair) == "worse"]
     verdicts: list[Verdict] = [_together(*pair) for pair in pairs] or ["inconclusive"]
     return Decision(
         verdict=min(verdicts, key=_WORST_FIRST.index),

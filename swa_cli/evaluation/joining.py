@@ -23,7 +23,7 @@ class Part:
     place: int
     records: Mapping[Key, Records]
     groups: list[Any] | None
-    doubts: Mapping[int, str | None]
+    doubt: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Share:
 
 def part_of(run: Run, work: Work) -> Part:
     """What is kept of a batch that all have seen."""
-    return Part(place=work.place, records=work.records, groups=run.groups(work), doubts=work.doubts)
+    return Part(place=work.place, records=work.records, groups=run.groups(work), doubt=work.doubt)
 
 
 def joined(split: str, members: Sequence[Member], shares: Sequence[Share]) -> Observed:
@@ -63,7 +63,7 @@ def joined(split: str, members: Sequence[Member], shares: Sequence[Share]) -> Ob
         task=task,
         rows=tuple(_row(key, found, members, extra[key]) for key, found in finished.items()),
         groups=groups,
-        warnings=(*_doubts(parts, members), *task.warnings(first)),
+        warnings=(*_doubts(parts), *task.warnings(first)),
     )
 
 
@@ -96,10 +96,9 @@ def _numbered(parts: Sequence[Part]) -> NDArray[np.int64] | None:
     return np.array([numbers[group] for group in found], dtype=np.int64)
 
 
-def _doubts(parts: Sequence[Part], members: Sequence[Member]) -> tuple[str, ...]:
+def _doubts(parts: Sequence[Part]) -> tuple[str, ...]:
     """What the task says of all outputs of the average, or of the last member there is."""
-    of = next((index for index, member in enumerate(members) if member.kind == "swa"), len(members) - 1)
-    said = list(dict.fromkeys(part.doubts.get(of) for part in parts))
+    said = list(dict.fromkeys(part.doubt for part in parts))
     return () if None in said else tuple(doubt for doubt in said if doubt)
 
 

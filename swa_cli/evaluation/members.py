@@ -3,12 +3,12 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Any, Literal, cast, final
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from swa_cli.errors import SwaError
 from swa_cli.forward import Forward
 from swa_cli.user_code import user_code
 
@@ -90,6 +90,10 @@ class Residents:
         self._settled[member] = resident  # the last to be forgotten
         return resident
 
+    def forget(self, member: Member) -> None:
+        """Make room: its copy will not be asked for again."""
+        self._settled.pop(member, None)
+
     def _make_room(self) -> None:
         """Forget the copy that was not asked for longest, if there can be no other beside those that are there."""
         while self.at_once is not None and len(self._settled) >= self.at_once:
@@ -117,10 +121,5 @@ def bytes_of(model: nn.Module) -> int:
     """Of its parameters and buffers; tied ones count once."""
     with user_code("looking at the model's parameters"):
         tensors: list[torch.Tensor] = [*model.parameters(), *model.buffers()]
-    return sum(tensor.numel() * tensor.element_size() for tensor in {id(one): one for one in tensors}.values())
-
-
-def named(error: SwaError, who: str, batch: int) -> SwaError:
-    """``error``, with whose output it is about, and of which batch."""
-    error.args = (f"{who}, batch {batch}: {error}",)
-    return error
+    known = {id(one): one for one in tensors if not is_lazy(cast("Any", one))}
+    return sum(tensor.numel() * tensor.element_size() for tensor in known.values())

@@ -12,12 +12,12 @@ from swa_cli.data import iterate, length_of
 from swa_cli.evaluation.joining import Part, Share, joined, part_of
 from swa_cli.evaluation.members import Member, Residents
 from swa_cli.evaluation.rows import Observed
-from swa_cli.evaluation.shelf import shelf
 from swa_cli.evaluation.work import Kept, Run, Work
 from swa_cli.forward import Forward
 from swa_cli.progress import Track, silent
 from swa_cli.ranks import Step, alone
-from swa_cli.tasks import Task
+from swa_cli.shelf import shelf
+from swa_cli.tasks import Metric, Task
 
 _FORWARD = Forward()
 
@@ -31,6 +31,7 @@ class Stream:
         ensemble: whether the checkpoints' ensembles are wanted too.
         place: of this rank's i-th batch among those of all ranks.
         metrics: makes the torchmetrics objects of one row, by name.
+        check: is told the scores as soon as they are known, and may raise what is wrong with them.
     """
 
     split: str
@@ -40,6 +41,7 @@ class Stream:
     splitter: Splitter = split_batch
     place: Callable[[int], int] = int
     metrics: Callable[[], Mapping[str, Any]] | None = None
+    check: Callable[[Sequence[Metric]], None] | None = None
 
 
 def observe(
@@ -89,29 +91,37 @@ def _shares(
             forward=forward,
             kept=kept,
             metrics=stream.metrics,
+            check=stream.check,
         )
         for stream in streams
     ]
     parts: list[list[Part]] = [[] for _ in streams]
     waiting: list[Iterable[Work]] = [_loaded(stream, run) for stream, run in zip(streams, runs, strict=True)]
     groups = residents.groups(everybody)
-    with torch.no_grad(), ExitStack() as aside:
+    with torch.no_grad(), ExitStack() as shelves:
+        aside = [shelves.enter_context(ExitStack()) for _ in streams]
         for number, group in enumerate(groups):
             last = number == len(groups) - 1
             which = f", members {number + 1} of {len(groups)}" if len(groups) > 1 else ""
             for index, (stream, run) in enumerate(zip(streams, runs, strict=True)):
-                later = aside.enter_context(shelf())
+                if not last and not {*group} & {*stream.members}:
+                    continue
+                before = aside[index].pop_all()
+                later = None if last else aside[index].enter_context(shelf())
                 description = f"evaluating on {stream.split}{which}"
-                with track(description, total=length_of(stream.batches), unit="batches") as progress:
+                with before, track(description, total=length_of(stream.batches), unit="batches") as progress:
                     for work in waiting[index]:
                         run.advance(work, group, residents)
-                        if last:
+                        if later is None:
                             run.end(work)
                             parts[index].append(part_of(run, work))
                         else:
                             later.put(work)
                         progress(1)
-                waiting[index] = later
+                waiting[index] = later or ()
+    for scorers in (entry for run in runs for entry in run.scorers.values()):
+        for metric in scorers.values():
+            metric.to("cpu")  # to be sent to ranks with other devices
     return [Share(task=run.task, parts=own, scorers=run.scorers) for run, own in zip(runs, parts, strict=True)]
 
 

@@ -1,5 +1,6 @@
 """From what the candidates were seen to do to the result."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from swa_cli.evaluation.compare import Other, compare
 from swa_cli.evaluation.decide import decide
 from swa_cli.evaluation.result import BnRecord, Candidate, Curve, EvaluationResult, Kind, Score
-from swa_cli.evaluation.rows import Observed, Row
+from swa_cli.evaluation.rows import Observed, Row, RowKind
 from swa_cli.tasks import Metric
 
 _ORDER: tuple[Kind, ...] = ("swa", "swa-averaged-bn", "control", "window", "greedy")
@@ -96,13 +97,17 @@ def scores_of(row: Row, metrics: Sequence[Metric]) -> dict[str, float]:
     return {**found, **row.extra}
 
 
-def best_of(observed: Observed) -> int:
-    """Place of the best checkpoint by the task's primary metric; of equal ones the newest."""
-    rows = observed.of_kind("checkpoint")
+def best_of(observed: Observed) -> int | None:
+    """Place of the best checkpoint by the task's primary metric, of equal ones the newest; None where none has it."""
+    values = np.array(merits_of(observed, "checkpoint"))
+    return int(np.flatnonzero(values == values.max())[-1]) if np.isfinite(values).any() else None
+
+
+def merits_of(observed: Observed, kind: RowKind) -> list[float]:
+    """The primary metric of the rows of a kind, more being better; −∞ where it is not defined."""
     metric = primary_of(observed)
-    values = np.array([metric.of(row.records) for row in rows])
-    values = values if metric.higher_is_better else -values
-    return int(np.flatnonzero(values == values.max())[-1])
+    values = [metric.of(row.records) for row in observed.of_kind(kind)]
+    return [-math.inf if math.isnan(value) else value if metric.higher_is_better else -value for value in values]
 
 
 def primary_of(observed: Observed) -> Metric:

@@ -7,11 +7,12 @@ from typing import Any, Literal, Protocol, final
 
 import torch
 
-from swa_cli.batches import Example
+from swa_cli.batches import Example, copied
 from swa_cli.errors import DataError, MismatchError, NonFiniteError, SwaError
 from swa_cli.evaluation.members import Member, Residents
 from swa_cli.forward import Forward
-from swa_cli.tasks import Mixture, Records, Task, choose_task
+from swa_cli.loaders import tensors_in
+from swa_cli.tasks import TASKS, Metric, Mixture, Records, Task, choose_task
 from swa_cli.user_code import user_code
 
 Key = tuple[Literal["member", "prefix", "members", "ensemble", "geometric"], int]
@@ -39,7 +40,7 @@ class Kept(Protocol):
 class Work:
     """A batch, what is known of its target, and the records of those that have seen it.
 
-    ``doubts`` has what the task says against the outputs of each member, by its place.
+    ``doubt`` is what the task says against the outputs of the average, or of the last member there is.
     """
 
     place: int
@@ -50,7 +51,7 @@ class Work:
     mixture: Mixture | None = None
     predicted: bool = False
     records: dict[Key, Records] = field(default_factory=dict[Key, Records])
-    doubts: dict[int, str | None] = field(default_factory=dict[int, str | None])
+    doubt: str | None = None
 
 
 @final
@@ -70,17 +71,21 @@ class Run:
         ensemble: bool,
         forward: Forward,
         kept: Kept | None,
-        metrics: Callable[[], Mapping[str, Any]] | None,
+        metrics: Callable[[], Mapping[str, Any]] | None = None,
+        check: Callable[[Sequence[Metric]], None] | None = None,
     ) -> None:
         """Nothing is run yet.
 
         Args:
             metrics: makes the torchmetrics objects of one row.
+            check: is told the scores as soon as they are known.
         """
         self.members, self.task = members, task
         self.scorers: dict[Key, Mapping[str, Any]] = {}
         self._ensemble, self._forward, self._kept, self._metrics = ensemble, forward, kept, metrics
-        self._n_checkpoints = sum(member.kind == "checkpoint" for member in members)
+        self._check, self._checked = check, False
+        self._changes_input: bool | None = None
+        self._doubted = next((n for n, member in enumerate(members) if member.kind == "swa"), len(members) - 1)
 
     def start(self, example: Example, place: int) -> Work:
         """A batch that nobody has seen."""
@@ -104,7 +109,7 @@ class Run:
             known = self._kept.get(member.digest, work.digest)
             if known is not None:
                 return known.to(self._forward.device)
-        raw = self._forward.call(residents.of(member).call, example, batch=work.place, name=member.name)
+        raw = self._run(work, example, member, residents)
         if self.task is None:
             with _named(f"batch {work.place}"):
                 self.task = choose_task(example, raw)
@@ -117,6 +122,21 @@ class Run:
             self._kept.put(member.digest, work.digest, output)
         return output
 
+    def _run(self, work: Work, example: Example, member: Member, residents: Residents) -> Any:
+        """What the model returns for the batch as it was loaded.
+
+        A model that changes its input in place, as the first batch shows, gets a copy each time.
+        """
+        given = example
+        if self._changes_input is not False:
+            given = example._replace(args=copied(example.args), kwargs=copied(example.kwargs))
+        tensors = list(tensors_in([given.args, given.kwargs]))
+        before = [tensor._version for tensor in tensors]  # noqa: SLF001  # torch has no other name for it
+        raw = self._forward.call(residents.of(member).call, given, batch=work.place, name=member.name)
+        if self._changes_input is None:
+            self._changes_input = before != [tensor._version for tensor in tensors]  # noqa: SLF001
+        return raw
+
     def _look_at(self, work: Work, example: Example, output: Any, index: int) -> None:
         member = self.members[index]
         if self.task is None:
@@ -127,13 +147,14 @@ class Run:
             work.shape = shape
             with _named(f"batch {work.place}"):
                 work.target = self.task.target(example, output)
-        elif shape != work.shape:
+        elif shape != work.shape and self.task.name in TASKS:
             msg = (
                 f"{member.name}, batch {work.place}: an output of shape {list(shape)}, and {self.members[0].name} gave "
                 f"{list(work.shape)}: they cannot be compared. All must be of one task, with the same classes."
             )
             raise MismatchError(msg)
-        work.doubts[index] = self.task.doubt(output)
+        if index == self._doubted:
+            work.doubt = self.task.doubt(output)
         with _named(f"{member.name}, batch {work.place}"):
             prediction = self.task.predict(output, work.target)
             self._keep(work, ("member", index), prediction, full=True)
@@ -160,6 +181,9 @@ class Run:
     def _keep(self, work: Work, key: Key, prediction: Any, *, full: bool) -> None:
         assert self.task is not None
         work.records[key] = self.task.measure(prediction, work.target, full=full)
+        if self._check and not self._checked:
+            self._check(self.task.metrics(work.records[key]))
+            self._checked = True
         if self._metrics and full:
             if key not in self.scorers:
                 self.scorers[key] = self._metrics()

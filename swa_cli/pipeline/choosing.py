@@ -1,11 +1,12 @@
 """What is chosen on validation data: the best checkpoint, how many to average, and which."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from swa_cli.checkpoints import Checkpoint
-from swa_cli.errors import UsageError
-from swa_cli.evaluation import Candidate, Curve, Member, Observed, primary_of, scores_of
+from swa_cli.errors import DataError, UsageError
+from swa_cli.evaluation import Candidate, Curve, Member, Observed, merits_of, scores_of
 
 Scored = Callable[[Member], Observed]
 """A member's scores on validation data."""
@@ -44,39 +45,55 @@ def window_members(
 
 
 def curve_of(observed: Observed) -> Curve:
-    """Scores of the windows, and the k with the best primary one; of equal ones the largest, as the most stable."""
+    """Scores of the windows, and the k with the best primary one; of equal ones the largest, as the most stable.
+
+    Raises:
+        DataError: none has that score.
+    """
     rows = observed.of_kind("window")
-    metric = primary_of(observed)
     metrics = observed.task.metrics(rows[0].records)
     points = tuple(
         Candidate(name=row.name, kind="window", scores=scores_of(row, metrics), members=row.members) for row in rows
     )
-    sign = 1 if metric.higher_is_better else -1
-    best = max(points, key=lambda point: (sign * point.scores[metric.name], point.members or 0))
-    return Curve(split=observed.split, points=points, chosen=best.members or 0)
+    merits = _known(merits_of(observed, "window"), observed)
+    _, chosen = max((merit, point.members or 0) for merit, point in zip(merits, points, strict=True))
+    return Curve(split=observed.split, points=points, chosen=chosen)
 
 
 def greedy_soup(
     observed: Observed, checkpoints: Sequence[Checkpoint], averaged: Averaged, scored: Scored, *, chosen_on: str
-) -> Member:
+) -> tuple[Member, list[int]]:
     """The greedy soup of Wortsman et al. 2022 (arXiv:2203.05482): best first, kept if the average gets strictly better.
+
+    It comes with the places of its checkpoints.
 
     Args:
         observed: the checkpoints on validation data.
+
+    Raises:
+        DataError: none of them has the score that decides.
     """
-    metric = primary_of(observed)
-    sign = 1 if metric.higher_is_better else -1
-    values = [sign * metric.of(row.records) for row in observed.of_kind("checkpoint")]
+    values = _known(merits_of(observed, "checkpoint"), observed)
     order = sorted(range(len(values)), key=lambda place: (-values[place], -place))
-    chosen = order[:1]
-    soup = _soup(chosen, checkpoints, averaged, chosen_on)
-    best = sign * metric.of(scored(soup).rows[0].records)
-    for place in order[1:]:
+    chosen: list[int] = []
+    soup, best = None, -math.inf
+    for place in order:
         tried = _soup(sorted([*chosen, place]), checkpoints, averaged, chosen_on)
-        value = sign * metric.of(scored(tried).rows[0].records)
-        if value > best:
+        (value,) = merits_of(scored(tried), "greedy")
+        if soup is None or value > best:
             chosen, soup, best = sorted([*chosen, place]), tried, value
-    return soup
+    assert soup is not None
+    return soup, chosen
+
+
+def _known(merits: list[float], observed: Observed) -> list[float]:
+    if max(merits) == -math.inf:
+        msg = (
+            f"nothing can be chosen on the {observed.split} split: {observed.task.primary} is not defined there for "
+            "any candidate. Check its labels, or leave out --curve and --greedy."
+        )
+        raise DataError(msg)
+    return merits
 
 
 def _soup(places: Sequence[int], checkpoints: Sequence[Checkpoint], averaged: Averaged, chosen_on: str) -> Member:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from swa_cli.config import TargetConfig
-from swa_cli.data import Split, batches_of
+from swa_cli.data import Split, batches_of, has_split
 from swa_cli.errors import MismatchError, UsageError
 from swa_cli.evaluation import Kept, Member, Observed, Residents, Stream, observe
 from swa_cli.loaders import Passes
@@ -15,6 +15,7 @@ from swa_cli.pipeline.eval_inputs import EvalJob
 from swa_cli.progress import Track
 from swa_cli.ranks import Step, own_rank, world_size
 from swa_cli.targets import call_target
+from swa_cli.tasks import Metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,21 @@ class Evaluator:
             splitter=self.job.splitter,
             place=lambda index: rank + index * size,
             metrics=_maker(options.metrics) if reported else None,
+            check=self._check,
         )
+
+    def _check(self, metrics: Sequence[Metric]) -> None:
+        """Whether margins and torchmetrics' objects go with the task's scores."""
+        options = self.job.config.eval
+        compared = [metric.name for metric in metrics if metric.compared]
+        strange = [name for name in options.margin if name and name not in compared]
+        if strange:
+            msg = f"--margin {strange[0]}: there is no such comparison. Name one of {', '.join(compared)}."
+            raise UsageError(msg)
+        twice = sorted({metric.name for metric in metrics} & {*options.metrics})
+        if twice:
+            msg = f"eval.metrics.{twice[0]}: there is a score of that name already. Give it another."
+            raise UsageError(msg)
 
     def observe(self, *streams: Stream) -> list[Observed]:
         """Run them.
@@ -66,6 +81,16 @@ class Evaluator:
             raise MismatchError(msg)
         return observed
 
+    def observe_once(self, split: Split, member: Member) -> Observed:
+        """A member that is not needed again.
+
+        Raises:
+            SwaError: as `observe`.
+        """
+        (observed,) = self.observe(self.stream(split, [member]))
+        self.residents.forget(member)
+        return observed
+
 
 def loader_of(job: EvalJob, split: Split) -> Passes:
     """This rank's batches of a split, the same at every pass.
@@ -74,7 +99,14 @@ def loader_of(job: EvalJob, split: Split) -> Passes:
         UserCodeError: the data module fails.
         UsageError: the loader shares its data out by rank itself, and so repeats some to make the ranks even.
     """
+    options = job.config.eval
     passes = Passes(batches_of(job.data, split), rank=own_rank(), ranks=world_size())
+    if not passes.repeatable and (options.greedy or (options.curve is not None and not has_split(job.data, "val"))):
+        msg = (
+            f"{split}_dataloader() gives what can be passed over once only, and --curve and --greedy need several "
+            "passes. Let it return a DataLoader, or a list."
+        )
+        raise UsageError(msg)
     if passes.shared_by == "itself":
         msg = (
             f"{split}_dataloader() has a distributed sampler of its own, which repeats examples to make the ranks "
@@ -105,5 +137,11 @@ def _built(name: str, target: TargetConfig) -> Any:
     metric: Any = call_target(target.class_path, target.init_args, what=f"metric {name}")
     if not all(callable(getattr(metric, method, None)) for method in ("update", "compute", "merge_state")):
         msg = f"eval.metrics.{name}: {target.class_path} gives no torchmetrics.Metric (update, compute, merge_state)."
+        raise UsageError(msg)
+    if world_size() > 1 and getattr(metric, "full_state_update", None) is not False:
+        msg = (
+            f"eval.metrics.{name}: what several ranks have of {target.class_path} cannot be put together (its "
+            "full_state_update is not False). Run one process, or leave it out."
+        )
         raise UsageError(msg)
     return metric.set_dtype(torch.float64) if hasattr(metric, "set_dtype") else metric

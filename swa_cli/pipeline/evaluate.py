@@ -10,6 +10,7 @@ from swa_cli.data import Split
 from swa_cli.errors import UsageError
 from swa_cli.evaluation import Context, EvaluationResult, Observed, Residents, best_of, summarise
 from swa_cli.loaders import Passes
+from swa_cli.pipeline.choosing import windows
 from swa_cli.pipeline.common import Notify, check_json_output, check_report
 from swa_cli.pipeline.eval_inputs import EvalJob, prepare_evaluation
 from swa_cli.pipeline.eval_members import average_member, checkpoint_members, control, with_averaged_statistics
@@ -40,6 +41,9 @@ def eval_step(config: Config, *, notify: Notify, track: Track = silent) -> Evalu
         if own_rank():
             return None
         observed, context = load_records(options.from_records, task_of(config))
+        if options.split not in {None, observed.split}:
+            msg = f"--split {options.split}: the records are of the {observed.split} split. Leave it out."
+            raise UsageError(msg)
         return summarise(observed, context, margins=options.margin)
     results: list[EvaluationResult] = []
     with meet_if_several() as ranks:
@@ -84,6 +88,8 @@ def _observe(config: Config, ranks: Ranks | None, notify: Notify, track: Track) 
     job = _own(together, lambda: prepare_evaluation(config, notify=notify))
     options = config.eval
     together(lambda: check_metrics(options.metrics))
+    if options.curve is not None:
+        windows(options.curve, len(job.checkpoints))
     kept = _own(together, lambda: kept_outputs(job))
     digest = kept.digest_of if kept else _no_digest
     checkpoints = _own(together, lambda: checkpoint_members(job, digest))
@@ -114,6 +120,7 @@ def _observe(config: Config, ranks: Ranks | None, notify: Notify, track: Track) 
         first, observed = found[0], found[-1]
         choice = Choice(chosen_on=chosen_on, best=best_of(first)) if chosen_on else Choice(chosen_on=job.split)
     warnings, notes = remarks_on(job, chosen_on)
+    notes += _missing(job, observed, choice)
     known = warnings_of(job.swa, job.checkpoints, job.model, key=job.key, data=job.data_target.class_path)
     if kept:
         notes.append(kept.in_words(together(lambda: kept.counts)))
@@ -127,6 +134,20 @@ def _observe(config: Config, ranks: Ranks | None, notify: Notify, track: Track) 
         bn_update=bn_update_of(job.swa),
     )
     return observed, context
+
+
+def _missing(job: EvalJob, observed: Observed, choice: Choice) -> list[str]:
+    """What was asked for and cannot be there, and what a row does not say of itself."""
+    options, notes = job.config.eval, list[str]()
+    if options.compare_ensemble and not observed.of_kind("ensemble"):
+        notes.append("There is no ensemble: the task has no combine(outputs) that makes one.")
+    if options.control and not has_statistics(job.model):
+        notes.append("There is no control: the model keeps no BatchNorm statistics that could be recomputed.")
+    if choice.ingredients:
+        notes.append(
+            f"The greedy soup is of {', '.join(choice.ingredients)}: swa-average of these, and swa-bn-update, make it."
+        )
+    return notes
 
 
 def _concluded(observed: Observed, context: Context, config: Config) -> EvaluationResult:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+import sysconfig
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -12,6 +13,7 @@ import safetensors
 import torch
 from safetensors.torch import load, save
 
+import swa_cli
 from swa_cli import __version__
 from swa_cli.batches import Example
 from swa_cli.checkpoints import Checkpoint, checksums
@@ -33,8 +35,8 @@ class KeptOutputs:
     """``folder/<model and options>/<member>/<batch>.safetensors``, each an output as the model gave it.
 
     A member is known by the SHA-256 of its files, a batch by a digest of everything in it, the model by its name,
-    arguments and the source files of the classes of its layers, and by how it was run. What else the user's code
-    imports is not looked at. Delete the folder at will.
+    arguments, the source files of the classes of its layers and all files of the user's own that are imported, and by
+    how it was run. Delete the folder at will.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -126,6 +128,7 @@ def kept_outputs(job: EvalJob) -> KeptOutputs | None:
         "forward": [job.forward.device.type, job.forward.amp, job.forward.channels_last, job.forward.compile],
         "task": None if task is None else [task.class_path, task.init_args],
         "task_sources": _sources(user_task),
+        "user": _user_sources(),
     }
     return KeptOutputs(folder / _digest(what))
 
@@ -136,6 +139,15 @@ def _sources(things: Iterable[object]) -> list[str]:
     modules = {sys.modules.get(getattr(part, "__module__", "")) for part in parts}
     files = {str(getattr(module, "__file__", None)) for module in modules}
     return sorted(Path(file).read_text(encoding="utf-8", errors="replace") for file in files if Path(file).is_file())
+
+
+def _user_sources() -> list[str]:
+    """All files that the user's code has been imported from: those that are neither ours nor installed."""
+    installed = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    others = (*installed, str(Path(swa_cli.__file__).parent))
+    files = {str(getattr(module, "__file__", None) or "") for module in list(sys.modules.values())}
+    users = (Path(file) for file in files if file.endswith(".py") and not file.startswith(others))
+    return sorted(file.read_text(encoding="utf-8", errors="replace") for file in users if file.is_file())
 
 
 def _digest(what: object) -> str:

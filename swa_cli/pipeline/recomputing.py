@@ -10,7 +10,8 @@ from torch import nn
 from swa_cli.batchnorm import bn_layers, recalibrate
 from swa_cli.checkpoints import read_provenance
 from swa_cli.config import BnUpdateConfig
-from swa_cli.pipeline.bn_inputs import TrainingData, frozen_layers, open_data
+from swa_cli.forward import Forward
+from swa_cli.pipeline.bn_inputs import FROZEN, TrainingData, frozen_layers, open_data
 from swa_cli.pipeline.common import Notify
 from swa_cli.pipeline.eval_inputs import EvalJob
 from swa_cli.progress import Track
@@ -45,8 +46,10 @@ class Recomputing:
             estimator=self.options.estimator,
             split=self.training.split,
             until_converged=self.options.until_converged,
-            leave=frozen_layers(model, self.job.swa),
-            forward=replace(self.job.forward, amp=self.options.amp),
+            leave={} if self.options.recalibrate_frozen else frozen_layers(model, self.job.swa),
+            forward=Forward(
+                device=self.job.forward.device, amp=self.options.amp, channels_last=self.options.channels_last
+            ),
             step=self.step,
             track=self.track,
         )
@@ -62,6 +65,12 @@ def recomputing(job: EvalJob, *, notify: Notify, step: Step, track: Track) -> Re
     options = recorded_options(job)
     opened: list[TrainingData] = []
     if has_statistics(job.model):
+        record = read_provenance(job.swa.metadata)
+        if record and record.bn_update and record.bn_update.data_args != job.data_target.init_args:
+            notify(
+                f"the average's statistics are of data built with {record.bn_update.data_args}, those that are "
+                f"recomputed here of such built with {job.data_target.init_args}."
+            )
         config = replace(job.config, bn_update=options)
         step(lambda: opened.append(open_data(config, notify=notify)))
     return Recomputing(job=job, options=options, training=opened[0] if opened else None, step=step, track=track)
@@ -88,5 +97,6 @@ def recorded_options(job: EvalJob) -> BnUpdateConfig:
         batch_size=known.batch_size,
         seed=known.seed,
         eval_transforms=known.eval_transforms,
+        recalibrate_frozen=bool(record.frozen_bn) and FROZEN not in known.kept.values(),
         amp=known.amp,
     )

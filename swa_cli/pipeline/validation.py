@@ -17,12 +17,16 @@ from swa_cli.pipeline.recomputing import Recomputing
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What was chosen, by the split ``chosen_on``; ``members`` are the averages that were."""
+    """What was chosen, by the split ``chosen_on``.
+
+    ``members`` are the averages that were, ``ingredients`` what is in the greedy soup.
+    """
 
     chosen_on: Split
     best: int | None = None
     curve: Curve | None = None
     members: tuple[Member, ...] = ()
+    ingredients: tuple[str, ...] = ()
 
 
 def split_to_choose_on(job: EvalJob) -> Split | None:
@@ -79,24 +83,27 @@ def choose(
     options = job.config.eval
     asked = windows(options.curve, len(checkpoints)) if options.curve is not None else []
     made: list[Member] = []
+    ingredients: tuple[str, ...] = ()
     with TemporaryDirectory(prefix="swa-eval-") as folder:
         averaged = partial(average_of, job, recomputing=recomputing(), folder=Path(folder))
         tried = window_members(asked, job.checkpoints, averaged, chosen_on=chosen_on)
         (observed,) = evaluator.observe(evaluator.stream(chosen_on, [*checkpoints, *tried]))
         curve = curve_of(observed) if tried else None
         if options.greedy:
-            soup = greedy_soup(
+            soup, places = greedy_soup(
                 observed,
                 job.checkpoints,
                 averaged,
-                lambda member: evaluator.observe(evaluator.stream(chosen_on, [member]))[0],
+                lambda member: evaluator.observe_once(chosen_on, member),
                 chosen_on=chosen_on,
             )
             made.append(soup)
+            ingredients = tuple(checkpoints[place].name for place in places)
     picked = [member for member in tried if curve and member.members == curve.chosen]
     return Choice(
         chosen_on=chosen_on,
         best=best_of(observed) if options.best_by_val else None,
         curve=curve,
         members=(*picked, *made),
+        ingredients=ingredients,
     )

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
+from swa_cli.evaluation.decide import CONTROL, INCUMBENTS
 from swa_cli.evaluation.result import Comparison, EvaluationResult
 from swa_cli.evaluation.verdict import Verdict
 from swa_cli.report.figures import amount, at_most, difference, interval, points
@@ -189,7 +190,8 @@ def _ensemble(result: EvaluationResult) -> str:
 
 def _against(result: EvaluationResult, metric: str) -> list[Comparison]:
     """The comparisons that decide."""
-    found = (result.compared(metric, kind) for kind in ("last", "best"))
+    kinds = (*INCUMBENTS, CONTROL) if result.decision.verdict == "worse" else INCUMBENTS
+    found = (result.compared(metric, kind) for kind in kinds)
     return [comparison for comparison in found if comparison]
 
 

@@ -3,15 +3,20 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from swa_cli.errors import DataError, kind_of
 from swa_cli.tasks.records import Array, Records
 
 IGNORED = -100
 """The label that torch.nn.functional.cross_entropy leaves out by default."""
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""Of a class."""
 
 _CHUNK = 1 << 22
 """Numbers that are turned into float64 at once."""
@@ -58,10 +63,15 @@ def log_probs_of(logits: torch.Tensor, labels: Labels) -> torch.Tensor:
 
 def doubt_of(logits: torch.Tensor, *, dim: int) -> str | None:
     """What to say where all are non-negative and sum to one over ``dim``, as logits hardly ever do."""
-    if logits.numel() and bool(logits.amin() < 0):
+    if not logits.numel() or logits.shape[dim] == 1 or bool(logits.amin() < 0):
         return None
     sums = logits.sum(dim=dim, dtype=torch.float64)
-    return _PROBABILITIES if bool(((sums - 1).abs() < _SUMS_TO_ONE).all()) else None
+    return _PROBABILITIES if bool(((sums - 1).abs() < sums_to_one(logits)).all()) else None
+
+
+def sums_to_one(probabilities: torch.Tensor) -> float:
+    """How far from 1 their sum may be, as they are rounded."""
+    return max(_SUMS_TO_ONE, 4 * torch.finfo(probabilities.dtype).eps)
 
 
 class MixedDistributions:

@@ -22,6 +22,7 @@ from swa_cli.tasks.categorical import (
     IGNORED,
     Labels,
     MixedDistributions,
+    Weight,
     checked_index,
     doubt_of,
     in_range,
@@ -30,6 +31,7 @@ from swa_cli.tasks.categorical import (
     per_unit,
     records_of,
     scored,
+    sums_to_one,
     weights_of,
 )
 from swa_cli.tasks.metrics import Metric, available, from_parts, ratio
@@ -38,7 +40,6 @@ from swa_cli.tasks.scores import ACCURACY, BRIER, LIKENESS, NLL
 from swa_cli.tasks.temperature import calibrated_nll, nll_at
 
 _N_DIMS = 2  # (n, C)
-_SUMS_TO_ONE = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -52,7 +53,7 @@ class Classification:
     """
 
     ignore_index: int = IGNORED
-    class_weights: tuple[float, ...] | None = None
+    class_weights: tuple[Weight, ...] | None = None
     top_k: tuple[PositiveInt, ...] = ()
 
     name: str = field(default="classification", init=False)
@@ -66,7 +67,7 @@ class Classification:
             msg = f"logits of shape {list(logits.shape)}, expected (examples, classes) for the task {self.name}."
             raise DataError(msg)
         if self.top_k and max(self.top_k) > logits.shape[1]:
-            msg = f"top_k={max(self.top_k)} of {logits.shape[1]} classes: expected fewer than there are."
+            msg = f"top_k={max(self.top_k)} of {logits.shape[1]} classes: expected {logits.shape[1]} at most."
             raise UsageError(msg)
         return logits
 
@@ -79,10 +80,12 @@ class Classification:
         n, n_classes = output.shape
         given = example.target
         if isinstance(given, torch.Tensor) and given.is_floating_point() and given.shape == output.shape:
-            soft = _distributions(given.to(output.device, torch.float64))
+            soft = _distributions(given.to(output.device))
             index = soft.argmax(dim=1)
-            weight = None if self.class_weights is None else _soft_weights(soft, self.class_weights)
-            return Labels(chosen=None, index=index, soft=soft, unit=None, n_units=n, weight=weight)
+            if self.class_weights is not None:
+                msg = "soft labels have their weights in themselves. Leave out class_weights (--task-arg)."
+                raise DataError(msg)
+            return Labels(chosen=None, index=index, soft=soft, unit=None, n_units=n, weight=None)
         index = checked_index(given, (n,), elements=f"{n} examples").to(output.device)
         kept = in_range(index, n_classes, ignore_index=self.ignore_index)
         chosen = None if bool(kept.all()) else kept.nonzero()[:, 0]
@@ -203,7 +206,8 @@ _METRICS = (
 
 def _distributions(target: torch.Tensor) -> torch.Tensor:
     """Soft labels, checked."""
-    off = (target.sum(dim=1) - 1).abs() > _SUMS_TO_ONE
+    tolerance, target = sums_to_one(target), target.to(torch.float64)
+    off = (target.sum(dim=1) - 1).abs() > tolerance
     wrong = off | (target < 0).any(dim=1) | ~torch.isfinite(target).all(dim=1)
     if bool(wrong.any()):
         place = int(wrong.nonzero()[0, 0])
@@ -214,12 +218,4 @@ def _distributions(target: torch.Tensor) -> torch.Tensor:
             f"({int(wrong.sum())} of {len(target)} are not). For several labels at once give --task multilabel."
         )
         raise DataError(msg)
-    return target
-
-
-def _soft_weights(soft: torch.Tensor, class_weights: tuple[float, ...]) -> torch.Tensor:
-    """Of each example the mean weight of its classes."""
-    every = torch.arange(soft.shape[1], device=soft.device)
-    weights = weights_of(every, class_weights, soft.shape[1])
-    assert weights is not None
-    return soft @ weights
+    return target / target.sum(dim=1, keepdim=True)

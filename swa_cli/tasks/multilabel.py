@@ -19,6 +19,7 @@ from swa_cli.tasks.categorical import (
     IGNORED,
     Labels,
     MixedDistributions,
+    Weight,
     described,
     likeness,
     per_unit,
@@ -64,7 +65,7 @@ class Multilabel:
     """
 
     ignore_index: int = IGNORED
-    class_weights: tuple[float, ...] | None = None
+    class_weights: tuple[Weight, ...] | None = None
 
     name: str = field(default="multilabel", init=False)
     unit: str = field(default="example", init=False)

@@ -16,6 +16,7 @@ from swa_cli.tasks.categorical import (
     IGNORED,
     Labels,
     MixedDistributions,
+    Weight,
     checked_index,
     described,
     doubt_of,
@@ -55,7 +56,7 @@ class Nodes:
     """
 
     ignore_index: int = IGNORED
-    class_weights: tuple[float, ...] | None = None
+    class_weights: tuple[Weight, ...] | None = None
     graph: str = _GRAPH
 
     name: str = field(default="nodes", init=False)

@@ -17,6 +17,7 @@ from swa_cli.tasks.categorical import (
     IGNORED,
     Labels,
     MixedDistributions,
+    Weight,
     checked_index,
     doubt_of,
     fitted,
@@ -56,7 +57,7 @@ class Segmentation:
     """
 
     ignore_index: int = IGNORED
-    class_weights: tuple[float, ...] | None = None
+    class_weights: tuple[Weight, ...] | None = None
     resize: bool = False
 
     name: str = field(default="segmentation", init=False)
