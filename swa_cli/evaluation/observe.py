@@ -68,7 +68,9 @@ def observe(
         UserCodeError: the loader or a model raises, or the model cannot be copied.
     """
     gathered = step(lambda: _shares(residents, streams, task, forward, kept, track))
-    return [joined(stream.split, stream.members, parts) for stream, *parts in zip(streams, *gathered, strict=True)]
+    return [
+        joined(stream.split, stream.members, parts, task) for stream, *parts in zip(streams, *gathered, strict=True)
+    ]
 
 
 def _shares(
@@ -112,7 +114,10 @@ def _shares(
                             later.put(work)
                         progress(1)
                 waiting[index] = later
-    return [Share(task=run.task, parts=own, scorers=run.scorers) for run, own in zip(runs, parts, strict=True)]
+    return [
+        Share(task=run.task if task is None else None, parts=own, scorers=run.scorers)
+        for run, own in zip(runs, parts, strict=True)
+    ]
 
 
 def _loaded(stream: Stream, run: Run) -> Generator[Work]:
