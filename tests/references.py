@@ -5,6 +5,7 @@ import struct
 
 import numpy as np
 import torch
+from scipy import stats
 
 
 def mean_rounded_once(tensors: list[torch.Tensor]) -> torch.Tensor:
@@ -117,3 +118,9 @@ def fingerprint_of_mean(tensors: list[torch.Tensor], weights: list[float]) -> in
             total += value * weight
         fingerprint += int.from_bytes(struct.pack("<d", total), "little")
     return fingerprint % 2**64
+
+
+def expanded_level(level: float, n: int) -> float:
+    """Of a normal interval that is as wide as Student's, for n numbers whose spread is taken with the divisor n."""
+    half_width = stats.t(df=n - 1).interval(level)[1] * math.sqrt(n / (n - 1))
+    return float(stats.norm.cdf(half_width) - stats.norm.cdf(-half_width))

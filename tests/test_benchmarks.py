@@ -1,5 +1,6 @@
 """The benchmarks run and say what they measured; how fast it was is nobody's test."""
 
+import argparse
 import importlib
 import json
 import os
@@ -167,6 +168,95 @@ def test_bn_update_times_no_program_whose_statistics_are_wrong(script, claimed):
 )
 def test_bn_update_refuses_what_it_cannot_measure(refusal, arguments, message):
     assert message in refusal("bn_update", *arguments)
+
+
+def test_evaluate_times_every_program_and_the_growth(tmp_path):
+    sizes = ["--data", "tensors", "--tensors", "20", "--classes", "3", "--width", "2", "--workers", "0"]
+    options = ["--checkpoints", "2", "--growth", "1", "3", "--rounds", "1", "--json", "e.json"]
+    result = run(tmp_path, "evaluate.py", *sizes, *options)
+
+    assert result.returncode == 0, result.stderr
+    for line in ("machine: ", "system: Linux", "device: CPU, ", "command: python ", "; rounds: 1"):
+        assert line in result.stdout
+    about = "over 20 tensors of 3 × 32 × 32, 3 classes, batches of 64, width 2; on cpu; workers: 0"
+    assert f"2 checkpoints and their average {about}" in result.stdout
+    assert f"The pass as the checkpoints grow more, with ensembles, {about}" in result.stdout
+    (header, *programs), (_, *growth) = tables(result.stdout)
+    assert header == ["program", "wall, median", "min-max", "× the loop", "min-max", "CPU"]
+    names = ["swa-eval", "the loop", "swa-eval, after imports", "the loop, after imports", "swa-eval, its pass alone"]
+    assert [row[0] for row in programs] == names
+    assert [row[3] for row in programs if row[0].startswith("the loop")] == ["1.00", "1.00"]
+    assert [row[0] for row in growth] == ["1", "3"]
+    assert "Both give the same accuracy and NLL of every row" in result.stdout
+
+    against, growing = json.loads((tmp_path / "e.json").read_text(encoding="utf-8"))["runs"].values()
+    (passed,), (within,), (process,) = (against["swa-eval"][name] for name in ("passed", "within", "process"))
+    assert 0 < passed < within < process
+    (load,), (forward,) = (growing["parts"][name] for name in ("load", "forward"))
+    floors = [load + 2 * forward, load + 4 * forward]
+    assert [row[3] for row in growth] == [f"{seconds:.2f} s" for seconds in floors]
+    (few,), (many,) = growing["passes"].values()
+    assert f"{(many - few) / 2:.3f} s" in result.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["e.json"]
+
+
+def test_the_loop_of_evaluate_scores_what_swa_eval_scores_on_jpegs(tmp_path, script):
+    bench = script("evaluate")
+    sizes = {"images": 5, "classes": 3, "width": 2, "checkpoints": 2}
+    bench.make({**sizes, "folder": str(tmp_path), "kind": "jpeg"})
+    args = argparse.Namespace(**sizes, batch_size=2, device="cpu")
+    made = bench.Bench(folder=tmp_path, kind="jpeg", args=args)
+    program = made.worker("loop", 2, ensemble=True, workers=0)
+
+    scores = bench.loop(json.loads(program.command[-1]))["scores"]
+
+    module = importlib.import_module("evaluated")
+    loader = module.Images(path=tmp_path / "jpeg", batch_size=5, num_workers=0).test_dataloader()
+    ((images, labels),) = loader
+    assert images.shape == (5, 3, 224, 224)
+    assert labels.tolist() == [0, 0, 1, 1, 2]
+    probs = []
+    for path in (*made.checkpoints(2), tmp_path / "swa.pt"):
+        model = module.SmallCnn(n_classes=3, width=2, stride=4).double().eval()
+        model.load_state_dict(torch.load(path))
+        probs.append(model(images.double()).softmax(1).detach())
+    probs.append((probs[0] + probs[1]) / 2)
+    expected = [
+        {
+            "accuracy": pytest.approx((one.argmax(1) == labels).double().mean().item()),
+            "nll": pytest.approx(-one[range(5), labels].log().mean().item(), rel=1e-5),
+        }
+        for one in probs
+    ]
+    assert scores == expected
+    assert len({f"{score['nll']:.4f}" for score in scores}) == 4  # or this would not tell them apart
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ([{"accuracy": 0.5, "nll": 1.0002}], "row 1: nll is 1.0002 by swa-eval and 1.0 by the loop"),
+        ([{"accuracy": 0.6, "nll": 1.0}], "row 1: accuracy is 0.6 by swa-eval and 0.5 by the loop"),
+        ([{"accuracy": 0.5, "nll": float("nan")}], "row 1: nll is nan by swa-eval and 1.0 by the loop"),
+        ([], "swa-eval has 0 rows, the loop 1"),
+    ],
+)
+def test_evaluate_times_nothing_where_the_scores_differ(script, found, message):
+    with pytest.raises(SystemExit, match=message):
+        script("evaluate").check(found, [{"accuracy": 0.5, "nll": 1.0}])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rounds", "0"], "argument --rounds: expected a whole number from 1 on, found '0'"),
+        (["--workers", "-1"], "--workers: expected 0 or more, found -1"),
+        (["--growth", "3", "3"], "--growth: expected two different numbers or more, found 3"),
+        (["--images", "7"], "--images: expected one for each of the 100 classes, found 7"),
+    ],
+)
+def test_evaluate_refuses_what_it_cannot_measure(refusal, arguments, message):
+    assert message in refusal("evaluate", *arguments)
 
 
 RUN = """

@@ -93,7 +93,7 @@ def test_code_beside_the_file_is_found_from_anywhere(config_file, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("averge: {}", r"unknown key 'averge'\. Did you mean 'average'\? Known here: model, data, average"),
+        ("averge: {}", r"unknown key 'averge'\. Did you mean 'average'\? Known here: model, data, task, average"),
         ("average: {outptu: x}", r"unknown key 'average\.outptu'\. Did you mean 'output'\?"),
         ("model: {class_pth: x}", r"unknown key 'model\.class_pth'\. Did you mean 'class_path'\?"),
         ("model: {init_args: {}}", r"model\.class_path is missing"),

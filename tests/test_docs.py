@@ -63,8 +63,8 @@ def test_the_yaml_in_the_readme_has_every_key(tmp_path):
     load_config(tmp_path / "run.yaml")
 
     assert set(written) == {field.name for field in fields(Config)}
-    sections = {"model": TargetConfig, "data": TargetConfig, "average": AverageConfig, "bn_update": BnUpdateConfig}
-    for name, kind in {**sections, "eval": EvalConfig}.items():
+    sections = {"average": AverageConfig, "bn_update": BnUpdateConfig, "eval": EvalConfig}
+    for name, kind in {**dict.fromkeys(("model", "data", "task"), TargetConfig), **sections}.items():
         assert set(written[name]) == {field.name for field in fields(kind)}
 
 
@@ -105,9 +105,9 @@ def test_the_json_example_has_the_shape_of_the_real_one():
     real = json.loads(json.dumps(as_mapping(run(linear_members(2), [(torch.randn(9, 3), torch.arange(9) % 4)]))))
 
     assert set(example) <= set(real)
-    assert set(example["candidates"][0]) == set(real["candidates"][0])
-    assert set(example["candidates"][0]["metrics"]) == set(real["candidates"][0]["metrics"])
-    assert set(example["comparisons"][0]) == set(real["comparisons"][0])
+    for part in (lambda of: of["candidates"][0], lambda of: of["candidates"][0]["metrics"], lambda of: of["decision"]):
+        assert set(part(example)) <= set(part(real))
+    assert set(example["comparisons"][0]) <= set(real["comparisons"][0])
 
 
 def test_ci_runs_the_readme_s_test_command():

@@ -268,6 +268,22 @@ def test_the_background_says_how_sure_the_numbers_are_and_how_they_came_about():
     )
 
 
+def test_predicted_numbers_have_a_distance_from_the_ensemble_s_but_no_agreement():
+    near = {"swa": 0.0712, "mean": 0.213}
+    rows = tuple(
+        replace(row, scores={"rmse": 0.3, "ensemble_distance": near[row.kind]} if row.kind in near else {"rmse": 0.3})
+        for row in CANDIDATES
+    )
+    scores = (RMSE, *(score for score in SCORES if score.name == "ensemble_distance"))
+    decision = Decision(verdict="inconclusive", mixed=False, primary="rmse", secondary=None)
+    result = replace(RESULT, scores=scores, candidates=rows, comparisons=(), decision=decision)
+
+    assert (
+        "The predictions of SWA are 0.071 away from the ensemble's (a checkpoint's: 0.21; root mean square)."
+        in sentences(result)
+    )
+
+
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
@@ -319,7 +335,19 @@ def test_groups_are_what_is_resampled():
 def test_better_is_shipped_with_its_gain_and_what_it_saves():
     assert final_sentence(RESULT) == (
         "Ship swa.safetensors: +5.24 points of accuracy over the last checkpoint (95 % CI +4.60 to +5.88) and +0.88 "
-        "over the best by validation (+0.51 to +1.25), and +0.33 over the ensemble of 12 at a twelfth of its cost."
+        "over the best by validation (+0.51 to +1.25), and +0.33 over the ensemble of 12 at a twelfth of its cost; but "
+        "averaging alone is not shown to be of use: accuracy +0.46 points (95 % CI +0.07 to +0.85) against the last "
+        "checkpoint with recomputed BatchNorm statistics."
+    )
+
+
+def test_what_averaging_alone_gains_is_said_where_there_is_a_control():
+    control = compared("accuracy", "control", (0.0046, 0.0007, 0.0085), "better")
+
+    assert final_sentence(judged(GAINED, control, verdict="better")) == (
+        "Ship swa.safetensors: +0.52 points of accuracy over the last checkpoint (95 % CI +0.46 to +0.58); of "
+        "averaging alone: accuracy +0.46 points (95 % CI +0.07 to +0.85) against the last checkpoint with recomputed "
+        "BatchNorm statistics."
     )
 
 
@@ -329,6 +357,7 @@ def test_better_is_shipped_with_its_gain_and_what_it_saves():
         ((-0.0011, -0.00241, 0.0002), 10, ", within 0.25 points of the ensemble of 10 at a tenth of its cost."),
         ((-0.0011, -0.002, 0.0002), 2, ", within 0.20 points of the ensemble of 2 at half of its cost."),
         ((0.0011, 0.0001, 0.002), 17, ", and +0.11 over the ensemble of 17 at 1/17 of its cost."),
+        ((0.0011, 0.0, 0.002), 17, ", no worse than the ensemble of 17 at 1/17 of its cost."),
         ((0.0, 0.0, 0.0), 3, ", no different from the ensemble of 3 at a third of its cost."),
         ((0.1, -math.inf, math.inf), 3, "."),
         ((0.0011, 0.0001, 0.002), 1, "."),
@@ -337,7 +366,8 @@ def test_better_is_shipped_with_its_gain_and_what_it_saves():
 )
 def test_the_ensemble_is_named_where_there_is_one(ensemble, passes, expected):
     row = candidate("ensemble", "ensemble", 0.9, members=passes, forward_passes=passes)
-    compared_with = [compared("accuracy", "ensemble", ensemble, "inconclusive")] if ensemble else []
+    verdict = "better" if ensemble and ensemble[1] > 0 else "inconclusive"
+    compared_with = [compared("accuracy", "ensemble", ensemble, verdict)] if ensemble else []
 
     result = judged(GAINED, *compared_with, verdict="better", candidates=(CANDIDATES[0], row))
 
@@ -357,14 +387,14 @@ def test_where_lower_is_better_a_gain_is_lower(ensemble, expected):
     result = judged(
         compared("rmse", "last", (-0.12, -0.2, -0.05)),
         compared("rmse", "best", (-0.1, -0.18, -0.02)),
-        compared("rmse", "ensemble", ensemble, "inconclusive"),
+        compared("rmse", "ensemble", ensemble, "better" if ensemble[2] < 0 else "inconclusive"),
         verdict="better",
         **OF_RMSE,
     )
 
     assert final_sentence(result) == (
-        "Ship swa.safetensors: RMSE 0.1200 lower than that of the last checkpoint (95 % CI -0.2000 to -0.0500) and "
-        f"0.1000 lower than that of the best by validation (-0.1800 to -0.0200){expected}"
+        "Ship swa.safetensors: RMSE 0.1200 lower than that of the last checkpoint (95 % CI 0.0500 to 0.2000) and "
+        f"0.1000 lower than that of the best by validation (0.0200 to 0.1800){expected}"
     )
 
 
@@ -422,7 +452,7 @@ def test_too_few_examples_says_how_many_would_do():
         "700 examples are too few to tell whether swa.safetensors is better than the last checkpoint: accuracy +0.30 "
         "points (95 % CI -0.40 to +1.00); this test set can resolve differences of 1.0 points"
     )
-    needed = ", and about 7,700 examples would be needed to resolve this one"
+    needed = ", and about 7,700 examples would be needed to resolve this one if it is as large as it looks"
 
     assert final_sentence(judged(CLOSE, n_examples=700)) == f"{told}{needed}."
     assert final_sentence(judged(replace(CLOSE, units_needed=600), n_examples=700)) == f"{told}."

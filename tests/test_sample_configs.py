@@ -1,20 +1,24 @@
 """Every sample configuration is loaded; the digits are run end to end."""
 
+import importlib
 import json
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import make_friedman1, make_friedman2, make_friedman3
 
 from swa_cli.config import load_config
 from swa_cli.data import batches_of, build_data_module
 from swa_cli.demo.digits import DigitsCnn, DigitsData
 from swa_cli.demo.run import demo_config
 from swa_cli.models import build_model
+from swa_cli.pipeline.user import task_from
 from swa_cli.targets import load_target
 
 CONFIGS = sorted((Path(__file__).parent.parent / "sample_configs").glob("*.yaml"))
@@ -22,6 +26,8 @@ CONFIGS = sorted((Path(__file__).parent.parent / "sample_configs").glob("*.yaml"
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_sample_loads_and_its_model_and_data_module_are_there(path):
+    if path.stem == "causal_lm":
+        pytest.importorskip("transformers")
     config = load_config(path)
 
     assert config.model is not None
@@ -30,6 +36,94 @@ def test_a_sample_loads_and_its_model_and_data_module_are_there(path):
     assert callable(load_target(config.data.class_path, what="data module"))
     assert config.average.sources
     assert config.average.output
+    assert config.task is None or task_from(config.task)
+
+
+def test_the_training_script_trains_what_the_configurations_name(run_swa, tmp_path):
+    """Two epochs of the quickest: the path, not the score."""
+    (path,) = [path for path in CONFIGS if path.stem == "friedman"]
+    arguments = ["--task", "friedman1", "--epochs", "2", "--keep", "2", "--out", "friedman/checkpoints"]
+    script = path.with_name("train_task.py")
+    subprocess.run([sys.executable, script, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    result = run_swa("run", "--config", path, "--device", "cpu")
+
+    assert result.exit_code == 0, result.stderr
+    assert "2,000 examples of the test split" in result.stdout
+    assert json.loads((tmp_path / "friedman" / "results.json").read_text())["task"] == "regression"
+
+
+@pytest.mark.parametrize("name", ["friedman", "cluster", "segmentation", "multilabel", "causal_lm"])
+def test_a_recipe_is_that_of_its_configuration(name, monkeypatch):
+    if name == "causal_lm":
+        pytest.importorskip("transformers")
+    (path,) = [path for path in CONFIGS if path.stem == name]
+    monkeypatch.syspath_prepend(path.parent)
+    recipe = importlib.import_module("train_task").RECIPES[{"friedman": "friedman1"}.get(name, name)]
+    config = load_config(path)
+    assert config.model
+    assert config.data
+
+    model = build_model(config.model.class_path, config.model.init_args)
+
+    shapes = [{key: value.shape for key, value in one.state_dict().items()} for one in (model, recipe.model())]
+    assert shapes[0] == shapes[1]
+    assert vars(build_data_module(config.data.class_path, config.data.init_args)) == vars(recipe.data())
+
+
+def test_the_friedman_targets_are_those_of_scikit_learn(monkeypatch):
+    """Up to the noise, which is drawn otherwise."""
+    (path,) = [path for path in CONFIGS if path.stem == "friedman"]
+    monkeypatch.syspath_prepend(path.parent)
+    friedman = importlib.import_module("friedman")
+    monkeypatch.setattr(friedman, "NOISE", dict.fromkeys(friedman.NOISE, 0.0))
+    for problem, theirs in ((1, make_friedman1), (2, make_friedman2), (3, make_friedman3)):
+        expected_inputs, expected = theirs(20_000, random_state=0)
+        inputs, targets = friedman.friedman(problem, 20_000, np.random.default_rng(0))
+
+        assert inputs.mean(axis=0) == pytest.approx(expected_inputs.mean(axis=0), rel=0.03)
+        assert (inputs.min(axis=0) >= expected_inputs.min(axis=0) - 1).all()
+        assert (targets.mean(), targets.std()) == pytest.approx((expected.mean(), expected.std()), rel=0.03)
+
+
+def test_the_graphs_are_those_of_the_paper_s_generator(monkeypatch):
+    """Sizes, densities and marks as science has them: communities of 5 to 34, p = 0.55 inside and 0.25 between."""
+    (path,) = [path for path in CONFIGS if path.stem == "cluster"]
+    monkeypatch.syspath_prepend(path.parent)
+    cluster = importlib.import_module("cluster")
+    rng = np.random.default_rng(0)
+    graphs = [cluster.cluster_graph(rng) for _ in range(300)]
+    edges: dict[bool, list[float]] = {True: [], False: []}
+    for marks, adjacency, community in graphs:
+        sizes = community.bincount(minlength=6)
+        assert ((sizes >= 5) & (sizes <= 34)).all()
+        assert sorted(marks[marks > 0].tolist()) == [1, 2, 3, 4, 5, 6]
+        assert (marks[marks > 0] - 1 == community[marks > 0]).all()
+        assert (adjacency == adjacency.T).all()
+        assert not adjacency.diagonal().any()
+        same = community[:, None] == community
+        pairs = torch.ones_like(same).triu(diagonal=1)
+        edges[True] += adjacency[same & pairs].tolist()
+        edges[False] += adjacency[~same & pairs].tolist()
+
+    assert np.mean([len(marks) for marks, _, _ in graphs]) == pytest.approx(117, rel=0.03)
+    assert np.mean(edges[True]) == pytest.approx(0.55, abs=0.005)
+    assert np.mean(edges[False]) == pytest.approx(0.25, abs=0.005)
+
+
+def test_the_padding_of_a_graph_changes_nothing(monkeypatch):
+    (path,) = [path for path in CONFIGS if path.stem == "cluster"]
+    monkeypatch.syspath_prepend(path.parent)
+    cluster = importlib.import_module("cluster")
+    rng = np.random.default_rng(0)
+    graphs = [cluster.cluster_graph(rng) for _ in range(5)]
+    model = cluster.ClusterGcn(width=8).eval()
+
+    def logits(batch):
+        return model(batch["marks"], batch["adjacency"], batch["graph"])
+
+    alone = torch.cat([logits(cluster.together([graph])) for graph in graphs])
+    torch.testing.assert_close(logits(cluster.together(graphs)), alone)
 
 
 def test_the_digits_sample_is_the_demo_s_configuration():

@@ -14,7 +14,7 @@ _FEWEST_RESAMPLES = 1_999
 _DRAWS = 10**8
 _BLOCK = 2**14  # units whose counts are drawn together: their table stays in the cache
 _CELLS = 2**20  # counts held at once; with the draws and their float64 copies about 25 MB
-_ROUNDING = 1e-6  # of a forward pass in float32; members that are the same must come out the same
+ROUNDING = 1e-6  # of a forward pass in float32; members that are the same must come out the same
 _FEWEST_UNITS = 6  # of five, all on one side of zero have a chance of 2/32: no test at 5 % is to be had
 
 
@@ -74,16 +74,16 @@ _UNKNOWN = Interval(low=-math.inf, high=math.inf, p_value=1.0, standard_error=ma
 def bca(estimate: float, resampled: Floats, jackknife: Floats, *, level: float = 0.95, scale: float = 1.0) -> Interval:
     """Efron's bias-corrected and accelerated interval (1987, doi:10.1080/01621459.1987.10478410), wider for few units.
 
-    The level is that of `expanded_level` (Hesterberg 2015, doi:10.1080/00031305.2015.1089789): with t instead of z, as
-    the bootstrap leaves out that the spread is itself an estimate.
+    It is taken at `expanded_z` instead of z (Hesterberg 2015, doi:10.1080/00031305.2015.1089789), as the bootstrap
+    leaves out that the spread is itself an estimate.
 
     The bias correction counts ties half; the acceleration comes from the jackknife. The p-value is 1 − the level at
     which an end of the interval would be zero, so that it is below 1 − ``level`` where the interval excludes zero and
     nowhere else. The resamples show none below 2 / (B + 1), the least that is given.
 
     All of ``resampled`` equal: the interval is that point. Five units or fewer, of which no test at 5 % is to be had,
-    or a value that is not finite: nothing is known. It is too narrow where few examples are discordant: see
-    ``mcnemar_exact``.
+    or a value that is not finite: nothing is known. It is too narrow where few units make the difference: see
+    `student`, and ``mcnemar_exact``.
 
     Args:
         estimate: from all units.
@@ -95,7 +95,7 @@ def bca(estimate: float, resampled: Floats, jackknife: Floats, *, level: float =
     n = len(jackknife)
     if n < _FEWEST_UNITS or not finite:
         return _UNKNOWN
-    rounding = _ROUNDING * scale
+    rounding = ROUNDING * scale
     estimate = 0.0 if abs(estimate) < rounding else estimate
     ordered = np.sort(np.where(np.abs(resampled) < rounding, 0.0, resampled))
     below = int(np.searchsorted(ordered, estimate - rounding, side="left"))
@@ -106,8 +106,8 @@ def bca(estimate: float, resampled: Floats, jackknife: Floats, *, level: float =
         return Interval(low=estimate, high=estimate, p_value=p_value, standard_error=0.0)
     bias = float(ndtri(np.clip((below + not_above) / (2 * len(ordered)), smallest / 4, 1 - smallest / 4)))
     acceleration = _acceleration(jackknife)
-    z = float(ndtri((1 - expanded_level(level, n)) / 2))
-    ends = [float(ndtr(bias + _accelerated(bias + side, acceleration))) for side in (z, -z)]
+    z = expanded_z(level, n)
+    ends = [float(ndtr(bias + _accelerated(bias + side, acceleration))) for side in (-z, z)]
     low, high = (float(end) for end in np.quantile(ordered, ends))
     tails = _tail(ordered, bias, acceleration), _tail(-ordered[::-1], -bias, -acceleration)
     p_value = 2 * float(stdtr(n - 1, ndtri(min(tails)) * math.sqrt((n - 1) / n)))
@@ -119,14 +119,48 @@ def bca(estimate: float, resampled: Floats, jackknife: Floats, *, level: float =
     )
 
 
-def expanded_level(level: float, n_units: int) -> float:
-    """The level at which z is what √(n / (n − 1)) t is at ``level``, with n − 1 degrees of freedom.
+def student(estimate: float, jackknife: Floats, *, level: float = 0.95) -> Interval:
+    """Student's interval with the jackknife's standard error, which for a mean is the usual one.
 
-    >>> round(expanded_level(0.95, 10), 4), round(expanded_level(0.95, 10_000), 4)
-    (0.9829, 0.95)
+    Where a few units have most of the difference, as the NLL of nearly perfect models has it, the bootstrap takes the
+    skewness that it sees for real, and finds differences that are not there; this one does not.
+
+    Args:
+        estimate: from all units.
+        jackknife: without each unit in turn, shape (units,).
     """
-    t = math.sqrt(n_units / (n_units - 1)) * float(stdtrit(n_units - 1, (1 + level) / 2))
-    return 1 - 2 * float(ndtr(-t))
+    n = len(jackknife)
+    if n < _FEWEST_UNITS or not np.isfinite(jackknife).all():
+        return _UNKNOWN
+    error = math.sqrt((n - 1) / n * float(((jackknife - jackknife.mean()) ** 2).sum()))
+    half = float(stdtrit(n - 1, (1 + level) / 2)) * error
+    p_value = 2 * float(stdtr(n - 1, -abs(estimate) / error)) if error else float(estimate == 0)
+    excludes_zero = abs(estimate) > half
+    return Interval(
+        low=estimate - half,
+        high=estimate + half,
+        p_value=_agreeing(p_value, 1 - level, excludes_zero=excludes_zero),
+        standard_error=error,
+    )
+
+
+def wider(one: Interval, other: Interval) -> Interval:
+    """Both of them, with the standard error of the first."""
+    return Interval(
+        low=min(one.low, other.low),
+        high=max(one.high, other.high),
+        p_value=max(one.p_value, other.p_value),
+        standard_error=one.standard_error,
+    )
+
+
+def expanded_z(level: float, n_units: int) -> float:
+    """√(n / (n − 1)) t, of n − 1 degrees of freedom, both sides leaving out 1 − ``level``.
+
+    >>> round(expanded_z(0.95, 6), 3), round(expanded_z(0.95, 10), 3), round(expanded_z(0.95, 10_000), 3)
+    (2.816, 2.385, 1.96)
+    """
+    return math.sqrt(n_units / (n_units - 1)) * float(stdtrit(n_units - 1, (1 + level) / 2))
 
 
 def _acceleration(jackknife: Floats) -> float:

@@ -1,12 +1,13 @@
 """SWA against others on the same units: is a difference larger than the test set can blur?"""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from swa_cli.evaluation.bootstrap import Interval, bca, resampled_sums
+from swa_cli.evaluation.bootstrap import ROUNDING, Interval, bca, resampled_sums, student, wider
 from swa_cli.evaluation.result import Comparison, Kind
 from swa_cli.evaluation.significance import (
     holm,
@@ -19,8 +20,6 @@ from swa_cli.evaluation.verdict import verdict_of
 from swa_cli.tasks import Metric, Records
 from swa_cli.tasks.metrics import Parts
 from swa_cli.tasks.records import Array
-
-_ROUNDING = 1e-9  # of float64, in a logsumexp say; equal members must come out equal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +42,8 @@ def compare(
 ) -> tuple[Comparison, ...]:
     """SWA minus each of the others, by each metric that is ``compared``.
 
-    All share the same resamples, of units, or of whole groups of them.
+    All share the same resamples, of units, or of whole groups of them. An interval is that of the bootstrap (`bca`),
+    never narrower than Student's, nor than what the number of units leaves open where nothing was seen.
 
     Args:
         others: records of the same units in the same order.
@@ -54,57 +54,58 @@ def compare(
     places = {id(one): place for place, one in enumerate(everybody)}
     tests = [metric for metric in metrics if metric.compared and metric.parts]
     sums = [[_by_group(_parts(metric).sums(one), groups) for one in everybody] for metric in tests]
-    drawn = _resampled(sums, seed)
-    same = {
-        other.name: all(_same(of[0], of[places[id(one)]]) for of in sums for one in other.records) for other in others
-    }
-    found: list[Comparison] = []
-    for metric, of_metric, totals in zip(tests, sums, drawn, strict=True):
-        value = _parts(metric).value
-        points = [float(value(one.sum(axis=0))) for one in of_metric]
-        resamples = [value(one) for one in totals]
-        without = [value(one.sum(axis=0) - one) if len(one) > 1 else value(one) for one in of_metric]
-        rows = [
-            _compared(
-                metric,
-                other,
-                [places[id(one)] for one in other.records],
-                (points, resamples, without),
-                n_units=swa.n_units,
-                margin=(margins or {}).get(metric.name),
-            )
-            for other in others
-        ]
-        if groups is None and metric.right_or_wrong:
-            rows = [
-                _exact(row, swa, other.records[0], metric.right_or_wrong, same=same[other.name])
-                if len(other.records) == 1
-                else row
-                for row, other in zip(rows, others, strict=True)
+    by_metric: list[list[Comparison]] = []
+    for metric, of_metric, totals in zip(tests, sums, _resampled(sums, seed), strict=True):
+        figures = _figures(metric, of_metric, totals)
+        margin = (margins or {}).get(metric.name)
+        by_metric.append(
+            [
+                _compared(metric, other, [places[id(one)] for one in other.records], figures, swa.n_units, margin)
+                for other in others
             ]
-        found += _judged(rows, metric)
+        )
+    n_resampled = len(sums[0][0]) if sums else 0
+    alike = [all(_is_nothing(rows[place]) for rows in by_metric) for place in range(len(others))]
+    found: list[Comparison] = []
+    for metric, rows in zip(tests, by_metric, strict=True):
+        left = [
+            row if same else _with_the_unseen(row, metric, swa, other.records, n_resampled, grouped=groups is not None)
+            for row, other, same in zip(rows, others, alike, strict=True)
+        ]
+        found += _judged(left, metric)
     return tuple(found)
 
 
-def _compared(
-    metric: Metric,
-    other: Other,
-    places: Sequence[int],
-    figures: tuple[Sequence[float], Sequence[Array], Sequence[Array]],
-    *,
-    n_units: int,
-    margin: float | None,
-) -> Comparison:
-    points, resamples, without = figures
-    theirs = float(np.mean([points[place] for place in places]))
-    difference = points[0] - theirs
-    interval = bca(
-        difference,
-        resamples[0] - np.mean([resamples[place] for place in places], axis=0),
-        without[0] - np.mean([without[place] for place in places], axis=0),
-        scale=max(abs(points[0]), abs(theirs)),
+@dataclass(frozen=True, kw_only=True)
+class _Figures:
+    """Of each candidate its score: on all units, on each resample (B,), and without each unit (units,)."""
+
+    all_units: Sequence[float]
+    resampled: Sequence[Array]
+    without: Sequence[Array]
+
+
+def _figures(metric: Metric, sums: Sequence[Array], totals: Sequence[Array]) -> _Figures:
+    value = _parts(metric).value
+    return _Figures(
+        all_units=[float(value(one.sum(axis=0))) for one in sums],
+        resampled=[value(one) for one in totals],
+        without=[value(one.sum(axis=0) - one) if len(one) > 1 else value(one) for one in sums],
     )
-    return _comparison(metric, other, _rounded(difference, max(abs(points[0]), abs(theirs))), interval, n_units, margin)
+
+
+def _compared(
+    metric: Metric, other: Other, places: Sequence[int], figures: _Figures, n_units: int, margin: float | None
+) -> Comparison:
+    ours, theirs = figures.all_units[0], float(np.mean([figures.all_units[place] for place in places]))
+    scale = max(abs(ours), abs(theirs))
+    difference = _rounded(ours - theirs, scale)
+    without = figures.without[0] - np.mean([figures.without[place] for place in places], axis=0)
+    resampled = figures.resampled[0] - np.mean([figures.resampled[place] for place in places], axis=0)
+    interval = bca(ours - theirs, resampled, without, scale=scale)
+    if interval.low < interval.high:
+        interval = wider(interval, student(difference, without))
+    return _comparison(metric, other, difference, interval, n_units, margin)
 
 
 def _comparison(
@@ -127,15 +128,31 @@ def _comparison(
     )
 
 
-def _exact(row: Comparison, swa: Records, other: Records, column: str, *, same: bool) -> Comparison:
-    """With McNemar's p-value, and where both are right on the same units with what these leave open."""
-    ours, theirs = swa.columns[column] > 0, other.columns[column] > 0
-    only_ours, only_theirs = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-    row = replace(row, p_value=mcnemar_exact(only_ours, only_theirs))
-    if only_ours or only_theirs or same or len(ours) == 1:
+def _with_the_unseen(
+    row: Comparison, metric: Metric, swa: Records, others: Sequence[Records], n: int, *, grouped: bool
+) -> Comparison:
+    """With what n units leave open of what was not seen among them, which the bootstrap cannot draw.
+
+    Where one of two models is never right alone, that is a share of 1 − 0.025^(1/n); likewise for any fraction that
+    came out the same. For a score of right or wrong the p-value is McNemar's.
+    """
+    if not metric.percent or not math.isfinite(row.ci_high - row.ci_low):
         return row
-    bound = no_discordance_bound(len(ours))
-    return replace(row, ci_low=-bound, ci_high=bound)
+    bound = no_discordance_bound(n)
+    if grouped or metric.right_or_wrong is None or len(others) > 1:
+        return replace(row, ci_low=-bound, ci_high=bound) if _is_nothing(row) else row
+    ours, theirs = swa.columns[metric.right_or_wrong] > 0, others[0].columns[metric.right_or_wrong] > 0
+    only_ours, only_theirs = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    return replace(
+        row,
+        p_value=mcnemar_exact(only_ours, only_theirs),
+        ci_low=row.ci_low if only_theirs else min(row.ci_low, row.difference - bound),
+        ci_high=row.ci_high if only_ours else max(row.ci_high, row.difference + bound),
+    )
+
+
+def _is_nothing(row: Comparison) -> bool:
+    return row.difference == row.ci_low == row.ci_high == 0
 
 
 def _judged(rows: Sequence[Comparison], metric: Metric) -> list[Comparison]:
@@ -175,12 +192,8 @@ def _by_group(sums: Array, groups: NDArray[np.int64] | None) -> Array:
     return summed
 
 
-def _same(ours: Array, theirs: Array) -> bool:
-    return bool(np.allclose(ours, theirs, rtol=_ROUNDING, atol=_ROUNDING))
-
-
 def _rounded(difference: float, scale: float) -> float:
-    return 0.0 if abs(difference) < _ROUNDING * scale else difference
+    return 0.0 if abs(difference) < ROUNDING * scale else difference
 
 
 def _parts(metric: Metric) -> Parts:

@@ -16,8 +16,8 @@ def decide(comparisons: Sequence[Comparison], *, primary: str, secondary: str | 
 
     Against one of them it is better where the primary metric is and the secondary is not worse, or where the secondary
     is better and the primary non-inferior; worse where the primary is, or where the secondary is and the primary not
-    better; non-inferior where the primary is and the secondary not worse. Where one is better and the other worse
-    (``mixed``) nothing is decided.
+    better; non-inferior where the primary is and the secondary not worse. Where the primary is better and the
+    secondary worse (``mixed``) nothing is decided.
 
     Args:
         secondary: None where there is no other metric.
@@ -27,10 +27,9 @@ def decide(comparisons: Sequence[Comparison], *, primary: str, secondary: str | 
     pairs: list[tuple[Verdict, Verdict | None]] = [
         (found[kind, primary], found.get((kind, secondary or ""))) for kind in kinds
     ]
-    verdicts = {_together(*pair) for pair in pairs}
-    worst: Verdict = next((verdict for verdict in _WORST_FIRST if verdict in verdicts), "inconclusive")
+    verdicts: list[Verdict] = [_together(*pair) for pair in pairs] or ["inconclusive"]
     return Decision(
-        verdict=worst,
+        verdict=min(verdicts, key=_WORST_FIRST.index),
         mixed=("better", "worse") in pairs,
         primary=primary,
         secondary=secondary,

@@ -26,7 +26,7 @@ def only_process(command: str) -> None:
     if world_size() > 1:
         msg = (
             f"swa {command} runs as one process, and torchrun started several. Those that share their work out are "
-            "swa average and swa bn-update."
+            "swa average, swa bn-update and swa eval."
         )
         raise UsageError(msg)
 

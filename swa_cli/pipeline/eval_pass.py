@@ -84,6 +84,17 @@ def loader_of(job: EvalJob, split: Split) -> Passes:
     return passes
 
 
+def check_metrics(metrics: Mapping[str, TargetConfig]) -> None:
+    """Find out before the work starts whether torchmetrics' objects can be built.
+
+    Raises:
+        UsageError, UserCodeError: one cannot.
+    """
+    make = _maker(metrics)
+    if make:
+        make()
+
+
 def _maker(metrics: Mapping[str, TargetConfig]) -> Callable[[], Mapping[str, Any]] | None:
     if not metrics:
         return None

@@ -13,7 +13,7 @@ from swa_cli.loaders import Passes
 from swa_cli.pipeline.common import Notify, check_json_output, check_report
 from swa_cli.pipeline.eval_inputs import EvalJob, prepare_evaluation
 from swa_cli.pipeline.eval_members import average_member, checkpoint_members, control, with_averaged_statistics
-from swa_cli.pipeline.eval_pass import Evaluator, loader_of
+from swa_cli.pipeline.eval_pass import Evaluator, check_metrics, loader_of
 from swa_cli.pipeline.kept_outputs import kept_outputs
 from swa_cli.pipeline.members_at_once import members_at_once
 from swa_cli.pipeline.recomputing import Recomputing, has_statistics, recomputing
@@ -83,6 +83,7 @@ def _observe(config: Config, ranks: Ranks | None, notify: Notify, track: Track) 
     named: Step = ranks.named_step if ranks else alone
     job = _own(together, lambda: prepare_evaluation(config, notify=notify))
     options = config.eval
+    together(lambda: check_metrics(options.metrics))
     kept = _own(together, lambda: kept_outputs(job))
     digest = kept.digest_of if kept else _no_digest
     checkpoints = _own(together, lambda: checkpoint_members(job, digest))

@@ -3,6 +3,7 @@
 from swa_cli.evaluation import bytes_of
 from swa_cli.memory import free_bytes
 from swa_cli.pipeline.eval_inputs import EvalJob
+from swa_cli.report.units import in_bytes
 
 _SHARE = 0.5
 """Of the free memory; the rest is for batches and what the forward passes hold."""
@@ -15,11 +16,11 @@ def members_at_once(job: EvalJob, n_members: int) -> tuple[int | None, str]:
     asked = job.config.eval.at_once
     fit = None if free is None or not size else max(1, int(_SHARE * free) // size)
     at_once = asked or fit
-    each = f"{size / 1e6:,.1f} MB each"
+    each = f"{in_bytes(size)} each"
     if at_once is None or at_once >= n_members:
         return at_once, f"{n_members} models ({each}) side by side on {device}, in one pass over the data."
     groups = -(-n_members // at_once)
-    why = "as --at-once asks" if asked else f"since {_SHARE:.0%} of the {free or 0:,} bytes that are free hold no more"
+    why = "as --at-once asks" if asked else f"since {_SHARE:.0%} of the free {in_bytes(free or 0)} hold no more"
     return at_once, (
         f"{n_members} models ({each}) on {device} in {groups} groups of up to {at_once}, {why}; the batches are loaded "
         "once, and put aside for the groups that wait."

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 from swa_cli.evaluation.result import Comparison, EvaluationResult
 from swa_cli.evaluation.verdict import Verdict
@@ -47,11 +48,23 @@ def _better(result: EvaluationResult) -> str:
     gains = " and ".join([_gain(result, first), *(_gain(result, one, again=True) for one in others)])
     kept = next((one for one in comparisons if one.verdict == "non-inferior"), None)
     if kept is None:
-        return f"Ship {_swa(result)}: {gains}{_ensemble(result)}."
+        return f"Ship {_swa(result)}: {gains}{_ensemble(result)}{_averaging_alone(result)}."
     return (
         f"Ship {_swa(result)}: {gains}, so not worse by more than {margin_of(result, kept)}{_ensemble(result)}"
         f"{_but(result, kept)}."
     )
+
+
+def _averaging_alone(result: EvaluationResult) -> str:
+    """What is left of the gain over the last checkpoint where that has statistics of its own too."""
+    control = result.compared(result.decision.primary, "control")
+    if control is None or not math.isfinite(control.ci_high - control.ci_low):
+        return ""
+    beside = "the last checkpoint with recomputed BatchNorm statistics"
+    change = f"{_change(result, control)} against {beside}"
+    if control.verdict == "better":
+        return f"; of averaging alone: {change}"
+    return f"; but averaging alone is not shown to be of use: {change}"
 
 
 def _non_inferior(result: EvaluationResult) -> str:
@@ -82,7 +95,8 @@ def _inconclusive(result: EvaluationResult) -> str:
         resolved = f"this test set can resolve differences of {amount(score, comparison.smallest_resolvable)}"
         needed = comparison.units_needed
         if needed is not None and needed > n_units:
-            resolved += f", and about {counted(_roughly(needed), result.unit)} would be needed to resolve this one"
+            many = counted(_roughly(needed), result.unit)
+            resolved += f", and about {many} would be needed to resolve this one if it is as large as it looks"
         words.append(resolved)
     return "; ".join(words) + _but(result, comparison) + "."
 
@@ -113,6 +127,11 @@ def _gain(result: EvaluationResult, comparison: Comparison, *, again: bool = Fal
         what = "" if again else f" points of {score.label}"
         return f"{middle}{what} {'over' if comparison.difference >= 0 else 'against'} {comparison.other} {bracket}"
     how = "lower" if comparison.difference < 0 else "higher"
+    if how == "lower" and comparison.ci_high <= 0:  # by how much, then, and not by how much more
+        turned = replace(
+            comparison, difference=-comparison.difference, ci_low=-comparison.ci_high, ci_high=-comparison.ci_low
+        )
+        bracket = _bracket(result, turned, again=again).replace("+", "")
     what = "" if again else f"{score.label} "
     return f"{what}{middle.lstrip('+-')}{points(score)} {how} than that of {comparison.other} {bracket}"
 
@@ -152,16 +171,20 @@ def _ensemble(result: EvaluationResult) -> str:
     ensemble = f"the ensemble of {rows[0].members or cost}"
     at_cost = f"at {_SHARES.get(cost, f'1/{cost}')} of its cost"
     loss = -comparison.ci_low if score.higher_is_better else comparison.ci_high
+    middle, _, _ = difference(score, comparison)
     if not math.isfinite(loss):
         return ""
     if is_nothing(comparison):
-        return f", no different from {ensemble} {at_cost}"
-    if loss > 0:
-        return f", within {at_most(score, loss)} of {ensemble} {at_cost}"
-    middle, _, _ = difference(score, comparison)
-    if score.higher_is_better:
-        return f", and {middle} over {ensemble} {at_cost}"
-    return f", and {middle.lstrip('-')}{points(score)} lower than {ensemble} {at_cost}"
+        beside = f", no different from {ensemble}"
+    elif loss > 0:
+        beside = f", within {at_most(score, loss)} of {ensemble}"
+    elif comparison.verdict != "better":
+        beside = f", no worse than {ensemble}"
+    elif score.higher_is_better:
+        beside = f", and {middle} over {ensemble}"
+    else:
+        beside = f", and {middle.lstrip('-')}{points(score)} lower than {ensemble}"
+    return f"{beside} {at_cost}"
 
 
 def _against(result: EvaluationResult, metric: str) -> list[Comparison]:

@@ -40,6 +40,8 @@ def background(result: EvaluationResult) -> Iterator[str]:
     yield from _chosen_window(result)
     if result.bn_update:
         yield f"BatchNorm statistics of {result.bn_update.file}: {', '.join(_origin(result.bn_update))}."
+        if not result.of_kind("control"):
+            yield "How much of a gain over the last checkpoint is owed to them, and not to averaging, --control tells."
     if result.plan:
         yield result.plan
     yield from result.notes
@@ -105,15 +107,22 @@ def _calibration(result: EvaluationResult) -> Iterator[str]:
 
 
 def _likeness(result: EvaluationResult) -> Iterator[str]:
-    agreement, distance = (_of("swa", name, result) for name in ("ensemble_agreement", "ensemble_distance"))
-    of_one, distance_of_one = (_of("mean", name, result) for name in ("ensemble_agreement", "ensemble_distance"))
-    if agreement is None or distance is None or of_one is None or distance_of_one is None:
+    distance, distance_of_one = (_of(kind, "ensemble_distance", result) for kind in ("swa", "mean"))
+    if distance is None or distance_of_one is None:
         return
-    share, far = result.score("ensemble_agreement"), result.score("ensemble_distance")
+    far = result.score("ensemble_distance")
+    away = (
+        f"are {amount(far, distance)} away from the ensemble's (a checkpoint's: {amount(far, distance_of_one)}; root "
+        "mean square)."
+    )
+    agreement, of_one = (_of(kind, "ensemble_agreement", result) for kind in ("swa", "mean"))
+    if agreement is None or of_one is None:
+        yield f"The predictions of SWA {away}"
+        return
+    share = result.score("ensemble_agreement")
     yield (
         f"SWA predicts what the ensemble predicts in {value(share, agreement)} of cases (a checkpoint: "
-        f"{value(share, of_one)} on average), and its probabilities are {amount(far, distance)} away from the "
-        f"ensemble's (a checkpoint's: {amount(far, distance_of_one)}; root mean square)."
+        f"{value(share, of_one)} on average), and its probabilities {away}"
     )
 
 

@@ -1,6 +1,7 @@
 """Does confidence mean what it says? Calibration errors, and how much of one is noise."""
 
 import math
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -130,9 +131,15 @@ def _edges(n_bins: int) -> npt.NDArray[np.float64]:
     return np.arange(1, n_bins) / n_bins
 
 
+@cache
+def _edges_on(device: torch.device, n_bins: int) -> torch.Tensor:
+    return torch.from_numpy(_edges(n_bins)).to(device)
+
+
 def _bins(confidence: torch.Tensor, n_bins: int) -> torch.Tensor:
-    edges = torch.from_numpy(_edges(n_bins)).to(confidence.device)
-    return torch.bucketize(confidence.contiguous(), edges)  # right=False: edges[i − 1] < confidence ≤ edges[i]
+    return torch.bucketize(
+        confidence.contiguous(), _edges_on(confidence.device, n_bins)
+    )  # right=False: edges[i − 1] < confidence ≤ edges[i]
 
 
 def _summed(gap: npt.NDArray[np.float64], bins: npt.NDArray[np.int64]) -> float:

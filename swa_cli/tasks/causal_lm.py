@@ -27,7 +27,7 @@ from swa_cli.tasks.categorical import (
 )
 from swa_cli.tasks.metrics import Metric, available, from_parts, ratio
 from swa_cli.tasks.records import Array, Records
-from swa_cli.tasks.scores import LIKENESS, NLL, SHARE_RIGHT
+from swa_cli.tasks.scores import LIKENESS, NLL, share_right
 
 _N_DIMS = 3  # (n, T, V)
 
@@ -115,7 +115,7 @@ class CausalLM:
 
     def metrics(self, records: Records) -> tuple[Metric, ...]:
         """The NLL of a token first, in nats."""
-        return available((NLL, _PERPLEXITY, SHARE_RIGHT, *LIKENESS), records)
+        return available((NLL, _PERPLEXITY, share_right("token"), *LIKENESS), records)
 
     def for_torchmetrics(self, prediction: torch.Tensor, target: Labels) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities (1, m, V) and tokens (1, m), for torchmetrics' Perplexity, which takes logits."""

@@ -28,7 +28,7 @@ from swa_cli.tasks.categorical import (
 )
 from swa_cli.tasks.metrics import Metric, Parts, available, divided, from_parts, ratio
 from swa_cli.tasks.records import Array, Records
-from swa_cli.tasks.scores import BRIER, LIKENESS, NLL, SHARE_RIGHT
+from swa_cli.tasks.scores import BRIER, LIKENESS, NLL, share_right
 
 _N_DIMS = 2  # (n, L)
 _HOLDS = 0.5
@@ -205,7 +205,7 @@ _METRICS = (
         compared=True,
         right_or_wrong="exact",
     ),
-    SHARE_RIGHT,
+    share_right("label"),
     NLL,
     BRIER,
     from_parts("ece", "ECE", _parts(_ece, "gaps", "count"), higher_is_better=False, percent=True),

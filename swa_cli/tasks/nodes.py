@@ -32,7 +32,7 @@ from swa_cli.tasks.categorical import (
 )
 from swa_cli.tasks.metrics import Metric, available, from_parts, mean_ratio
 from swa_cli.tasks.records import Records
-from swa_cli.tasks.scores import BRIER, LIKENESS, NLL, SHARE_RIGHT
+from swa_cli.tasks.scores import BRIER, LIKENESS, NLL, share_right
 
 _FLAT, _PADDED = 2, 3  # dimensions: (N, C), (n, N, C)
 _GRAPH = "batch"
@@ -133,7 +133,7 @@ class Nodes:
 
     def metrics(self, records: Records) -> tuple[Metric, ...]:
         """Balanced recall first."""
-        return available((_BALANCED_RECALL, SHARE_RIGHT, NLL, BRIER, *LIKENESS), records)
+        return available((_BALANCED_RECALL, share_right("node"), NLL, BRIER, *LIKENESS), records)
 
     def for_torchmetrics(self, prediction: torch.Tensor, target: Labels) -> tuple[torch.Tensor, torch.Tensor]:
         """Probabilities (m, C), class indices (m,)."""

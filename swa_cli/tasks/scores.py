@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from swa_cli.tasks.metrics import from_parts, ratio
+from swa_cli.tasks.metrics import Metric, from_parts, ratio
 
 ACCURACY = from_parts(
     "accuracy",
@@ -15,8 +15,13 @@ ACCURACY = from_parts(
     compared=True,
     right_or_wrong="correct",
 )
-SHARE_RIGHT = replace(ACCURACY, right_or_wrong=None)
-"""The accuracy where a unit has several elements."""
+
+
+def share_right(element: str) -> Metric:
+    """The accuracy where a unit has several elements, which the label names: "pixel accuracy"."""
+    return replace(ACCURACY, label=f"{element} accuracy", right_or_wrong=None)
+
+
 NLL = from_parts("nll", "NLL", ratio("nll", "weight"), higher_is_better=False, compared=True)
 BRIER = from_parts("brier", "Brier", ratio("brier", "count"), higher_is_better=False)
 LIKENESS = (

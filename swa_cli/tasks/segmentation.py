@@ -31,7 +31,7 @@ from swa_cli.tasks.categorical import (
 )
 from swa_cli.tasks.metrics import Metric, available, from_parts, mean_ratio
 from swa_cli.tasks.records import Records
-from swa_cli.tasks.scores import LIKENESS, NLL, SHARE_RIGHT
+from swa_cli.tasks.scores import LIKENESS, NLL, share_right
 
 _N_DIMS = 4  # (n, C, H, W)
 
@@ -160,7 +160,7 @@ class Segmentation:
 
     def metrics(self, records: Records) -> tuple[Metric, ...]:
         """Mean IoU first."""
-        return available((_MIOU, SHARE_RIGHT, NLL, *LIKENESS), records)
+        return available((_MIOU, share_right("pixel"), NLL, *LIKENESS), records)
 
     def for_torchmetrics(self, prediction: torch.Tensor, target: Pixels) -> tuple[torch.Tensor, torch.Tensor]:
         """Probabilities (m, C), class indices (m,)."""
