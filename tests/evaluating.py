@@ -150,9 +150,9 @@ def prepared(folder: Path, *, scale: float = 0.8) -> Path:
     return folder
 
 
-def averaged(run_swa, *, recomputed: bool = True) -> None:
+def averaged(run_swa, *arguments: object, recomputed: bool = True) -> None:
     """Write ``swa.safetensors``."""
-    assert run_swa("average", "ckpts", "-o", "swa.safetensors").exit_code == 0
+    assert run_swa("average", "ckpts", "-o", "swa.safetensors", *arguments).exit_code == 0
     if recomputed:
         assert run_swa("bn-update", "swa.safetensors", *MODEL_AND_DATA).exit_code == 0
 

@@ -67,8 +67,9 @@ def test_the_control_is_recomputed_as_the_average_was(run_swa, folder, how):
     assert row_of(evaluated(run_swa, "--control"), "control")["metrics"] == swa_metrics(run_swa, "last.safetensors")
 
 
-def test_the_row_of_averaged_statistics_is_the_average_before_bn_update(run_swa, folder):
-    averaged(run_swa, recomputed=False)
+@pytest.mark.parametrize("weights", [(), ("--weights", "1,2,3,4,5,6"), ("--ema", "0.5")])
+def test_the_row_of_averaged_statistics_is_the_average_before_bn_update(run_swa, folder, weights):
+    averaged(run_swa, *weights, recomputed=False)
     before = evaluated(run_swa)
     assert rows_of(before, "swa-averaged-bn") == []
     assert run_swa("bn-update", "swa.safetensors", *MODEL_AND_DATA).exit_code == 0

@@ -28,7 +28,10 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """What one rank has seen of a split; it can be sent to the others."""
+    """What one rank has seen of a split; it can be sent to the others.
+
+    ``task`` is what the data have shown it to be; None where it was given, as a user's may not be fit to be sent.
+    """
 
     task: Task | None
     parts: list[Part]
@@ -40,14 +43,17 @@ def part_of(run: Run, work: Work) -> Part:
     return Part(place=work.place, records=work.records, groups=run.groups(work), doubt=work.doubt)
 
 
-def joined(split: str, members: Sequence[Member], shares: Sequence[Share]) -> Observed:
+def joined(split: str, members: Sequence[Member], shares: Sequence[Share], task: Task | None) -> Observed:
     """All ranks' parts of a split.
+
+    Args:
+        task: None where the shares tell.
 
     Raises:
         DataError: no batches, or none with anything to be scored.
     """
     parts = sorted((part for share in shares for part in share.parts), key=lambda part: part.place)
-    task = next((share.task for share in shares if share.task is not None), None)
+    task = task or next((share.task for share in shares if share.task is not None), None)
     if not parts or task is None:
         raise no_batches()
     groups = _numbered(parts)

@@ -70,7 +70,9 @@ def observe(
         UserCodeError: the loader or a model raises, or the model cannot be copied.
     """
     gathered = step(lambda: _shares(residents, streams, task, forward, kept, track))
-    return [joined(stream.split, stream.members, parts) for stream, *parts in zip(streams, *gathered, strict=True)]
+    return [
+        joined(stream.split, stream.members, parts, task) for stream, *parts in zip(streams, *gathered, strict=True)
+    ]
 
 
 def _shares(
@@ -122,7 +124,10 @@ def _shares(
     for scorers in (entry for run in runs for entry in run.scorers.values()):
         for metric in scorers.values():
             metric.to("cpu")  # to be sent to ranks with other devices
-    return [Share(task=run.task, parts=own, scorers=run.scorers) for run, own in zip(runs, parts, strict=True)]
+    return [
+        Share(task=run.task if task is None else None, parts=own, scorers=run.scorers)
+        for run, own in zip(runs, parts, strict=True)
+    ]
 
 
 def _loaded(stream: Stream, run: Run) -> Generator[Work]:

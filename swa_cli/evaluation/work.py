@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, final
 import torch
 
 from swa_cli.batches import Example, copied
-from swa_cli.errors import DataError, MismatchError, NonFiniteError, SwaError
+from swa_cli.errors import DataError, MismatchError, NonFiniteError, SwaError, UsageError
 from swa_cli.evaluation.members import Member, Residents
 from swa_cli.forward import Forward
 from swa_cli.loaders import tensors_in
@@ -186,12 +186,22 @@ class Run:
             self._checked = True
         if self._metrics and full:
             if key not in self.scorers:
-                self.scorers[key] = self._metrics()
+                self.scorers[key] = self._scorers(work.records[key])
             preds, target = self.task.for_torchmetrics(prediction, work.target)
             for name, metric in self.scorers[key].items():
                 with user_code(f"the metric {name} on batch {work.place}"):
                     metric.to(preds.device)
                     metric.update(preds, target)
+
+    def _scorers(self, records: Records) -> Mapping[str, Any]:
+        assert self.task is not None
+        assert self._metrics is not None
+        made = self._metrics()
+        taken = [metric.name for metric in self.task.metrics(records) if metric.name in made]
+        if taken:
+            msg = f"eval.metrics.{taken[0]}: the task {self.task.name} has a score of that name. Give yours another."
+            raise UsageError(msg)
+        return made
 
     def end(self, work: Work) -> None:
         """All members have seen the batch: add what their ensembles give.

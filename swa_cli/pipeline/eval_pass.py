@@ -44,16 +44,12 @@ class Evaluator:
         )
 
     def _check(self, metrics: Sequence[Metric]) -> None:
-        """Whether margins and torchmetrics' objects go with the task's scores."""
+        """Whether there is a margin of what the task does not compare."""
         options = self.job.config.eval
         compared = [metric.name for metric in metrics if metric.compared]
         strange = [name for name in options.margin if name and name not in compared]
         if strange:
             msg = f"--margin {strange[0]}: there is no such comparison. Name one of {', '.join(compared)}."
-            raise UsageError(msg)
-        twice = sorted({metric.name for metric in metrics} & {*options.metrics})
-        if twice:
-            msg = f"eval.metrics.{twice[0]}: there is a score of that name already. Give it another."
             raise UsageError(msg)
 
     def observe(self, *streams: Stream) -> list[Observed]:
