@@ -286,10 +286,10 @@ def test_fewer_members_at_once_give_the_same(run_swa, folder, at_once):
     result = evaluated(run_swa, *more, "--at-once", at_once)
 
     assert but(result, "plan") == but(expected, "plan")
-    assert expected["plan"] == "11 models (0.0 MB each) side by side on cpu, in one pass over the data."
+    assert expected["plan"] == "11 models (404 B each) side by side on cpu, in one pass over the data."
     groups = -(-11 // at_once)
     assert result["plan"] == (
-        f"11 models (0.0 MB each) on cpu in {groups} groups of up to {at_once}, as --at-once asks; the batches are "
+        f"11 models (404 B each) on cpu in {groups} groups of up to {at_once}, as --at-once asks; the batches are "
         "loaded once, and put aside for the groups that wait."
     )
     assert counted("passes") == 2
@@ -341,7 +341,7 @@ def test_averages_that_are_tried_take_no_more_memory_than_there_is(run_swa, fold
     data = ("--model", "evalcode.py:Alive", "--data", "evalcode.py:Data")
     plan = evaluated(run_swa, "--curve", "1,2,3,4,5,6", "--greedy", data=data)["plan"]
 
-    assert plan.startswith(f"{n_models} models (0.0 MB each) side by side")
+    assert plan.startswith(f"{n_models} models (404 B each) side by side")
     the_users_and_the_one_recomputed = 2
     assert max(map(int, Path("alive").read_text().split())) <= n_models + the_users_and_the_one_recomputed
 
