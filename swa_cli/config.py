@@ -12,7 +12,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     TypeAdapter,
@@ -63,7 +62,7 @@ def _margins(value: object) -> object:
     return {name: number for name, _, number in parts}
 
 
-Margins = Annotated[dict[str, NonNegativeFloat], BeforeValidator(_margins)]
+Margins = Annotated[dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]], BeforeValidator(_margins)]
 """By metric; under the empty name that of the task's primary metric."""
 
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_as_list)]

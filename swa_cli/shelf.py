@@ -33,7 +33,9 @@ class Shelf:
     def __iter__(self) -> Generator[Any]:
         self._file.seek(0)
         for _ in range(self._count):
-            yield pickle.load(self._file)  # noqa: S301  # our own, from our own temporary file
+            with user_code("taking a batch up again for the next group of members"):
+                value = pickle.load(self._file)  # noqa: S301  # our own, from our own temporary file
+            yield value
 
 
 @contextmanager

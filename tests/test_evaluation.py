@@ -506,6 +506,7 @@ def test_groups_are_resampled_whole():
     [
         (["a", "b"], "batch 0: 2 groups for 9 examples; split_batch gives one for each as its fourth part"),
         (3, "reading the groups of batch 0"),
+        ([None] * 9, "batch 0: None as a group"),
     ],
 )
 def test_groups_that_do_not_fit_are_named(groups, message):
@@ -606,16 +607,44 @@ def test_scores_are_told_as_soon_as_they_are_known():
 
 
 def test_a_score_that_no_checkpoint_has_chooses_none():
-    """Of an image whose pixels are all ignored there is no mean IoU."""
-    task = task_named("segmentation", {"ignore_index": 255})
-    state = {name: tensor.clone() for name, tensor in nn.Conv2d(1, 2, 1).state_dict().items()}
-    members = [Member(name=str(place), kind="checkpoint", state_dict=state) for place in range(2)]
-    stream = Stream(split="val", batches=[(torch.randn(1, 1, 2, 2), torch.full((1, 2, 2), 255))], members=members)
+    """Where no label holds and none is predicted, there is no F1."""
+    members = [replace(member, state_dict=below_zero(member)) for member in linear_members(2)]
+    stream = Stream(split="val", batches=[(torch.zeros(5, 3), torch.zeros(5, 4))], members=members)
 
-    (observed,) = observe(Residents(nn.Conv2d(1, 2, 1), Forward()), [stream], task=task)
+    (observed,) = observe(Residents(nn.Linear(3, 4), Forward()), [stream], task=task_named("multilabel", {}))
 
     assert best_of(observed) is None
     assert merits_of(observed, "checkpoint") == [-math.inf] * 2
+
+
+def below_zero(member: Member) -> dict[str, torch.Tensor]:
+    return {"weight": member.read()["weight"], "bias": torch.full((4,), -5.0)}
+
+
+def test_data_with_nothing_to_score_are_an_error():
+    task = task_named("segmentation", {"ignore_index": 255})
+    state = {name: tensor.clone() for name, tensor in nn.Conv2d(1, 2, 1).state_dict().items()}
+    members = [Member(name=str(place), kind="checkpoint", state_dict=state) for place in range(2)]
+    stream = Stream(split="test", batches=[(torch.randn(1, 1, 2, 2), torch.full((1, 2, 2), 255))], members=members)
+
+    with pytest.raises(DataError, match="nothing in any image of the test data is to be scored"):
+        observe(Residents(nn.Conv2d(1, 2, 1), Forward()), [stream], task=task)
+
+
+def test_a_model_that_gives_more_outputs_for_some_batches_is_named():
+    class Grows(nn.Linear):
+        def forward(self, input):  # noqa: A002
+            return super().forward(input)[:, : 4 if len(input) == 5 else 3]
+
+    batches = [(torch.randn(n, 3), torch.zeros(n).long()) for n in (5, 4)]
+    with pytest.raises(DataError, match=r"batch 1: classwise of \[3, 15\] numbers .* batch 0 has \[4, 15\]"):
+        evaluate(Grows(3, 4), linear_members(2), mean_of(linear_members(2)), batches, split="test")
+
+
+@pytest.mark.parametrize("target", [torch.arange(4).to_sparse(), torch.arange(4, device="meta")])
+def test_a_target_that_is_not_dense_is_an_error(target):
+    with pytest.raises(DataError, match=r"batch 0: the target is int64, .*expected a dense tensor"):
+        run(linear_members(2), [(torch.randn(4, 3), target)], task=task_named("classification", {}))
 
 
 def test_the_size_of_a_model_counts_tied_weights_once_and_lazy_ones_not_yet():

@@ -56,10 +56,15 @@ def joined(split: str, members: Sequence[Member], shares: Sequence[Share], task:
     task = task or next((share.task for share in shares if share.task is not None), None)
     if not parts or task is None:
         raise no_batches()
+    _check_alike(parts)
     groups = _numbered(parts)
     records = {key: join([part.records[key] for part in parts]) for key in parts[0].records}
     if not next(iter(records.values())).n_units:
         msg = f"the data loader gave batches without {task.unit}s to score. Check the data module's paths and labels."
+        raise DataError(msg)
+    counts = next(iter(records.values())).columns.get("count")
+    if counts is not None and not counts.sum():
+        msg = f"nothing in any {task.unit} of the {split} data is to be scored: all labels are those that are ignored."
         raise DataError(msg)
     finished = {key: task.finish(found, groups) for key, found in records.items()}
     extra = {key: _computed([share.scorers[key] for share in shares if key in share.scorers]) for key in finished}
@@ -71,6 +76,27 @@ def joined(split: str, members: Sequence[Member], shares: Sequence[Share], task:
         groups=groups,
         warnings=(*_doubts(parts), *task.warnings(first)),
     )
+
+
+def _check_alike(parts: Sequence[Part]) -> None:
+    """Every batch has the same scores, of as many classes or outputs."""
+    first, *others = parts
+    for part in others:
+        for key, records in part.records.items():
+            sizes, expected = _sizes(records), _sizes(first.records[key])
+            if sizes != expected:
+                name = next(name for name in {**expected, **sizes} if sizes.get(name) != expected.get(name))
+                msg = (
+                    f"batch {part.place}: {name} of {list(sizes.get(name, ()))} numbers for each unit, and batch "
+                    f"{first.place} has {list(expected.get(name, ()))}: the model must give as many outputs for every "
+                    "batch."
+                )
+                raise DataError(msg)
+
+
+def _sizes(records: Records) -> dict[str, tuple[int, ...]]:
+    columns = {name: values.shape[1:] for name, values in records.columns.items()}
+    return columns | {name: values.shape for name, values in records.tallies.items()}
 
 
 def _row(key: Key, records: Records, members: Sequence[Member], extra: Mapping[str, float]) -> Row:

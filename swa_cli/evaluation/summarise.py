@@ -171,7 +171,8 @@ def _mean(
 ) -> Candidate:
     """The mean of each score, what one checkpoint picked at random gives; and how near they are to their ensemble."""
     every = [scores[id(row)] for row in checkpoints]
-    mean = {name: float(np.mean([one[name] for one in every])) for name in every[0]}
+    shared = [name for name in every[0] if all(name in one for one in every)]
+    mean = {name: float(np.mean([one[name] for one in every])) for name in shared}
     for row in observed.of_kind("members"):
         mean |= scores_of(row, metrics)
     return Candidate(name="mean over checkpoints", kind="mean", scores=mean, members=len(checkpoints))

@@ -20,6 +20,9 @@ Key = tuple[Literal["member", "prefix", "members", "ensemble", "geometric"], int
 0)``."""
 
 
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
 class Kept(Protocol):
     """Outputs of members that were evaluated before, by the contents of both."""
 
@@ -117,6 +120,7 @@ class Run:
             with user_code("taking what is evaluated from the model's output"):
                 output = self.task.output(raw)
             if isinstance(output, torch.Tensor):
+                output = output.detach()
                 _check(output)
         if self._kept and work.digest and member.digest and isinstance(output, torch.Tensor):
             self._kept.put(member.digest, work.digest, output)
@@ -142,10 +146,11 @@ class Run:
         if self.task is None:
             with _named(f"batch {work.place}"):
                 self.task = choose_task(example, output)
-        shape = tuple(getattr(output, "shape", ()))
+        shape = tuple(output.shape) if isinstance(output, torch.Tensor) else ()
         if work.shape is None:
             work.shape = shape
             with _named(f"batch {work.place}"):
+                _check_dense(example.target)
                 work.target = self.task.target(example, output)
         elif shape != work.shape and self.task.name in TASKS:
             msg = (
@@ -228,11 +233,11 @@ class Run:
         if given is None or self.task is None:
             return None
         with user_code(f"reading the groups of batch {work.place}"):
-            listed: list[Any] = given.tolist() if hasattr(given, "tolist") else list(given)
+            listed: list[Any] = given.tolist() if hasattr(given, "tolist") else [*given]
             groups: list[Any] = [entry.item() if hasattr(entry, "item") else entry for entry in listed]
-        odd = next((group for group in groups if not isinstance(group, (int, str))), None)
-        if odd is not None:
-            msg = f"batch {work.place}: {odd!r} as a group; split_batch gives an integer or a text for each unit."
+        odd = [group for group in groups if type(group) not in {int, str}]
+        if odd:
+            msg = f"batch {work.place}: {odd[0]!r} as a group; split_batch gives an integer or a text for each unit."
             raise DataError(msg)
         places = self.task.kept(work.target)
         n_units = next(iter(work.records.values())).n_units
@@ -247,8 +252,20 @@ class Run:
         return groups
 
 
+def _check_dense(target: object) -> None:
+    if isinstance(target, torch.Tensor) and not _is_dense(target):
+        kind = f"{str(target.dtype).removeprefix('torch.')}, {str(target.layout).removeprefix('torch.')}"
+        msg = f"the target is {kind}, on {target.device}; expected a dense tensor. Let split_batch make it one."
+        raise DataError(msg)
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    other = tensor.is_quantized or tensor.is_nested or tensor.device.type == "meta"
+    return tensor.layout == torch.strided and not other
+
+
 def _check(output: torch.Tensor) -> None:
-    if not output.is_floating_point() or output.layout != torch.strided or output.device.type == "meta":
+    if output.dtype not in _FLOATS or not _is_dense(output):
         kind = f"{str(output.dtype).removeprefix('torch.')}, {str(output.layout).removeprefix('torch.')}"
         msg = f"outputs that are {kind}, on {output.device}; expected dense floating numbers."
         raise DataError(msg)

@@ -16,6 +16,7 @@ from swa_cli.progress import Track
 from swa_cli.ranks import Step, own_rank, world_size
 from swa_cli.targets import call_target
 from swa_cli.tasks import Metric
+from swa_cli.user_code import user_code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,4 +141,5 @@ def _built(name: str, target: TargetConfig) -> Any:
             "full_state_update is not False). Run one process, or leave it out."
         )
         raise UsageError(msg)
-    return metric.set_dtype(torch.float64) if hasattr(metric, "set_dtype") else metric
+    with user_code(f"setting the dtype of the metric {name}"):
+        return metric.set_dtype(torch.float64) if hasattr(metric, "set_dtype") else metric

@@ -19,7 +19,7 @@ from swa_cli.pipeline.kept_outputs import kept_outputs
 from swa_cli.pipeline.members_at_once import members_at_once
 from swa_cli.pipeline.recomputing import Recomputing, has_statistics, recomputing
 from swa_cli.pipeline.recorded import bn_update_of, warnings_of
-from swa_cli.pipeline.records_file import check_form, load_records, save_records
+from swa_cli.pipeline.records_file import check_form, load_records, save_records, sensible
 from swa_cli.pipeline.user import task_of
 from swa_cli.pipeline.validation import Choice, choose, remarks_on, split_to_choose_on
 from swa_cli.progress import Track, silent
@@ -44,7 +44,8 @@ def eval_step(config: Config, *, notify: Notify, track: Track = silent) -> Evalu
         if options.split not in {None, observed.split}:
             msg = f"--split {options.split}: the records are of the {observed.split} split. Leave it out."
             raise UsageError(msg)
-        return summarise(observed, context, margins=options.margin)
+        with sensible(options.from_records):
+            return summarise(observed, context, margins=options.margin)
     results: list[EvaluationResult] = []
     with meet_if_several() as ranks:
         observed, context = _observe(config, ranks, notify, track)

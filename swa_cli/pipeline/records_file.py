@@ -1,7 +1,8 @@
 """Records on disk: what every candidate did with every unit, from which all tables and comparisons follow anew."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -97,7 +98,7 @@ def load_records(path: Path, task: Task | None) -> tuple[Observed, Context]:
         about = contents.about
         observed = Observed(
             split=about["split"],
-            task=task or task_from(TypeAdapter(TargetConfig).validate_python(about["task"])) or _unknown(path),
+            task=task or _recorded(path, TypeAdapter(TargetConfig).validate_python(about["task"])),
             rows=tuple(_row(place, row, contents.columns) for place, row in enumerate(about["rows"])),
             groups=contents.groups,
             warnings=tuple(about["warnings"]),
@@ -143,6 +144,23 @@ def _check(observed: Observed, context: Context) -> None:
     if len(lengths) != 1 or lengths == {0}:
         msg = f"columns of {', '.join(map(str, sorted(lengths)))} units"
         raise ValueError(msg)
+
+
+@contextmanager
+def sensible(path: Path) -> Generator[None]:
+    """For what is made of records, of which not everything can be checked when they are read.
+
+    Raises:
+        SourceError: nothing could be.
+    """
+    try:
+        yield
+    except SwaError:
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+        msg = f"the records in {path} make no sense ({kind}): were they written by swa-eval --save-records?"
+        raise SourceError(msg) from error
 
 
 def _about(row: Row) -> dict[str, Any]:
@@ -249,6 +267,13 @@ def _pyarrow(path: Path | None) -> tuple[Any, Any]:
     return pa, parquet
 
 
-def _unknown(path: Path) -> Task:
-    msg = f"{path} does not say of which task its records are."
-    raise SourceError(msg)
+def _recorded(path: Path, target: TargetConfig) -> Task:
+    """The task that the records name, if it is one of ours: no code is run because a file says so."""
+    if "." in target.class_path:
+        msg = f"the records in {path} are of the task {target.class_path}, which is not ours. Name it with --task."
+        raise UsageError(msg)
+    task = task_from(target)
+    if task is None:
+        msg = f"{path} does not say of which task its records are."
+        raise SourceError(msg)
+    return task

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from swa_cli.errors import DataError, kind_of
 from swa_cli.tasks.records import Array, Records
@@ -15,8 +16,17 @@ from swa_cli.tasks.records import Array, Records
 IGNORED = -100
 """The label that torch.nn.functional.cross_entropy leaves out by default."""
 
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-"""Of a class."""
+
+def _some(weights: tuple[float, ...]) -> tuple[float, ...]:
+    if not any(weights):
+        kind, expected = "weights", "some weight above 0"
+        raise PydanticCustomError(kind, expected)
+    return weights
+
+
+Weights = Annotated[tuple[Annotated[float, Field(ge=0, le=1e12)], ...], AfterValidator(_some)]
+"""Of the classes."""
+Label = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 _CHUNK = 1 << 22
 """Numbers that are turned into float64 at once."""

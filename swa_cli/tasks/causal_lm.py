@@ -13,6 +13,7 @@ from swa_cli.batches import Example, logits_of
 from swa_cli.errors import DataError
 from swa_cli.tasks.categorical import (
     IGNORED,
+    Label,
     Labels,
     MixedDistributions,
     checked_index,
@@ -45,7 +46,7 @@ class CausalLM:
             models).
     """
 
-    ignore_index: int = IGNORED
+    ignore_index: Label = IGNORED
     shift: bool = True
 
     name: str = field(default="causal_lm", init=False)

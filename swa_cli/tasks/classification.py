@@ -20,9 +20,10 @@ from swa_cli.tasks.calibration import (
 )
 from swa_cli.tasks.categorical import (
     IGNORED,
+    Label,
     Labels,
     MixedDistributions,
-    Weight,
+    Weights,
     checked_index,
     doubt_of,
     in_range,
@@ -52,8 +53,8 @@ class Classification:
         top_k: the label is among the k most probable classes.
     """
 
-    ignore_index: int = IGNORED
-    class_weights: tuple[Weight, ...] | None = None
+    ignore_index: Label = IGNORED
+    class_weights: Weights | None = None
     top_k: tuple[PositiveInt, ...] = ()
 
     name: str = field(default="classification", init=False)

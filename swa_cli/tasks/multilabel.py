@@ -17,9 +17,10 @@ from swa_cli.errors import DataError
 from swa_cli.tasks.calibration import N_BINS, bin_gaps
 from swa_cli.tasks.categorical import (
     IGNORED,
+    Label,
     Labels,
     MixedDistributions,
-    Weight,
+    Weights,
     described,
     likeness,
     per_unit,
@@ -64,8 +65,8 @@ class Multilabel:
         class_weights: of each label in the NLL: Σ w_l nll / Σ w_l.
     """
 
-    ignore_index: int = IGNORED
-    class_weights: tuple[Weight, ...] | None = None
+    ignore_index: Label = IGNORED
+    class_weights: Weights | None = None
 
     name: str = field(default="multilabel", init=False)
     unit: str = field(default="example", init=False)

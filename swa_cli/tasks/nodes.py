@@ -14,9 +14,10 @@ from swa_cli.batches import Example, logits_of
 from swa_cli.errors import DataError
 from swa_cli.tasks.categorical import (
     IGNORED,
+    Label,
     Labels,
     MixedDistributions,
-    Weight,
+    Weights,
     checked_index,
     described,
     doubt_of,
@@ -55,8 +56,8 @@ class Nodes:
             Geometric's ``batch`` is. Where there is no ``batch``, the nodes of a batch are of one graph.
     """
 
-    ignore_index: int = IGNORED
-    class_weights: tuple[Weight, ...] | None = None
+    ignore_index: Label = IGNORED
+    class_weights: Weights | None = None
     graph: str = _GRAPH
 
     name: str = field(default="nodes", init=False)

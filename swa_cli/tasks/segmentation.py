@@ -15,9 +15,10 @@ from swa_cli.batches import Example, logits_of
 from swa_cli.errors import DataError
 from swa_cli.tasks.categorical import (
     IGNORED,
+    Label,
     Labels,
     MixedDistributions,
-    Weight,
+    Weights,
     checked_index,
     doubt_of,
     fitted,
@@ -56,8 +57,8 @@ class Segmentation:
             align_corners=False; without it they are an error.
     """
 
-    ignore_index: int = IGNORED
-    class_weights: tuple[Weight, ...] | None = None
+    ignore_index: Label = IGNORED
+    class_weights: Weights | None = None
     resize: bool = False
 
     name: str = field(default="segmentation", init=False)
