@@ -473,7 +473,22 @@ def test_better_by_one_metric_against_one_and_worse_by_the_other_against_the_oth
 def test_only_incumbents_decide():
     bad = ("worse", "worse")
 
-    assert decided(last=("better", None), mean=bad, ensemble=bad, control=bad).verdict == "better"
+    assert decided(last=("better", None), mean=bad, ensemble=bad).verdict == "better"
+
+
+@pytest.mark.parametrize(
+    ("control", "expected"),
+    [
+        (("worse", None), "worse"),
+        (("worse", "better"), "worse"),
+        (("inconclusive", "worse"), "worse"),
+        (("inconclusive", None), "better"),
+        (("better", "worse"), "better"),
+        (("non-inferior", "inconclusive"), "better"),
+    ],
+)
+def test_the_control_counts_where_it_is_better(control, expected):
+    assert decided(last=("better", None), control=control).verdict == expected
 
 
 @pytest.mark.parametrize("pairs", [{}, {"ensemble": ("better", "better")}, {"last": (None, "better")}])

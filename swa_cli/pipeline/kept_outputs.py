@@ -13,7 +13,6 @@ import safetensors
 import torch
 from safetensors.torch import load, save
 
-import swa_cli
 from swa_cli import __version__
 from swa_cli.batches import Example
 from swa_cli.checkpoints import Checkpoint, checksums
@@ -35,8 +34,8 @@ class KeptOutputs:
     """``folder/<model and options>/<member>/<batch>.safetensors``, each an output as the model gave it.
 
     A member is known by the SHA-256 of its files, a batch by a digest of everything in it, the model by its name,
-    arguments, the source files of the classes of its layers and all files of the user's own that are imported, and by
-    how it was run. Delete the folder at will.
+    arguments, the source files of the classes of its layers and all that is imported from the folder of its class
+    and the current one, and by how it was run. Delete the folder at will.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -117,6 +116,7 @@ def kept_outputs(job: EvalJob) -> KeptOutputs | None:
         msg = f"--cache {folder}: expected a folder, found a file."
         raise OutputError(msg)
     target, task = job.model_target, job.config.task
+    model = load_target(target.class_path, what="model")
     user_task = [load_target(task.class_path, what="task")] if task and "." in task.class_path else []
     what = {
         "version": _VERSION,
@@ -124,11 +124,11 @@ def kept_outputs(job: EvalJob) -> KeptOutputs | None:
         "torch": torch.__version__,
         "model": target.class_path,
         "arguments": target.init_args,
-        "sources": _sources([load_target(target.class_path, what="model"), *map(type, job.model.modules())]),
+        "sources": _sources([model, *map(type, job.model.modules())]),
         "forward": [job.forward.device.type, job.forward.amp, job.forward.channels_last, job.forward.compile],
         "task": None if task is None else [task.class_path, task.init_args],
         "task_sources": _sources(user_task),
-        "user": _user_sources(),
+        "user": _user_sources(model),
     }
     return KeptOutputs(folder / _digest(what))
 
@@ -141,13 +141,14 @@ def _sources(things: Iterable[object]) -> list[str]:
     return sorted(Path(file).read_text(encoding="utf-8", errors="replace") for file in files if Path(file).is_file())
 
 
-def _user_sources() -> list[str]:
-    """All files that the user's code has been imported from: those that are neither ours nor installed."""
+def _user_sources(model: object) -> list[str]:
+    """All that is imported from the current folder and that of the model's class."""
+    module = sys.modules.get(getattr(model, "__module__", ""))
+    roots = {str(Path.cwd()), str(Path(getattr(module, "__file__", None) or ".").resolve().parent)}
     installed = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
-    others = (*installed, str(Path(swa_cli.__file__).parent))
     files = {str(getattr(module, "__file__", None) or "") for module in list(sys.modules.values())}
-    users = (Path(file) for file in files if file.endswith(".py") and not file.startswith(others))
-    return sorted(file.read_text(encoding="utf-8", errors="replace") for file in users if file.is_file())
+    users = [Path(file) for file in files if file.startswith(tuple(roots)) and not file.startswith(installed)]
+    return sorted(file.read_text(encoding="utf-8", errors="replace") for file in users if file.suffix == ".py")
 
 
 def _digest(what: object) -> str:
