@@ -7,8 +7,10 @@ import os
 import random
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -410,11 +412,11 @@ def test_a_worker_that_dies_of_no_ordinary_error_ends_all():
     assert worker.seen == [0, 1, 2]
 
 
-def test_a_signal_ends_the_work_after_the_pieces_under_way(monkeypatch):
-    def interrupt(futures):
+def test_a_signal_ends_the_work_after_the_pieces_under_way():
+    def interrupt():
         while not worker.seen:
-            pass
-        raise KeyboardInterrupt
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
 
     class Slow(Recording):
         def submit(self, piece) -> None:
@@ -422,10 +424,12 @@ def test_a_signal_ends_the_work_after_the_pieces_under_way(monkeypatch):
             time.sleep(0.01)
 
     worker = Slow()
-    monkeypatch.setattr("swa_cli.averaging.workers.wait", interrupt)
+    signalling = threading.Thread(target=interrupt)
+    signalling.start()
 
     with pytest.raises(KeyboardInterrupt):
         work(numbered(1000), [worker], advance=lambda _: None, bytes_of=lambda _: 0)
+    signalling.join()
     assert len(worker.seen) < 1000
 
 

@@ -2,9 +2,8 @@
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import Lock, Thread
 
 from swa_cli.averaging.job import NotFiniteError, Worker
 from swa_cli.averaging.pieces import Piece
@@ -46,12 +45,19 @@ def work(
         except BaseException as error:  # noqa: BLE001
             queue.fail(index, error)
 
-    with ThreadPoolExecutor(len(workers), thread_name_prefix="swa-average") as pool:
-        try:
-            wait([pool.submit(run, worker) for worker in workers])
-        except BaseException:
-            queue.stopped = True  # a signal: let each thread end its piece and no more
-            raise
+    # Plain threads: a signal in the midst of futures' wait() leaves their locks taken, and those who need them waiting.
+    threads = [Thread(target=run, args=(worker,), name=f"swa-average-{n}") for n, worker in enumerate(workers)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    except BaseException:
+        queue.stopped = True  # a signal: let each thread end its piece and no more
+        for thread in threads:
+            if thread.is_alive():
+                thread.join()
+        raise
     if queue.failures:
         raise min(queue.failures, key=lambda failure: failure[0])[1]
 
