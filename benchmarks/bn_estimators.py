@@ -31,7 +31,8 @@ from torch import nn
 from swa_cli.batches import Example, make_splitter
 from swa_cli.batchnorm import Estimator, bn_buffers, bn_layers, recalibrate
 from swa_cli.checkpoints import open_single
-from swa_cli.config import Config, load_config
+from swa_cli.config import Config
+from swa_cli.config_file import load_config
 from swa_cli.data import Split, batches_of, choose_split, iterate, splitter_of
 from swa_cli.demo.train import train_digits
 from swa_cli.devices import resolve_device

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from swa_cli.config import load_config
+from swa_cli.config_file import load_config
 from swa_cli.errors import ConfigError
 
 FULL = """

@@ -185,7 +185,7 @@ def evaluate(  # noqa: PLR0913
     torchrun (torchrun -m swa_cli eval) each process takes its share of the batches.
     """
     with exit_on_error(debug=debug):
-        from swa_cli.config import load_config  # noqa: PLC0415  # torch is imported after --help
+        from swa_cli.config_file import load_config  # noqa: PLC0415  # torch is imported after --help
         from swa_cli.pipeline.evaluate import eval_step  # noqa: PLC0415
 
         flags = {

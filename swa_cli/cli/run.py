@@ -24,7 +24,7 @@ def run(
 ) -> None:
     """Average, recompute BatchNorm statistics and evaluate, in one go, from one configuration."""
     with exit_on_error(debug=debug):
-        from swa_cli.config import load_config  # noqa: PLC0415  # torch is imported after --help
+        from swa_cli.config_file import load_config  # noqa: PLC0415  # torch is imported after --help
         from swa_cli.pipeline.run import run_pipeline  # noqa: PLC0415
 
         sections = {

@@ -65,7 +65,7 @@ def compare(
             ]
         )
     n_resampled = len(sums[0][0]) if sums else 0
-    alike = [all(_is_nothing(rows[place]) for rows in by_metric) for place in range(len(others))]
+    alike = [all(rows[place].is_nothing for rows in by_metric) for place in range(len(others))]
     found: list[Comparison] = []
     for metric, rows in zip(tests, by_metric, strict=True):
         left = [
@@ -140,7 +140,7 @@ def _with_the_unseen(
         return row
     bound = no_discordance_bound(n)
     if grouped or metric.right_or_wrong is None or len(others) > 1:
-        return replace(row, ci_low=-bound, ci_high=bound) if _is_nothing(row) else row
+        return replace(row, ci_low=-bound, ci_high=bound) if row.is_nothing else row
     ours, theirs = swa.columns[metric.right_or_wrong] > 0, others[0].columns[metric.right_or_wrong] > 0
     only_ours, only_theirs = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
     return replace(
@@ -149,10 +149,6 @@ def _with_the_unseen(
         ci_low=row.ci_low if only_theirs else min(row.ci_low, row.difference - bound),
         ci_high=row.ci_high if only_ours else max(row.ci_high, row.difference + bound),
     )
-
-
-def _is_nothing(row: Comparison) -> bool:
-    return row.difference == row.ci_low == row.ci_high == 0
 
 
 def _judged(rows: Sequence[Comparison], metric: Metric) -> list[Comparison]:

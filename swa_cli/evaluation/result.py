@@ -90,6 +90,11 @@ class Comparison:
     margin: float | None
     verdict: Verdict
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether both came out the same, on every resample too."""
+        return self.difference == self.ci_low == self.ci_high == 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:

@@ -4,7 +4,7 @@ from typing import Literal
 
 Verdict = Literal["better", "non-inferior", "inconclusive", "worse"]
 
-_ALPHA = 0.05
+ALPHA = 0.05
 
 
 def verdict_of(low: float, high: float, p_adjusted: float, *, higher_is_better: bool, margin: float | None) -> Verdict:
@@ -23,7 +23,7 @@ def verdict_of(low: float, high: float, p_adjusted: float, *, higher_is_better: 
     """
     if not higher_is_better:
         low, high = -high, -low
-    significant = p_adjusted <= _ALPHA
+    significant = p_adjusted <= ALPHA
     if significant and low > 0:
         return "better"
     if margin is not None and low > -margin:

@@ -8,7 +8,7 @@ from swa_cli.evaluation.decide import CONTROL, INCUMBENTS
 from swa_cli.evaluation.result import Comparison, EvaluationResult
 from swa_cli.evaluation.verdict import Verdict
 from swa_cli.report.figures import amount, at_most, difference, interval, points
-from swa_cli.report.phrases import held_back, is_nothing, is_resolvable, margin_of
+from swa_cli.report.phrases import held_back, is_resolvable, margin_of
 from swa_cli.report.units import counted
 
 _SHARES = {
@@ -82,7 +82,7 @@ def _non_inferior(result: EvaluationResult) -> str:
 def _inconclusive(result: EvaluationResult) -> str:
     comparison = _first(result, "inconclusive")
     score = result.score(comparison.metric)
-    if is_nothing(comparison):
+    if comparison.is_nothing:
         same = f"it is the same as that of {comparison.other} on every {result.unit}"
         return f"Shipping {_swa(result)} changes no {score.label}: {same}{_but(result, comparison)}."
     question = f"better than {comparison.other}"
@@ -122,7 +122,7 @@ def _gain(result: EvaluationResult, comparison: Comparison, *, again: bool = Fal
     score = result.score(comparison.metric)
     middle, _, _ = difference(score, comparison)
     bracket = _bracket(result, comparison, again=again)
-    if is_nothing(comparison):
+    if comparison.is_nothing:
         return f"the same {score.label} as {comparison.other} on every {result.unit}"
     if score.percent and score.higher_is_better:
         what = "" if again else f" points of {score.label}"
@@ -175,7 +175,7 @@ def _ensemble(result: EvaluationResult) -> str:
     middle, _, _ = difference(score, comparison)
     if not math.isfinite(loss):
         return ""
-    if is_nothing(comparison):
+    if comparison.is_nothing:
         beside = f", no different from {ensemble}"
     elif loss > 0:
         beside = f", within {at_most(score, loss)} of {ensemble}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from swa_cli.evaluation.result import Candidate, Comparison, EvaluationResult, Kind, Score
 from swa_cli.report.figures import column, difference, heading, interval, p_text, points
-from swa_cli.report.phrases import data_of, is_nothing, split_of
+from swa_cli.report.phrases import data_of, split_of
 
 _SUMMARY: tuple[Kind, ...] = (
     "mean",
@@ -112,7 +112,7 @@ def name_of(candidate: Candidate) -> str:
 def _comparison(result: EvaluationResult, comparison: Comparison) -> tuple[str, ...]:
     score = result.score(comparison.metric)
     middle, _, _ = difference(score, comparison)
-    same = is_nothing(comparison)
+    same = comparison.is_nothing
     return (
         comparison.other,
         score.label,

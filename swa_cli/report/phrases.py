@@ -3,10 +3,10 @@
 import math
 
 from swa_cli.evaluation.result import Comparison, EvaluationResult
+from swa_cli.evaluation.verdict import ALPHA
 from swa_cli.report.figures import as_given, p_text
 from swa_cli.report.units import counted
 
-_ALPHA = 0.05
 _SPLITS = {"val": "validation", "train": "training"}
 
 
@@ -29,11 +29,6 @@ def excludes_zero(comparison: Comparison) -> bool:
     return comparison.ci_low > 0 or comparison.ci_high < 0
 
 
-def is_nothing(comparison: Comparison) -> bool:
-    """Whether the two have the same score on every example."""
-    return comparison.difference == comparison.ci_low == comparison.ci_high == 0
-
-
 def is_resolvable(comparison: Comparison) -> bool:
     """Whether it is known which differences the data resolve."""
     return comparison.smallest_resolvable > 0 and math.isfinite(comparison.smallest_resolvable)
@@ -53,7 +48,7 @@ def verdict_in_words(result: EvaluationResult, comparison: Comparison) -> str:
         case "non-inferior":
             score = result.score(comparison.metric)
             lost = comparison.ci_high < 0 if score.higher_is_better else comparison.ci_low > 0
-            if lost and comparison.p_adjusted <= _ALPHA:
+            if lost and comparison.p_adjusted <= ALPHA:
                 return f"worse, but by less than {margin_of(result, comparison)}"
             return f"not worse by more than {margin_of(result, comparison)}"
         case _:
@@ -62,7 +57,7 @@ def verdict_in_words(result: EvaluationResult, comparison: Comparison) -> str:
 
 def held_back(result: EvaluationResult, comparison: Comparison) -> str:
     """Why a difference is not taken for one although its interval excludes zero."""
-    if not excludes_zero(comparison) or comparison.p_adjusted <= _ALPHA:
+    if not excludes_zero(comparison) or comparison.p_adjusted <= ALPHA:
         return ""
     alone, adjusted = p_text(comparison.p_value), p_text(comparison.p_adjusted)
     n = sum(other.metric == comparison.metric for other in result.comparisons)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from swa_cli.evaluation.result import BnRecord, Comparison, EvaluationResult
 from swa_cli.report.figures import amount, difference, interval, points, value
-from swa_cli.report.phrases import data_of, held_back, is_nothing, is_resolvable, split_of, verdict_in_words
+from swa_cli.report.phrases import data_of, held_back, is_resolvable, split_of, verdict_in_words
 from swa_cli.report.units import counted
 
 _SMALLEST_ERROR = 0.1
@@ -49,7 +49,7 @@ def background(result: EvaluationResult) -> Iterator[str]:
 
 def _compared(result: EvaluationResult, comparison: Comparison) -> str:
     score = result.score(comparison.metric)
-    if is_nothing(comparison):
+    if comparison.is_nothing:
         return f"{score.label} the same on every {result.unit}"
     middle, _, _ = difference(score, comparison)
     verdict = f"{verdict_in_words(result, comparison)}{held_back(result, comparison)}"

@@ -46,17 +46,6 @@ def nll_at(log_probs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return (sums.log_() - of_target * inverse[:, None]).T
 
 
-def fitted_temperature(grid: npt.NDArray[np.float64], weights: npt.NDArray[np.float64] | None = None) -> float:
-    """The T with the least weighted mean NLL, within the range of `TEMPERATURES`; the nearest to 1 where it is flat.
-
-    Args:
-        grid: as `nll_at` gives it, shape (n, G).
-        weights: shape (n,); None for equal ones.
-    """
-    curve = grid.sum(axis=0) if weights is None else weights @ grid
-    return float(2 ** _tried()[_best(curve)])
-
-
 def calibrated_nll(
     grid: npt.NDArray[np.float64],
     weights: npt.NDArray[np.float64] | None = None,

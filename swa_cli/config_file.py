@@ -1,0 +1,139 @@
+"""One YAML file, or flags, or flags over a file, to one configuration."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from swa_cli.config import AverageConfig, BnUpdateConfig, Config, EvalConfig, TargetConfig
+from swa_cli.errors import ConfigError
+
+_TARGETS = ("model", "data", "task")
+"""Sections that name what to import."""
+_EXCLUSIVE = ("first", "last", "best")
+_PAIRS = (("weights", "ema"), ("like", "max_shard_size"))
+
+
+def load_config(path: Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Config:
+    """Read a configuration and put ``overrides`` over it.
+
+    A path in the file means what the same flag would mean: it is relative to the current folder. The exception is
+    code that ships beside the file: the ``file.py`` of a ``class_path`` is looked for beside the configuration
+    first.
+
+    Args:
+        path: a YAML file; without one the defaults are used.
+        overrides: for each section, the values that were given as flags; None means not given.
+
+    Raises:
+        ConfigError: no such file, not YAML, an unknown key (the nearest known one is named), a wrong value.
+    """
+    contents = _read(path) if path else {}
+    for section, values in (overrides or {}).items():
+        given = {name: value for name, value in values.items() if value is not None}
+        if given:
+            contents[section] = _override(section, contents.get(section), given)
+    where = f"{path}: " if path else ""
+    try:
+        return TypeAdapter(Config).validate_python(contents)
+    except ValidationError as error:
+        msg = "\n".join(f"{where}{_explain(dict(problem))}" for problem in error.errors())
+        raise ConfigError(msg) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if path.exists() and not path.is_file():
+        msg = f"cannot read the configuration {path}: it is not a regular file."
+        raise ConfigError(msg)
+    try:
+        contents = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        msg = f"cannot read the configuration {path}: {error.strerror or error}."
+        raise ConfigError(msg) from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        msg = f"{path} is not YAML: {where}{error.problem}."
+        raise ConfigError(msg) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or number that is none
+        msg = f"{path} is not YAML: {' '.join(str(error).split())}."
+        raise ConfigError(msg) from error
+    if contents is None:
+        return {}
+    if not isinstance(contents, dict):
+        msg = f"{path}: expected a mapping with {', '.join(_known(()))}, found {type(contents).__name__}."
+        raise ConfigError(msg)
+    config = cast("dict[str, Any]", contents)
+    for section in ("average", "bn_update", "eval"):
+        if section in config and config[section] is None:  # a section with nothing in it
+            del config[section]
+    for section in _TARGETS:
+        if isinstance(config.get(section), str):  # `model: net.py:Net`, without arguments
+            config[section] = {"class_path": config[section]}
+        _find_code(config.get(section), path.parent)
+    return config
+
+
+def _find_code(target: object, folder: Path) -> None:
+    if not isinstance(target, dict):
+        return
+    mapping = cast("dict[str, Any]", target)
+    class_path = mapping.get("class_path")
+    if isinstance(class_path, str) and ".py:" in class_path and (folder / class_path.rpartition(":")[0]).is_file():
+        mapping["class_path"] = str(folder / class_path)
+
+
+def _override(section: str, current: object, given: dict[str, Any]) -> object:
+    if not isinstance(current, dict):
+        return given if current is None else current  # a section that is no mapping is refused later
+    written = _without_rivals(cast("dict[str, Any]", current), given)
+    merged = {**written, **given}
+    if section in _TARGETS and "class_path" not in given and "init_args" in given:
+        merged["init_args"] = _update(written.get("init_args"), given["init_args"])
+    elif section in _TARGETS and "init_args" not in given:
+        merged["init_args"] = {}  # the file's arguments belong to the class that the flag replaced
+    return merged
+
+
+def _without_rivals(written: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The file's values without those that exclude a flag: ``--first`` goes over ``last:``."""
+    rivals: set[str] = set()
+    if any(name in given for name in _EXCLUSIVE):
+        rivals |= {*_EXCLUSIVE, *(() if "best" in given else ("metric", "mode"))}
+    for pair in _PAIRS:
+        rivals |= {*pair} if any(name in given for name in pair) else set()
+    return {name: value for name, value in written.items() if name not in rivals}
+
+
+def _update(written: object, given: dict[str, Any]) -> object:
+    """The file's arguments with the flags' over them; what is no mapping is kept, to be refused later."""
+    if written is None:
+        return given
+    return {**cast("dict[str, Any]", written), **given} if isinstance(written, dict) else written
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    location = tuple(str(part) for part in problem["loc"])
+    name = ".".join(part for part in location if part)  # the margin of the primary metric has no name
+    if problem["type"] == "unexpected_keyword_argument":
+        known = _known(location[:-1])
+        near = get_close_matches(location[-1], known, n=1, cutoff=0.0)
+        return f"unknown key {name!r}. Did you mean {near[0]!r}? Known here: {', '.join(known)}."
+    found = problem["input"]
+    if problem["type"] == "dataclass_type":
+        return f"{name}: expected a section with {', '.join(_known(location))}, found {found!r}."
+    if problem["type"] == "missing":
+        return f"{name} is missing. Add it to the section."
+    expected = str(problem["msg"]).removeprefix("Input should be ")
+    return f"{name}: expected {expected}, found {found!r}."
+
+
+def _known(section: tuple[str, ...]) -> list[str]:
+    owner: Any = Config
+    for part in section:
+        sections = {"average": AverageConfig, "bn_update": BnUpdateConfig, "eval": EvalConfig}
+        owner = {**dict.fromkeys(_TARGETS, TargetConfig), **sections}.get(part, owner)
+    return list(owner.__dataclass_fields__)

@@ -1,0 +1,70 @@
+"""What one entry of a configuration, or one flag, may be written as."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+from pydantic import BeforeValidator, Field, PositiveInt, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, (str, Path)) else value
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return value.split(",")
+    return [value] if isinstance(value, (int, float)) else value
+
+
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_split)]
+"""One number, several, or several in a text with commas between them."""
+
+
+def _windows(value: object) -> object:
+    if value == "log":
+        return value
+    try:
+        return TypeAdapter(tuple[PositiveInt, ...]).validate_python(_split(value))
+    except ValidationError as error:
+        kind, expected = "windows", "numbers of checkpoints, as 1,2,4, or log"
+        raise PydanticCustomError(kind, expected) from error
+
+
+Windows = Annotated[tuple[int, ...] | Literal["log"], BeforeValidator(_windows)]
+"""Numbers of checkpoints, likewise, or ``log`` for 1, 2, 4, … and all."""
+
+
+def _margins(value: object) -> object:
+    """A lone number is the margin of the task's primary metric."""
+    given = [value] if isinstance(value, (int, float, str)) else value
+    if not isinstance(given, list):
+        return value
+    parts = [str(entry).rpartition("=") for entry in cast("list[object]", given)]
+    return {name: number for name, _, number in parts}
+
+
+Margins = Annotated[dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]], BeforeValidator(_margins)]
+"""By metric; under the empty name that of the task's primary metric."""
+
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_as_list)]
+"""One path, or several."""
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
+"""One pattern, or several."""
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def _in_bytes(value: object) -> object:
+    """``5GB``, as Hugging Face's tools read it."""
+    found = re.fullmatch(r"([0-9.]+) ?([A-Za-z]*)", value.strip()) if isinstance(value, str) else None
+    if isinstance(value, str) and (found is None or found[2].upper() not in _UNITS or found[1].count(".") > 1):
+        raise PydanticCustomError("size", "a size in bytes, as 5GB or 500MiB")  # noqa: EM101  # as pydantic has it
+    if found is None:
+        return value
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+Size = Annotated[PositiveInt, BeforeValidator(_in_bytes)]
+"""Bytes, as a number or with a unit."""
