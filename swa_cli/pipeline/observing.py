@@ -1,0 +1,135 @@
+"""All that an evaluation sees, on all ranks: members made, chosen, and run over the data."""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import TypeVar
+
+from swa_cli.config import Config
+from swa_cli.data import Split
+from swa_cli.evaluation import Context, Member, Observed, Residents, best_of
+from swa_cli.loaders import Passes
+from swa_cli.pipeline.choosing import windows
+from swa_cli.pipeline.common import Notify
+from swa_cli.pipeline.eval_inputs import EvalJob, prepare_evaluation
+from swa_cli.pipeline.eval_members import average_member, checkpoint_members, control, with_averaged_statistics
+from swa_cli.pipeline.eval_pass import Evaluator, check_metrics, loader_of
+from swa_cli.pipeline.kept_outputs import kept_outputs
+from swa_cli.pipeline.members_at_once import members_at_once
+from swa_cli.pipeline.recomputing import Recomputing, has_statistics, recomputing
+from swa_cli.pipeline.recorded import bn_update_of, warnings_of
+from swa_cli.pipeline.validation import Choice, choose, remarks_on, split_to_choose_on
+from swa_cli.progress import Track
+from swa_cli.ranks import Ranks, Step, alone
+
+T = TypeVar("T")
+
+
+def observe_all(config: Config, ranks: Ranks | None, *, notify: Notify, track: Track) -> tuple[Observed, Context]:
+    """What every candidate did with the reported split, and what else is to be known of it.
+
+    Raises:
+        UsageError: options that contradict each other, or one that is missing.
+        SwaError: as what it calls.
+    """
+    together: Step = ranks.step if ranks else alone
+    job = _own(together, lambda: _prepare(config, notify))
+    options = config.eval
+    kept = _own(together, lambda: kept_outputs(job))
+    digest = kept.digest_of if kept else _no_digest
+    checkpoints = _own(together, lambda: checkpoint_members(job, digest))
+    average = _own(together, lambda: average_member(job, digest))
+    chosen_on = split_to_choose_on(job)
+    loaders: dict[Split, Passes] = {
+        split: _own(together, partial(loader_of, job, split)) for split in _splits(job, chosen_on)
+    }
+    recompute: Callable[[], Recomputing] = cache(partial(recomputing, job, notify=notify, step=together, track=track))
+    others = [member for member in [with_averaged_statistics(job, average, checkpoints)] if member]
+    if options.control and has_statistics(job.model):
+        others.append(control(job, recompute()))
+    n_members = len(checkpoints) + 1 + len(others) + 2 * _tries_averages(job)
+    at_once, plan = members_at_once(job, n_members)
+    if at_once is not None and at_once < n_members:
+        notify(plan)
+    evaluator = Evaluator(
+        job=job,
+        residents=Residents(job.model, job.forward, at_once=at_once),
+        loaders=loaders,
+        kept=kept,
+        step=ranks.named_step if ranks else alone,
+        track=track,
+    )
+    observed, choice = _run(evaluator, checkpoints, [average, *others], chosen_on, recompute)
+    warnings, notes = remarks_on(job, chosen_on)
+    known = warnings_of(job.swa, job.checkpoints, job.model, key=job.key, data=job.data_target.class_path)
+    of_kept = [kept.in_words(together(lambda: kept.counts))] if kept else []
+    return observed, Context(
+        best=choice.best,
+        chosen_on=choice.chosen_on,
+        curve=choice.curve,
+        warnings=(*known, *warnings),
+        notes=(*notes, *_missing(job, observed, choice), *of_kept),
+        plan=plan,
+        bn_update=bn_update_of(job.swa),
+    )
+
+
+def _prepare(config: Config, notify: Notify) -> EvalJob:
+    """Everything that can be wrong without a look at the data."""
+    job = prepare_evaluation(config, notify=notify)
+    check_metrics(config.eval.metrics)
+    if config.eval.curve is not None:
+        windows(config.eval.curve, len(job.checkpoints))
+    return job
+
+
+def _tries_averages(job: EvalJob) -> bool:
+    return job.config.eval.curve is not None or job.config.eval.greedy
+
+
+def _run(
+    evaluator: Evaluator,
+    checkpoints: list[Member],
+    others: list[Member],
+    chosen_on: Split | None,
+    recompute: Callable[[], Recomputing],
+) -> tuple[Observed, Choice]:
+    """Choose, and run all; in one go where what is chosen is a checkpoint, which is run in any case."""
+    job = evaluator.job
+    if chosen_on and _tries_averages(job):
+        choice = choose(evaluator, checkpoints, chosen_on, recompute)
+        final = evaluator.stream(job.split, [*checkpoints, *others, *choice.members], reported=True)
+        return evaluator.observe(final)[0], choice
+    final = evaluator.stream(job.split, [*checkpoints, *others], reported=True)
+    before = [evaluator.stream(chosen_on, checkpoints)] if chosen_on and chosen_on != job.split else []
+    found = evaluator.observe(*before, final)
+    best = best_of(found[0]) if chosen_on else None
+    return found[-1], Choice(chosen_on=chosen_on or job.split, best=best)
+
+
+def _missing(job: EvalJob, observed: Observed, choice: Choice) -> list[str]:
+    """What was asked for and cannot be there, and what a row does not say of itself."""
+    options, notes = job.config.eval, list[str]()
+    if options.compare_ensemble and not observed.of_kind("ensemble"):
+        notes.append("There is no ensemble: the task has no combine(outputs) that makes one.")
+    if options.control and not has_statistics(job.model):
+        notes.append("There is no control: the model keeps no BatchNorm statistics that could be recomputed.")
+    if choice.ingredients:
+        notes.append(
+            f"The greedy soup is of {', '.join(choice.ingredients)}: swa-average of these, and swa-bn-update, make it."
+        )
+    return notes
+
+
+def _splits(job: EvalJob, chosen_on: Split | None) -> list[Split]:
+    return [job.split] if chosen_on is None or chosen_on == job.split else [chosen_on, job.split]
+
+
+def _own(step: Step, work: Callable[[], T]) -> T:
+    """What this rank's part of a step gave, which need not be fit to be sent to others."""
+    found: list[T] = []
+    step(lambda: found.append(work()))
+    return found[0]
+
+
+def _no_digest(_: object) -> None:
+    return None
