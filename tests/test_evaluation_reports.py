@@ -207,7 +207,7 @@ def test_each_other_has_a_line_with_difference_interval_and_verdict():
 @pytest.mark.parametrize(
     ("comparison", "expected"),
     [
-        (CLOSE, "+0.30 points (-0.40 to +1.00): too close to tell."),
+        (CLOSE, "+0.30 points (-0.40 to +1.00): inconclusive."),
         (LOST, "-0.32 points (-0.65 to -0.01): worse."),
         (KEPT, "+0.10 points (-0.10 to +0.30): not worse by more than the margin of 0.2 points."),
         (
@@ -225,11 +225,11 @@ def test_an_interval_without_zero_that_holm_does_not_accept_says_why():
     held_back = compared("accuracy", "last", (0.0046, 0.0007, 0.0085), "inconclusive", p_value=0.03, p_adjusted=0.12)
     others = [replace(held_back, kind=kind, other=kind) for kind in ("best", "mean", "ensemble")]
 
-    assert first_line(held_back, *others).endswith("too close to tell (p = 0.03, with Holm over 4 comparisons 0.12).")
+    assert first_line(held_back, *others).endswith("inconclusive (p = 0.03, with Holm over 4 comparisons 0.12).")
     assert "(95 % CI +0.07 to +0.85) (p = 0.03, with Holm over 4 comparisons 0.12); this test set" in final_sentence(
         judged(held_back, *others)
     )
-    assert first_line(replace(held_back, p_value=0.06, p_adjusted=0.06)).endswith("too close to tell (p = 0.06).")
+    assert first_line(replace(held_back, p_value=0.06, p_adjusted=0.06)).endswith("inconclusive (p = 0.06).")
 
 
 @pytest.mark.parametrize(
@@ -335,9 +335,9 @@ def test_groups_are_what_is_resampled():
 def test_better_is_shipped_with_its_gain_and_what_it_saves():
     assert final_sentence(RESULT) == (
         "Ship swa.safetensors: +5.24 points of accuracy over the last checkpoint (95 % CI +4.60 to +5.88) and +0.88 "
-        "over the best by validation (+0.51 to +1.25), and +0.33 over the ensemble of 12 at a twelfth of its cost; but "
-        "averaging alone is not shown to be of use: accuracy +0.46 points (95 % CI +0.07 to +0.85) against the last "
-        "checkpoint with recomputed BatchNorm statistics."
+        "over the best by validation (+0.51 to +1.25), and +0.33 over the ensemble of 12 at a twelfth of its cost; of "
+        "averaging alone, against the last checkpoint with recomputed BatchNorm statistics: accuracy +0.46 points (95 "
+        "% CI +0.07 to +0.85), inconclusive, and NLL -0.0118 (95 % CI -0.0139 to -0.0097), better."
     )
 
 
@@ -348,6 +348,18 @@ def test_what_averaging_alone_gains_is_said_where_there_is_a_control():
         "Ship swa.safetensors: +0.52 points of accuracy over the last checkpoint (95 % CI +0.46 to +0.58); of "
         "averaging alone: accuracy +0.46 points (95 % CI +0.07 to +0.85) against the last checkpoint with recomputed "
         "BatchNorm statistics."
+    )
+
+
+def test_averaging_alone_that_is_better_by_neither_metric_is_not_shown_to_be_of_use():
+    controls = (
+        compared("accuracy", "control", (0.0016, -0.0018, 0.0051), "inconclusive"),
+        compared("nll", "control", (-0.001, -0.003, 0.0012), "inconclusive"),
+    )
+
+    assert final_sentence(judged(GAINED, *controls, verdict="better")).partition("; ")[2] == (
+        "but averaging alone is not shown to be of use: accuracy +0.16 points (95 % CI -0.18 to +0.51) against the "
+        "last checkpoint with recomputed BatchNorm statistics."
     )
 
 

@@ -8,7 +8,7 @@ from swa_cli.evaluation.decide import CONTROL, INCUMBENTS
 from swa_cli.evaluation.result import Comparison, EvaluationResult
 from swa_cli.evaluation.verdict import Verdict
 from swa_cli.report.figures import amount, at_most, difference, interval, points
-from swa_cli.report.phrases import held_back, is_resolvable, margin_of
+from swa_cli.report.phrases import held_back, is_resolvable, margin_of, verdict_in_words
 from swa_cli.report.units import counted
 
 _SHARES = {
@@ -65,6 +65,10 @@ def _averaging_alone(result: EvaluationResult) -> str:
     change = f"{_change(result, control)} against {beside}"
     if control.verdict == "better":
         return f"; of averaging alone: {change}"
+    second = result.compared(result.decision.secondary, "control") if result.decision.secondary else None
+    if second is not None and second.verdict == "better":
+        first = f"{_change(result, control)}, {verdict_in_words(result, control)}"
+        return f"; of averaging alone, against {beside}: {first}, and {_change(result, second)}, better"
     return f"; but averaging alone is not shown to be of use: {change}"
 
 

@@ -43,8 +43,6 @@ def margin_of(result: EvaluationResult, comparison: Comparison) -> str:
 def verdict_in_words(result: EvaluationResult, comparison: Comparison) -> str:
     """The verdict as the end of a sentence that names the metric."""
     match comparison.verdict:
-        case "inconclusive":
-            return "too close to tell"
         case "non-inferior":
             score = result.score(comparison.metric)
             lost = comparison.ci_high < 0 if score.higher_is_better else comparison.ci_low > 0
