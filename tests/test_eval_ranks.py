@@ -300,8 +300,8 @@ def test_an_error_of_one_rank_is_told_once_and_nothing_is_written(seen_by, ranks
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ("Dies", "another rank ended before its share was done; nothing was written."),
-        ("Shared", "test_dataloader() has a distributed sampler of its own, which repeats examples"),
+        ("Dies", "another rank ended.*; nothing was written"),  # seen by the others, or torchrun ended them first
+        ("Shared", r"test_dataloader\(\) has a distributed sampler of its own, which repeats examples"),
         ("Unseeded", "the ranks' samplers draw different batches"),
     ],
 )
@@ -310,6 +310,6 @@ def test_what_ranks_cannot_do_together(folder, data, message):
     said = re.findall(r"^(?:error|note): .*", result.stderr, flags=re.MULTILINE)
 
     assert (result.returncode, result.stdout, len(said)) == (1, "", 1)
-    assert said[0].startswith(f"error: {message}")
+    assert re.match(f"error: .*{message}", said[0])
     assert "a bug in swa-cli" not in result.stderr
     assert not (folder / f"{data}.json").exists()
