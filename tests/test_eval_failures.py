@@ -110,36 +110,42 @@ def failed(run_swa, *arguments: object) -> tuple[int, str]:
         (
             (*of("Odd", "Nan"), "--data-arg", "kind=large"),
             (
-                "epoch-0.pt, batch 2: the model gives NaN or infinite outputs. Check that checkpoint, and its "
-                "BatchNorm statistics; leave it out if the run diverged there."
+                "test split: epoch-0.pt, batch 2: the model gives NaN or infinite outputs. Check that checkpoint, and "
+                "its BatchNorm statistics; leave it out if the run diverged there."
             ),
         ),
         (
             (*of("Odd"), "--data-arg", "kind=high"),
-            "batch 3: label 3 is out of range, expected 0 to 2, since the model has 3 logits",
+            "test split: batch 3: label 3 is out of range, expected 0 to 2, since the model has 3 logits",
         ),
         (
             (*of("Odd"), "--data-arg", "kind=negative"),
             (
-                "batch 3: label -1 is out of range, expected 0 to 2, since the model has 3 logits (1 of 13 labels are "
-                "wrong)"
+                "test split: batch 3: label -1 is out of range, expected 0 to 2, since the model has 3 logits (1 of 13 "
+                "labels are wrong)"
             ),
         ),
-        ((*of("Odd"), "--data-arg", "kind=raises"), "loading batch 4 failed: OSError: disk gone (at "),
-        ((*of("Data"), "--data-arg", "n=0"), "the data loader gave batches without examples to score."),
+        ((*of("Odd"), "--data-arg", "kind=raises"), "test split: loading batch 4 failed: OSError: disk gone (at "),
+        ((*of("Data"), "--data-arg", "n=0"), "val split: the data loader gave batches without examples to score."),
         (
             (*of("Grouped"), "--data-arg", "kind=rows"),
-            "batch 0: [1, 1] as a group; split_batch gives an integer or a text for each unit.",
+            "val split: batch 0: [1, 1] as a group; split_batch gives an integer or a text for each unit.",
         ),
-        ((*of("Grouped"), "--data-arg", "kind=numbers"), "batch 0: 0.67"),
-        ((*of("Grouped"), "--data-arg", "kind=fewer"), "batch 0: 12 groups for 13 examples; split_batch gives one"),
-        ((*of("Grouped"), "--data-arg", "kind=one"), "reading the groups of batch 0 failed: TypeError"),
-        ((*of("Grouped"), "--data-arg", "kind=some"), "split_batch gives groups for some batches and none for others"),
+        ((*of("Grouped"), "--data-arg", "kind=numbers"), "val split: batch 0: 0.67"),
+        (
+            (*of("Grouped"), "--data-arg", "kind=fewer"),
+            "val split: batch 0: 12 groups for 13 examples; split_batch gives one",
+        ),
+        ((*of("Grouped"), "--data-arg", "kind=one"), "val split: reading the groups of batch 0 failed: TypeError"),
+        (
+            (*of("Grouped"), "--data-arg", "kind=some"),
+            "val split: split_batch gives groups for some batches and none for others",
+        ),
         (
             (*of("Locked", "WithLock"), "--at-once", "2"),
             (
-                "putting a batch aside until the next group of members (--at-once has more of them at once) failed: "
-                "TypeError: cannot pickle '_thread.lock' object"
+                "val split: putting a batch aside until the next group of members (--at-once has more of them at once) "
+                "failed: TypeError: cannot pickle '_thread.lock' object"
             ),
         ),
         ((*of("NoTraining"), "--control"), "NoTraining.train_dataloader() failed: OSError: no training data"),
@@ -164,7 +170,7 @@ def test_nan_outputs_of_one_checkpoint_are_said_to_be_its(run_swa, folder, argum
         code, said = failed(run_swa, *MODEL_AND_DATA, *arguments)
 
         assert code == 1
-        assert said.startswith("epoch-3.pt, batch 0: the model gives NaN or infinite outputs.")
+        assert said.startswith("val split: epoch-3.pt, batch 0: the model gives NaN or infinite outputs.")
 
 
 def test_members_of_other_classes_are_named_with_their_shapes(run_swa, folder):

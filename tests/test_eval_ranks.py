@@ -148,8 +148,11 @@ FILES = ("rows.csv", "rows.md")
 OF_THREE = ("all rows and files", "fewer batches than ranks", "a stream", "kept outputs", "kept outputs again")
 CASES = [*((2, name) for name in COMMANDS), *((3, name) for name in OF_THREE)]
 FAILING = {
-    2: ((*EVAL, *of("Infinite", "Nan")), "rank 1: epoch-0.pt, batch 3: the model gives NaN or infinite outputs"),
-    3: ((*EVAL, *of("Raises")), "rank 1: loading batch 1 failed: OSError: disk gone"),
+    2: (
+        (*EVAL, *of("Infinite", "Nan")),
+        "rank 1: test split: epoch-0.pt, batch 3: the model gives NaN or infinite outputs",
+    ),
+    3: ((*EVAL, *of("Raises")), "rank 1: val split: loading batch 1 failed: OSError: disk gone"),
 }
 """The last command of so many ranks; after an error they have to part."""
 

@@ -1,7 +1,7 @@
 """Every member, and the ensembles of the checkpoints, over the same batches: loaded once and seen by all."""
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 
 from swa_cli.batches import Splitter, split_batch
 from swa_cli.data import iterate, length_of
+from swa_cli.errors import DataError, NonFiniteError, UserCodeError
 from swa_cli.evaluation.joining import Part, Share, joined, part_of
 from swa_cli.evaluation.members import Member, Residents
 from swa_cli.evaluation.rows import Observed
@@ -65,14 +66,16 @@ def observe(
         step: of several ranks, each with batches of its own: `swa_cli.ranks.Ranks.step`.
 
     Raises:
-        DataError: an empty loader, a batch or an output that does not fit the task.
+        DataError: an empty loader, a batch or an output that does not fit the task; the split is named.
         NonFiniteError: a member gives NaN or infinity.
         UserCodeError: the loader or a model raises, or the model cannot be copied.
     """
     gathered = step(lambda: _shares(residents, streams, task, forward, kept, track))
-    return [
-        joined(stream.split, stream.members, parts, task) for stream, *parts in zip(streams, *gathered, strict=True)
-    ]
+    observed: list[Observed] = []
+    for stream, *parts in zip(streams, *gathered, strict=True):
+        with _named(stream.split):
+            observed.append(joined(stream.split, stream.members, parts, task))
+    return observed
 
 
 def _shares(
@@ -111,7 +114,8 @@ def _shares(
                 before = aside[index].pop_all()
                 later = None if last else aside[index].enter_context(shelf())
                 description = f"evaluating on {stream.split}{which}"
-                with before, track(description, total=length_of(stream.batches), unit="batches") as progress:
+                bar = track(description, total=length_of(stream.batches), unit="batches")
+                with before, bar as progress, _named(stream.split):
                     for work in waiting[index]:
                         run.advance(work, group, residents)
                         if later is None:
@@ -128,6 +132,16 @@ def _shares(
         Share(task=run.task if task is None else None, parts=own, scorers=run.scorers)
         for run, own in zip(runs, parts, strict=True)
     ]
+
+
+@contextmanager
+def _named(split: str) -> Generator[None]:
+    """What is wrong with data, or comes of them, says of which split."""
+    try:
+        yield
+    except (DataError, NonFiniteError, UserCodeError) as error:
+        error.args = (f"{split} split: {error}",)
+        raise
 
 
 def _loaded(stream: Stream, run: Run) -> Generator[Work]:
