@@ -8,8 +8,6 @@ The rooms are the public surface; importing this package alone imports neither t
     from swa_cli.evaluation import Member, evaluate
 """
 
-from importlib.metadata import version as _version
-
 __all__ = ["__version__"]
 
-__version__ = _version("swa-cli")
+__version__ = "0.1.0"
