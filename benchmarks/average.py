@@ -37,10 +37,10 @@ from typing import Any
 from reporting import (
     GB,
     MB,
-    ROOT,
     Report,
     clean_up_when_terminated,
     computer,
+    environment,
     ours,
     positive,
     ratios,
@@ -170,11 +170,10 @@ def worker(name: str, *arguments: object) -> list[str]:
 def run(program: Program) -> Measured:
     """Run ``program`` to its end, or end with what it said."""
     drop(program.output)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *_given_python_path()])}
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
         began = time.perf_counter()
         stdout = out if program.reports else subprocess.DEVNULL
-        process = subprocess.Popen(program.command, stdout=stdout, stderr=errors, env=environment)
+        process = subprocess.Popen(program.command, stdout=stdout, stderr=errors, env=environment())
         try:
             with _anonymous_memory(process.pid) as peak:
                 _, status, usage = os.wait4(process.pid, 0)
@@ -197,10 +196,6 @@ def run(program: Program) -> Measured:
         from_disk=usage.ru_inblock * 512,
         report=report,
     )
-
-
-def _given_python_path() -> list[str]:
-    return [path for path in [os.environ.get("PYTHONPATH")] if path]
 
 
 @contextlib.contextmanager

@@ -25,7 +25,6 @@ and what computes would compete for the cores and the parts would not add up. Fi
 import argparse
 import contextlib
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -38,7 +37,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from reporting import ROOT, Report, clean_up_when_terminated, computer, ours, positive, ratios, spread, system
+from reporting import Report, clean_up_when_terminated, computer, environment, ours, positive, ratios, spread, system
 
 # The parent imports no torch: it only waits.
 
@@ -143,10 +142,8 @@ def worker(name: str, wanted: Mapping[str, Any]) -> Program:
 
 def run(program: Program) -> Measured:
     """Run ``program`` to its end, or end with what it said."""
-    given = [path for path in [os.environ.get("PYTHONPATH")] if path]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *given])}
     before, began = _cpu_of_children(), time.perf_counter()
-    done = subprocess.run(program.command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(program.command, capture_output=True, text=True, env=environment(), check=False)
     wall = time.perf_counter() - began
     if done.returncode:
         sys.exit(f"{program.name} failed ({done.returncode}):\n{done.stderr[-4000:]}")

@@ -102,6 +102,13 @@ def version_of(package: str) -> str:
         return "not installed"
 
 
+def environment() -> dict[str, str]:
+    """That of the programs: the swa_cli beside this folder, started from its bytecode as an installed one is."""
+    given = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    paths = [str(ROOT), *filter(None, [given.get("PYTHONPATH")])]
+    return {**given, "PYTHONPATH": os.pathsep.join(paths)}
+
+
 # --- Figures
 
 
