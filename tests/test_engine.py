@@ -32,7 +32,7 @@ from swa_cli.averaging.job import Job
 from swa_cli.averaging.pieces import Piece, cut
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.averaging.workers import work
-from swa_cli.checkpoints import OpenFiles, find_checkpoints, open_checkpoint, safetensors_header
+from swa_cli.checkpoints import OpenFiles, find_checkpoints, open_checkpoint, safetensors_entries
 from swa_cli.errors import CheckpointError, DeviceError, NonFiniteError, OutputError
 
 
@@ -332,7 +332,7 @@ def test_pieces_are_small_and_make_up_every_tensor_once(tmp_path, numels, transp
     }
     torch.save(state, tmp_path / "1.pt")
     plan = plan_of([tmp_path / "1.pt"])
-    _, offsets = safetensors_header({tensor.name: tensor.spec for tensor in plan.tensors}, {})
+    _, offsets = safetensors_entries({tensor.name: tensor.spec for tensor in plan.tensors})
 
     pieces = list(cut(plan, plan.tensors, offsets, chunk=chunk))
 

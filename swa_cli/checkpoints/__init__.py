@@ -17,7 +17,7 @@ from swa_cli.checkpoints.provenance import (
     to_metadata,
 )
 from swa_cli.checkpoints.reading import OpenFiles, read_tensor
-from swa_cli.checkpoints.safetensors_file import file_order, safetensors_header
+from swa_cli.checkpoints.safetensors_file import file_order, safetensors_entries, safetensors_header
 from swa_cli.checkpoints.selection import Selection, known_metrics, select
 from swa_cli.checkpoints.single import open_single, recorded_key
 from swa_cli.checkpoints.stored import StoredTensor, TensorSpec
@@ -55,6 +55,7 @@ __all__ = [
     "read_provenance",
     "read_tensor",
     "recorded_key",
+    "safetensors_entries",
     "safetensors_header",
     "select",
     "short_names",

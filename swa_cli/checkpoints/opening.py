@@ -9,6 +9,7 @@ from swa_cli.checkpoints.torch_file import open_torch
 from swa_cli.checkpoints.torch_legacy import looks_legacy
 from swa_cli.checkpoints.trainer_state import with_trainer_state
 from swa_cli.checkpoints.zip_directory import ZIP_MAGIC
+from swa_cli.collector import without_collections
 from swa_cli.errors import CheckpointError
 
 _HEAD = 512
@@ -24,7 +25,8 @@ def open_checkpoint(path: Path, *, key: str | None = None) -> Checkpoint:
     Raises:
         CheckpointError: not a checkpoint, truncated, or refused; the message says what was found.
     """
-    return with_trainer_state(_open(path, key))
+    with without_collections():
+        return with_trainer_state(_open(path, key))
 
 
 def _open(path: Path, key: str | None) -> Checkpoint:

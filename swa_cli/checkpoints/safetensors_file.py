@@ -174,20 +174,26 @@ def file_order(specs: Mapping[str, TensorSpec]) -> list[str]:
     return sorted(specs, key=lambda name: (-specs[name].dtype.itemsize, name))
 
 
-def safetensors_header(specs: Mapping[str, TensorSpec], metadata: Mapping[str, str]) -> tuple[bytes, Mapping[str, int]]:
-    """The first bytes of a file that holds ``specs`` in `file_order`, and at which byte each tensor goes.
-
-    Raises:
-        OutputError: they are more than the format allows.
-    """
-    header: dict[str, object] = {"__metadata__": dict(metadata)}
+def safetensors_entries(specs: Mapping[str, TensorSpec]) -> tuple[bytes, Mapping[str, int]]:
+    """What a header says of ``specs``, stored in `file_order`, and at which byte after the header each tensor goes."""
+    entries: dict[str, object] = {}
     offsets: dict[str, int] = {}
     end = 0
     for name in file_order(specs):
         spec, offsets[name] = specs[name], end
         end += spec.nbytes
-        header[name] = {"dtype": NAMES[spec.dtype], "shape": spec.shape, "data_offsets": [offsets[name], end]}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        entries[name] = {"dtype": NAMES[spec.dtype], "shape": spec.shape, "data_offsets": [offsets[name], end]}
+    return _as_json(entries), offsets
+
+
+def safetensors_header(entries: bytes, metadata: Mapping[str, str]) -> bytes:
+    """The first bytes of a file, from its `safetensors_entries`.
+
+    Raises:
+        OutputError: they are more than the format allows.
+    """
+    first = _as_json({"__metadata__": dict(metadata)})
+    text = first if entries == b"{}" else first[:-1] + b"," + entries[1:]
     text += b" " * (-len(text) % _LENGTH.size)
     if len(text) > _LONGEST_HEADER:
         msg = (
@@ -195,5 +201,8 @@ def safetensors_header(specs: Mapping[str, TensorSpec], metadata: Mapping[str, s
             "entries out of the state_dict that are not tensors (_extra_state)."
         )
         raise OutputError(msg)
-    start = _LENGTH.size + len(text)
-    return _LENGTH.pack(len(text)) + text, {name: start + offset for name, offset in offsets.items()}
+    return _LENGTH.pack(len(text)) + text
+
+
+def _as_json(value: Mapping[str, object]) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()

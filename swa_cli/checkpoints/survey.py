@@ -30,6 +30,7 @@ class Survey:
     notices: tuple[str, ...] = ()
 
 
+@without_collections()
 def survey_checkpoints(
     sources: Sequence[Path],
     *,
@@ -87,8 +88,7 @@ def _open(
                     raise
                 unreadable.append((path, error))
 
-    with without_collections():
-        return _sharing_layouts(opened()), unreadable
+    return _sharing_layouts(opened()), unreadable
 
 
 def _sharing_layouts(opened: Iterable[Checkpoint]) -> list[Checkpoint]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from swa_cli.checkpoints import Provenance, TensorSpec, safetensors_header, to_metadata
+from swa_cli.checkpoints import Provenance, TensorSpec, safetensors_entries, safetensors_header, to_metadata
 from swa_cli.checkpoints.safetensors_file import NAMES
 from swa_cli.errors import MismatchError, listing
 from swa_cli.outputs.layout import Contents, Crc, OutputFile
@@ -36,22 +36,24 @@ def safetensors_file(
     specs = {new[short]: spec for short, spec in contents.specs.items()}
     tied = {new[short]: new[kept] for short, kept in contents.tied.items()}
 
-    def header(provenance: Provenance) -> tuple[bytes, Mapping[str, int]]:
+    entries, offsets = safetensors_entries(specs)
+
+    def header(provenance: Provenance) -> bytes:
         return safetensors_header(
-            specs, {**(metadata or {}), **to_metadata(provenance, tied=tied, extra=contents.extra)}
+            entries, {**(metadata or {}), **to_metadata(provenance, tied=tied, extra=contents.extra)}
         )
 
-    head, offsets = header(contents.provenance)
+    start = len(header(contents.provenance))
 
     def frame(provenance: Provenance, _crc: Crc) -> Sequence[tuple[int, bytes]]:
-        final = header(provenance)[0]
-        assert len(final) == len(head), "the header is not as long as was planned"  # tensors follow it
+        final = header(provenance)
+        assert len(final) == start, "the header is not as long as was planned"  # tensors follow it
         return [(0, final)]
 
     return OutputFile(
         name=name,
-        size=len(head) + sum(spec.nbytes for spec in specs.values()),
-        offsets={short: offsets[new[short]] for short in contents.specs},
+        size=start + sum(spec.nbytes for spec in specs.values()),
+        offsets={short: start + offsets[new[short]] for short in contents.specs},
         frame=frame,
     )
 
