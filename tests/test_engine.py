@@ -421,7 +421,8 @@ def test_a_signal_ends_the_work_after_the_pieces_under_way():
     class Slow(Recording):
         def submit(self, piece) -> None:
             super().submit(piece)
-            time.sleep(0.01)
+            time.sleep(0.2)
+            self.done = len(self.seen)
 
     worker = Slow()
     signalling = threading.Thread(target=interrupt)
@@ -429,8 +430,11 @@ def test_a_signal_ends_the_work_after_the_pieces_under_way():
 
     with pytest.raises(KeyboardInterrupt):
         work(numbered(1000), [worker], advance=lambda _: None, bytes_of=lambda _: 0)
+    done = worker.done
     signalling.join()
-    assert len(worker.seen) < 1000
+    assert done == len(worker.seen) < 1000  # the piece under way was waited for
+    time.sleep(0.5)
+    assert len(worker.seen) == done
 
 
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])

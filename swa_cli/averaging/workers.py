@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 
 from swa_cli.averaging.job import NotFiniteError, Worker
 from swa_cli.averaging.pieces import Piece
@@ -30,7 +30,13 @@ def work(
     """
     queue = _Queue(iter(pieces))
 
-    def run(worker: Worker) -> None:
+    def run(worker: Worker, ended: Event) -> None:
+        try:
+            do_pieces(worker)
+        finally:
+            ended.set()
+
+    def do_pieces(worker: Worker) -> None:
         index = 0
         try:
             for piece in queue.take():
@@ -45,18 +51,23 @@ def work(
         except BaseException as error:  # noqa: BLE001
             queue.fail(index, error)
 
-    # Plain threads: a signal in the midst of futures' wait() leaves their locks taken, and those who need them waiting.
-    threads = [Thread(target=run, args=(worker,), name=f"swa-average-{n}") for n, worker in enumerate(workers)]
+    # Events, which can be waited for again after a signal. One in the midst of futures' wait() leaves locks taken that
+    # their threads need, and one in the midst of join() makes Python before 3.13 take the thread for ended.
+    ended = [Event() for _ in workers]
+    threads = [
+        Thread(target=run, args=each, name=f"swa-average-{n}")
+        for n, each in enumerate(zip(workers, ended, strict=True))
+    ]
     try:
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        for event in ended:
+            event.wait()
     except BaseException:
         queue.stopped = True  # a signal: let each thread end its piece and no more
-        for thread in threads:
-            if thread.is_alive():
-                thread.join()
+        for thread, event in zip(threads, ended, strict=True):
+            if thread.ident is not None:  # it was started
+                event.wait()
         raise
     if queue.failures:
         raise min(queue.failures, key=lambda failure: failure[0])[1]
