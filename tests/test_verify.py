@@ -258,6 +258,17 @@ def test_sources_are_found_below_the_folder_that_is_named(tmp_path):
     assert verify(open_single(path), sources=tmp_path / "moved").n_sources == 4
 
 
+def test_sources_that_moved_have_names_and_no_patterns(tmp_path):
+    run = save_states(tmp_path / "run")
+    for path in run.iterdir():
+        path.rename(path.with_name(path.name.replace("epoch-", "m[0]-")))
+    average(plan_average(find_checkpoints([run]).checkpoints), tmp_path / "out.pt")
+    (tmp_path / "moved").mkdir()
+    run.rename(tmp_path / "moved/deeper")
+
+    assert verify(open_single(tmp_path / "out.pt"), sources=tmp_path / "moved").n_sources == 4
+
+
 def test_a_tied_tensor_that_is_another_by_now(tmp_path):
     shared = torch.randn(3)
     torch.save({"a": shared, "b": shared}, tmp_path / "1.pt")
@@ -337,3 +348,46 @@ def test_with_checksums_a_bit_that_no_sum_shows_is_named_too(tmp_path):
     with pytest.raises(VerifyError, match=r"1\.pt: its SHA-256 was .*\n  tensor w: a source holds other values"):
         verify(open_single(tmp_path / "with.safetensors"))
     assert verify(open_single(tmp_path / "without.safetensors")).n_sources == 3  # as README says
+
+
+SHARED = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear, self.one = nn.Linear(4, 4), nn.BatchNorm1d(4)
+        self.other = self.one
+
+    def forward(self, x):
+        return self.other(self.linear(self.one(x)))
+
+class Data:
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(torch.randn(40, 4), torch.zeros(40)), batch_size=8)
+"""
+
+
+def test_statistics_of_a_layer_with_two_names_count_once(tmp_path, run_swa):
+    (tmp_path / "sharing.py").write_text(SHARED)
+    (tmp_path / "run").mkdir()
+    for step in range(2):
+        norm = {"weight": torch.rand(4), "bias": torch.rand(4), "running_mean": torch.rand(4),
+                "running_var": torch.rand(4), "num_batches_tracked": torch.tensor(step)}  # fmt: skip
+        linear = {"linear.weight": torch.randn(4, 4), "linear.bias": torch.randn(4)}
+        both = {f"{layer}.{name}": value for layer in ("one", "other") for name, value in norm.items()}
+        torch.save({**linear, **both}, tmp_path / f"run/epoch-{step}.pt")
+    assert run_swa("average", "run", "-o", "swa.safetensors").exit_code == 0
+    code = ("--model", "sharing.py:Net", "--data", "sharing.py:Data")
+    updated = run_swa("bn-update", "swa.safetensors", *code)
+    assert updated.exit_code == 0, updated.stderr
+
+    found = verify(open_single(tmp_path / "swa.safetensors"))
+    assert (found.n_tensors, found.n_bytes) == (4, 4 * (16 + 4 + 4 + 4))
+    assert [name.rpartition(".")[2] for name in found.recomputed] == [
+        "num_batches_tracked",
+        "running_mean",
+        "running_var",
+    ]

@@ -1,5 +1,6 @@
 """Deriving an average once more from the sources that its record names, and comparing bit for bit."""
 
+import glob
 import os
 import zlib
 from collections.abc import Mapping
@@ -91,12 +92,13 @@ def verify(
             f"{listing(problems)}\nCopy what was changed or damaged again, or average anew."
         )
         raise VerifyError(msg)
+    derived = [tensor for tensor in plan.tensors if tensor.name not in recomputed]
     return Verification(
         path=average.path,
         n_sources=len(opened),
-        n_tensors=len(plan.tensors) - len(recomputed),
-        n_bytes=sum(tensor.spec.nbytes for tensor in plan.tensors if tensor.name not in recomputed),
-        recomputed=tuple(sorted(recomputed)),
+        n_tensors=len(derived),
+        n_bytes=sum(tensor.spec.nbytes for tensor in derived),
+        recomputed=tuple(sorted(tensor.name for tensor in plan.tensors if tensor.name in recomputed)),
         has_checksums=has_checksums,
     )
 
@@ -143,7 +145,7 @@ def _open(folder: Path, source: Source, record: Provenance, average: Path, *, wa
 
 def _find(folder: Path, name: str) -> Path:
     """The file of that name in a folder, or the only one further down."""
-    below = [path for path in folder.rglob(Path(name).name) if str(path).endswith(os.sep + name)]
+    below = [path for path in folder.rglob(glob.escape(Path(name).name)) if str(path).endswith(os.sep + name)]
     return below[0] if len(below) == 1 and not (folder / name).exists() else folder / name
 
 
