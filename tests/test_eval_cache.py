@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -204,6 +206,35 @@ def test_other_labels_alone_are_other_batches(run_swa, folder):
     result, _ = cached(run_swa, "--data-arg", "highest=1")
 
     assert result == expected
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_change_elsewhere_in_the_package_of_the_model_starts_anew(run_swa, folder, tmp_path_factory, linked):
+    root = tmp_path_factory.mktemp("code")
+    (root / "evalpkg/models").mkdir(parents=True)
+    (root / "evalpkg/ops.py").write_text("def act(x):\n    return x\n")
+    (root / "evalpkg/models/net.py").write_text(
+        "from evalcode import Net\nfrom evalpkg.ops import act\n"
+        "class Acting(Net):\n    def forward(self, x):\n        return act(super().forward(x))\n"
+    )
+    if linked:
+        (root / "linked").symlink_to(root, target_is_directory=True)
+    with zipfile.ZipFile(folder / "lib.zip", "w") as archive:
+        archive.writestr("evalzipped.py", "")
+    paths = [str(root / "linked" if linked else root), str(folder), str(folder / "lib.zip")]
+    sys.path[:0] = paths
+    data = ("--model", "evalpkg.models.net.Acting", *MODEL_AND_DATA[2:])
+    try:
+        import_module("evalzipped")  # no plain file, though in the current folder
+        assert cached(run_swa, data=data)[1] == EVERY_PASS
+        assert cached(run_swa, data=data)[1] == 0
+        (root / "evalpkg/ops.py").write_text("def act(x):\n    return -x\n")
+        assert cached(run_swa, data=data)[1] == EVERY_PASS
+    finally:
+        for path in paths:
+            sys.path.remove(path)
+        for name in ("evalcode", "evalzipped", *[name for name in sys.modules if name.startswith("evalpkg")]):
+            sys.modules.pop(name, None)
 
 
 @pytest.mark.parametrize(

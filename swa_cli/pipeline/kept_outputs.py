@@ -142,13 +142,25 @@ def _sources(things: Iterable[object]) -> list[str]:
 
 
 def _user_sources(model: object) -> list[str]:
-    """All that is imported from the current folder and that of the model's class."""
-    module = sys.modules.get(getattr(model, "__module__", ""))
-    roots = {str(Path.cwd()), str(Path(getattr(module, "__file__", None) or ".").resolve().parent)}
-    installed = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
-    files = {str(getattr(module, "__file__", None) or "") for module in list(sys.modules.values())}
-    users = [Path(file) for file in files if file.startswith(tuple(roots)) and not file.startswith(installed)]
-    return sorted(file.read_text(encoding="utf-8", errors="replace") for file in users if file.suffix == ".py")
+    """All that is imported from the current folder and that of the model's class, or of the package that it is in."""
+    own = getattr(model, "__module__", "")
+    own_file = _file_of(sys.modules.get(own))
+    roots = [Path.cwd(), *([own_file.parents[max(0, own.count(".") - 1)]] if own_file else [])]
+    installed = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    files = {file for module in list(sys.modules.values()) if (file := _file_of(module)) and file.suffix == ".py"}
+    users = [
+        file
+        for file in files
+        if any(file.is_relative_to(root.resolve()) for root in roots)
+        and not any(file.is_relative_to(folder) for folder in installed)
+    ]
+    return sorted(file.read_text(encoding="utf-8", errors="replace") for file in users)
+
+
+def _file_of(module: object) -> Path | None:
+    """Where a module was read from, through links, if it is a plain file."""
+    file = Path(str(getattr(module, "__file__", None) or ""))
+    return file.resolve() if file.is_file() else None
 
 
 def _digest(what: object) -> str:
