@@ -136,7 +136,7 @@ def test_ranks_give_the_statistics_of_one_process_at_every_depth(folder, ranks):
         ("Data", ("--estimator", "official", "--num-batches", "7"), None),
         ("Data", ("--num-samples", "95", "--batch-size", "20"), None),
         ("Augmented", ("--seed", "3"), None),
-        ("Streamed", (), "cannot be divided: every rank goes through all of it and takes every 2nd batch"),
+        ("Streamed", (), "cannot be divided: every rank goes through all of it and takes one batch in 2"),
         ("Data", ("--data-arg", "n=10"), None),
     ],
     ids=["sequential", "official", "limits", "workers and augmentation", "a stream", "one batch for two ranks"],

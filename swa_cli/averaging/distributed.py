@@ -86,12 +86,14 @@ def average_together(
         folder = cast("Path", ranks.step(make)[0])
         published.push(partial(_remove_on_error, folder))  # whichever rank is left to do so
 
+        names = {name for file in share.files for name in file.offsets}
+        own = replace(plan, tensors=tuple(tensor for tensor in plan.tensors if tensor.name in names))
+
         def stream() -> Streamed:
             with explained(target.path):
                 writers.append(files.enter_context(fill_folder(folder, share)))
-                names = {name for file in share.files for name in file.offsets}
                 return stream_average(
-                    replace(plan, tensors=tuple(tensor for tensor in plan.tensors if tensor.name in names)),
+                    own,
                     share.offsets,
                     writers[0].write,
                     engine=engine,
@@ -101,8 +103,7 @@ def average_together(
                     exact=checksum,
                 )
 
-        own_bytes = sum(file.size for file in share.files) * len(plan.sources)
-        with track("averaging", total=own_bytes, unit="bytes") as advance:
+        with track("averaging", total=own.bytes_to_read, unit="bytes") as advance:
             parts = ranks.step(stream)
         streamed = replace(
             parts[0],

@@ -135,10 +135,9 @@ def open_data(config: Config, *, notify: Notify) -> TrainingData:
             "Let train_dataloader() return a DataLoader, or a list."
         )
         raise UsageError(msg)
-    every = {2: "2nd", 3: "3rd"}.get(world_size(), f"{world_size()}th")
     notes = {
-        "index": f"the training loader cannot be divided: every rank goes through all of it and takes every {every} "
-        "batch.",
+        "index": f"the training loader cannot be divided: every rank goes through all of it and takes one "
+        f"batch in {world_size()}.",
         "itself": "the ranks share the data by the training loader's own distributed sampler, in other batches than "
         "those of one process, and with what it repeats to make the ranks even.",
     }
