@@ -247,9 +247,22 @@ def test_groups_are_resampled_as_units_of_their_sums():
     for metric in ("accuracy", "nll"):
         assert figures(found[metric]) == pytest.approx(figures(expected[metric]))
     needed, needed_groups = found["nll"].units_needed, expected["nll"].units_needed
-    assert needed is not None
     assert needed_groups is not None
-    assert needed_groups - 1 <= needed * 8 / 60 <= needed_groups
+    assert needed == needed_groups  # in groups: more examples of the same ones would not do
+
+
+@pytest.mark.parametrize(("margin", "below"), [(0.3, False), (0.02, True)])
+def test_with_a_margin_it_is_the_loss_of_as_much_that_is_to_be_ruled_out(margin, below):
+    swa, other = random_records(0, 200), random_records(1, 200)
+    plain = compared(swa, other)["nll"]
+    found = compared(swa, other, margins={"nll": margin})["nll"]
+
+    loss = found.difference  # lower is better
+    assert loss == plain.difference
+    distance = margin - loss
+    assert (distance < 0) == (below and loss > margin)
+    expected = None if distance <= 0 else math.ceil(200 * (2.8015852 * found.standard_error / distance) ** 2)
+    assert found.units_needed == (expected if expected is None else pytest.approx(expected, abs=1))
 
 
 @pytest.mark.parametrize("n_groups", [1, 5])

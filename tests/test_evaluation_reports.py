@@ -251,9 +251,10 @@ def test_the_background_says_how_sure_the_numbers_are_and_how_they_came_about():
     assert "\n".join(list(sentences(FULL))[5:]) == (
         "Higher is better for accuracy, lower is better for NLL, cal. NLL, Brier and ECE; passes: the forward passes "
         "that one prediction costs.\n"
-        "Intervals: 95 %, paired BCa bootstrap over the 10,000 examples of the test split.\n"
+        "Intervals: 95 %, paired BCa bootstrap, never narrower than Student's, over the 10,000 examples of the test "
+        "split.\n"
         "These data can resolve differences of 0.91 points in accuracy and 0.019 in NLL from the last checkpoint, with "
-        "80 % power.\n"
+        "80 % power for one comparison alone.\n"
         "No test set shows the variance of training: with another seed the differences may change by more than the "
         "intervals say.\n"
         "ECE is biased upwards: a perfectly calibrated model with the confidences of SWA would show 0.75 % on 10,000 "
@@ -315,7 +316,7 @@ def test_what_is_not_known_is_not_said():
 
     assert "\n".join(list(lines)[1:]) == (
         "Lower is better for RMSE; passes: the forward passes that one prediction costs.\n"
-        "Intervals: 95 %, paired BCa bootstrap over the 1 example of the test split.\n"
+        "Intervals: 95 %, paired BCa bootstrap, never narrower than Student's, over the 1 example of the test split.\n"
         "No test set shows the variance of training: with another seed the differences may change by more than the "
         "intervals say."
     )
@@ -325,11 +326,11 @@ def test_groups_are_what_is_resampled():
     grouped = judged(CLOSE, n_groups=35, n_examples=700, unit="image", split="val")
 
     assert (
-        "Intervals: 95 %, paired BCa bootstrap over the 35 groups that the 700 images of the validation split are in."
-        in sentences(grouped)
-    )
+        "Intervals: 95 %, paired BCa bootstrap, never narrower than Student's, over the 35 groups that the 700 images "
+        "of the validation split are in."
+    ) in sentences(grouped)
     assert "700 images in 35 groups are too few to tell" in final_sentence(grouped)
-    assert "about 7,700 images would be needed" in final_sentence(grouped)
+    assert "about 7,700 groups would be needed" in final_sentence(grouped)
 
 
 def test_better_is_shipped_with_its_gain_and_what_it_saves():
@@ -363,6 +364,45 @@ def test_averaging_alone_that_is_better_by_neither_metric_is_not_shown_to_be_of_
     )
 
 
+def test_what_averaging_alone_loses_in_nll_is_said():
+    controls = (
+        compared("accuracy", "control", (0.08, 0.056, 0.108)),
+        compared("nll", "control", (0.115, 0.097, 0.133), "worse"),
+    )
+
+    assert final_sentence(judged(GAINED, *controls, verdict="better")).partition("; ")[2] == (
+        "of averaging alone, against the last checkpoint with recomputed BatchNorm statistics: accuracy +8.00 points "
+        "(95 % CI +5.60 to +10.80), better, and NLL +0.1150 (95 % CI +0.0970 to +0.1330), worse."
+    )
+
+
+@pytest.mark.parametrize(("primary", "verdict"), [(GAINED, "better"), (KEPT, "non-inferior")])
+def test_a_loss_within_its_margin_is_said(primary, verdict):
+    lost = compared("nll", "last", (0.0172, 0.0126, 0.0218), "non-inferior", margin=0.05)
+
+    assert final_sentence(judged(primary, lost, verdict=verdict)).partition("; ")[2] == (
+        "NLL +0.0172 (95 % CI +0.0126 to +0.0218) against the last checkpoint is worse, but by less than the margin of "
+        "0.05."
+    )
+    kept = compared("nll", "last", (0.001, -0.004, 0.006), "non-inferior", margin=0.05, p_adjusted=0.7)
+    assert ";" not in final_sentence(judged(primary, kept, verdict=verdict))
+
+
+def test_a_margin_asks_how_many_examples_would_rule_it_out():
+    told = final_sentence(judged(replace(CLOSE, margin=0.002, units_needed=61_200)))
+
+    assert told.endswith(", and about 62,000 examples would be needed to tell if it is as large as it looks.")
+
+
+def test_where_both_metrics_disagree_the_other_incumbent_is_not_forgotten():
+    best = compared("accuracy", "best", (0.004, -0.0084, 0.018), "inconclusive")
+
+    assert final_sentence(judged(GAINED, NLL_WORSE, best, mixed=True)).endswith(
+        "; against the best by validation: accuracy +0.40 points (95 % CI -0.84 to +1.80), inconclusive."
+    )
+    assert final_sentence(judged(GAINED, NLL_WORSE, mixed=True)).endswith("(95 % CI +0.0002 to +0.0008).")
+
+
 @pytest.mark.parametrize(
     ("ensemble", "passes", "expected"),
     [
@@ -373,12 +413,13 @@ def test_averaging_alone_that_is_better_by_neither_metric_is_not_shown_to_be_of_
         ((0.0, 0.0, 0.0), 3, ", no different from the ensemble of 3 at a third of its cost."),
         ((0.1, -math.inf, math.inf), 3, "."),
         ((0.0011, 0.0001, 0.002), 1, "."),
+        ((-0.08, -0.11, -0.05), 6, ", -8.00 points against the ensemble of 6 at a sixth of its cost."),
         (None, 3, "."),
     ],
 )
 def test_the_ensemble_is_named_where_there_is_one(ensemble, passes, expected):
     row = candidate("ensemble", "ensemble", 0.9, members=passes, forward_passes=passes)
-    verdict = "better" if ensemble and ensemble[1] > 0 else "inconclusive"
+    verdict = "better" if ensemble and ensemble[1] > 0 else "worse" if ensemble and ensemble[2] < 0 else "inconclusive"
     compared_with = [compared("accuracy", "ensemble", ensemble, verdict)] if ensemble else []
 
     result = judged(GAINED, *compared_with, verdict="better", candidates=(CANDIDATES[0], row))

@@ -42,8 +42,9 @@ def compare(
 ) -> tuple[Comparison, ...]:
     """SWA minus each of the others, by each metric that is ``compared``.
 
-    All share the same resamples, of units, or of whole groups of them. An interval is that of the bootstrap (`bca`),
-    never narrower than Student's, nor than what the number of units leaves open where nothing was seen.
+    All share the same resamples, of units, or of whole groups of them; what is resampled is what ``units_needed``
+    counts. An interval is that of the bootstrap (`bca`), never narrower than Student's, nor than what the number of
+    units leaves open where nothing was seen.
 
     Args:
         others: records of the same units in the same order.
@@ -54,17 +55,17 @@ def compare(
     places = {id(one): place for place, one in enumerate(everybody)}
     tests = [metric for metric in metrics if metric.compared and metric.parts]
     sums = [[_by_group(_parts(metric).sums(one), groups) for one in everybody] for metric in tests]
+    n_resampled = len(sums[0][0]) if sums else 0
     by_metric: list[list[Comparison]] = []
     for metric, of_metric, totals in zip(tests, sums, _resampled(sums, seed), strict=True):
         figures = _figures(metric, of_metric, totals)
         margin = (margins or {}).get(metric.name)
         by_metric.append(
             [
-                _compared(metric, other, [places[id(one)] for one in other.records], figures, swa.n_units, margin)
+                _compared(metric, other, [places[id(one)] for one in other.records], figures, n_resampled, margin)
                 for other in others
             ]
         )
-    n_resampled = len(sums[0][0]) if sums else 0
     alike = [all(rows[place].is_nothing for rows in by_metric) for place in range(len(others))]
     found: list[Comparison] = []
     for metric, rows in zip(tests, by_metric, strict=True):
@@ -122,10 +123,17 @@ def _comparison(
         p_adjusted=interval.p_value,
         standard_error=interval.standard_error,
         smallest_resolvable=smallest_resolvable(interval.standard_error),
-        units_needed=units_needed(n_units, interval.standard_error, difference),
+        units_needed=units_needed(n_units, interval.standard_error, _to_rule_out(metric, difference, margin)),
         margin=margin,
         verdict="inconclusive",
     )
+
+
+def _to_rule_out(metric: Metric, difference: float, margin: float | None) -> float:
+    """The distance from no difference, or with a margin from a loss of as much; 0 where the loss is larger already."""
+    if margin is None:
+        return difference
+    return max(0.0, (difference if metric.higher_is_better else -difference) + margin)
 
 
 def _with_the_unseen(

@@ -63,16 +63,18 @@ class Candidate:
 class Comparison:
     """SWA minus another candidate, on the same units.
 
-    The interval is the paired BCa bootstrap's, of 95 %; ``p_value`` is that of McNemar's exact test for a 0/1 score and
-    of the bootstrap otherwise, ``p_adjusted`` the same after Holm, over the comparisons of this metric. They cover the
-    choice of the test data, not the randomness of training.
+    The interval, of 95 %, is the paired BCa bootstrap's or Student's, whichever reaches further. ``p_value`` is that of
+    McNemar's exact test for a 0/1 score, and otherwise the larger of the bootstrap's and of Student's; ``p_adjusted``
+    the same after Holm, over the comparisons of this metric. They cover the choice of the test data, not the
+    randomness of training.
 
     Attributes:
         other: what it is compared with, as a sentence names it: "the last checkpoint".
         kind: of the other.
         standard_error: of the difference.
-        smallest_resolvable: the difference that these data would show in 80 % of cases.
-        units_needed: how many units would resolve the difference that was found; None where it is 0.
+        smallest_resolvable: the difference that these data would show in 80 % of cases, were it the only comparison.
+        units_needed: how many units (groups, where there are groups) would resolve the difference that was found, or
+            with a margin its distance from a loss of as much; None where that is 0.
         margin: the loss that is put up with, if one was given, in the score's own unit (a fraction, say).
     """
 
@@ -99,6 +101,8 @@ class Comparison:
 @dataclass(frozen=True, kw_only=True)
 class Decision:
     """Whether the average is to be shipped, judged against the last checkpoint and the best by validation.
+
+    Where it is worse than the control, the last checkpoint with recomputed statistics, it is not.
 
     Attributes:
         verdict: the worst over these of what the two deciding metrics say together.

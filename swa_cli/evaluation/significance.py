@@ -38,17 +38,18 @@ def smallest_resolvable(standard_error: float) -> float:
     return _DETECTABLE * standard_error
 
 
-def units_needed(n_units: int, standard_error: float, difference: float) -> int | None:
-    """How many units would make ``difference`` the smallest resolvable one, as the standard error falls with 1/√n.
+def units_needed(n_units: int, standard_error: float, distance: float) -> int | None:
+    """How many units would make ``distance`` the smallest resolvable one, as the standard error falls with 1/√n.
 
-    None where the difference is zero, or where it or the standard error is unknown: not finite, or no spread at all.
+    None where the distance is zero, or where it or the standard error is unknown: not finite, or no spread at all.
 
     Args:
-        n_units: those of which ``standard_error`` is.
+        n_units: those of which ``standard_error`` is; groups, where there are groups.
+        distance: from what is to be ruled out: the difference itself, or with a margin that from the margin.
     """
-    if not difference or not standard_error:
+    if not distance or not standard_error:
         return None
-    ratio = smallest_resolvable(standard_error) / difference
+    ratio = smallest_resolvable(standard_error) / distance
     needed = n_units * ratio * ratio
     return math.ceil(needed) if math.isfinite(needed) else None
 

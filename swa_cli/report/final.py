@@ -8,7 +8,7 @@ from swa_cli.evaluation.decide import CONTROL, INCUMBENTS
 from swa_cli.evaluation.result import Comparison, EvaluationResult
 from swa_cli.evaluation.verdict import Verdict
 from swa_cli.report.figures import amount, at_most, difference, interval, points
-from swa_cli.report.phrases import held_back, is_resolvable, margin_of, verdict_in_words
+from swa_cli.report.phrases import held_back, is_loss, is_resolvable, margin_of, verdict_in_words
 from swa_cli.report.units import counted
 
 _SHARES = {
@@ -49,7 +49,7 @@ def _better(result: EvaluationResult) -> str:
     gains = " and ".join([_gain(result, first), *(_gain(result, one, again=True) for one in others)])
     kept = next((one for one in comparisons if one.verdict == "non-inferior"), None)
     if kept is None:
-        return f"Ship {_swa(result)}: {gains}{_ensemble(result)}{_averaging_alone(result)}."
+        return f"Ship {_swa(result)}: {gains}{_ensemble(result)}{_put_up_with(result)}{_averaging_alone(result)}."
     return (
         f"Ship {_swa(result)}: {gains}, so not worse by more than {margin_of(result, kept)}{_ensemble(result)}"
         f"{_but(result, kept)}."
@@ -63,12 +63,12 @@ def _averaging_alone(result: EvaluationResult) -> str:
         return ""
     beside = "the last checkpoint with recomputed BatchNorm statistics"
     change = f"{_change(result, control)} against {beside}"
+    second = result.compared(result.decision.secondary, "control") if result.decision.secondary else None
+    if second is not None and second.verdict in {"better", "worse"} and second.verdict != control.verdict:
+        first, other = (f"{_change(result, one)}, {verdict_in_words(result, one)}" for one in (control, second))
+        return f"; of averaging alone, against {beside}: {first}, and {other}"
     if control.verdict == "better":
         return f"; of averaging alone: {change}"
-    second = result.compared(result.decision.secondary, "control") if result.decision.secondary else None
-    if second is not None and second.verdict == "better":
-        first = f"{_change(result, control)}, {verdict_in_words(result, control)}"
-        return f"; of averaging alone, against {beside}: {first}, and {_change(result, second)}, better"
     return f"; but averaging alone is not shown to be of use: {change}"
 
 
@@ -79,8 +79,16 @@ def _non_inferior(result: EvaluationResult) -> str:
     found = " and ".join([first, *(words.removeprefix(f"{label} ") for words in others)])
     return (
         f"You may ship {_swa(result)}: {found}, so not worse by more than {margin_of(result, comparisons[0])}"
-        f"{_ensemble(result)}."
+        f"{_ensemble(result)}{_put_up_with(result)}."
     )
+
+
+def _put_up_with(result: EvaluationResult) -> str:
+    """Where the secondary metric is worse, but within the margin that was given for it."""
+    for _, second in _pairs(result):
+        if second.verdict == "non-inferior" and is_loss(result, second):
+            return f"; {_change(result, second)} against {second.other} is {verdict_in_words(result, second)}"
+    return ""
 
 
 def _inconclusive(result: EvaluationResult) -> str:
@@ -99,9 +107,10 @@ def _inconclusive(result: EvaluationResult) -> str:
     if is_resolvable(comparison):
         resolved = f"this test set can resolve differences of {amount(score, comparison.smallest_resolvable)}"
         needed = comparison.units_needed
-        if needed is not None and needed > n_units:
-            many = counted(_roughly(needed), result.unit)
-            resolved += f", and about {many} would be needed to resolve this one if it is as large as it looks"
+        if needed is not None and needed > (result.n_groups or n_units):
+            many = counted(_roughly(needed), result.unit if result.n_groups is None else "group")
+            what = "to resolve this one" if comparison.margin is None else "to tell"
+            resolved += f", and about {many} would be needed {what} if it is as large as it looks"
         words.append(resolved)
     return "; ".join(words) + _but(result, comparison) + "."
 
@@ -110,10 +119,18 @@ def _mixed(result: EvaluationResult) -> str:
     primary, secondary = next(
         pair for pair in _pairs(result) if (pair[0].verdict, pair[1].verdict) == ("better", "worse")
     )
+    others = _others_than(result, primary)
     return (
         f"Whether to ship {_swa(result)} is your choice: against {primary.other} it is better by one metric, "
-        f"{_change(result, primary)}, and worse by the other, {_change(result, secondary)}."
+        f"{_change(result, primary)}, and worse by the other, {_change(result, secondary)}{others}."
     )
+
+
+def _others_than(result: EvaluationResult, said: Comparison) -> str:
+    """What else would be shipped, and is not beaten."""
+    others = [one for one in _against(result, said.metric) if one.kind != said.kind and one.verdict != "better"]
+    found = [f"{one.other}: {_change(result, one)}, {verdict_in_words(result, one)}" for one in others]
+    return f"; against {' and '.join(found)}" if found else ""
 
 
 def _worse(result: EvaluationResult) -> str:
@@ -181,6 +198,8 @@ def _ensemble(result: EvaluationResult) -> str:
         return ""
     if comparison.is_nothing:
         beside = f", no different from {ensemble}"
+    elif comparison.verdict == "worse":
+        beside = f", {middle}{points(score)} against {ensemble}"
     elif loss > 0:
         beside = f", within {at_most(score, loss)} of {ensemble}"
     elif comparison.verdict != "better":

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from swa_cli.evaluation.result import Candidate, Comparison, EvaluationResult, Kind, Score
 from swa_cli.report.figures import column, difference, heading, interval, p_text, points
-from swa_cli.report.phrases import data_of, split_of
+from swa_cli.report.phrases import data_of, split_of, verdict_in_words
 
 _SUMMARY: tuple[Kind, ...] = (
     "mean",
@@ -119,7 +119,7 @@ def _comparison(result: EvaluationResult, comparison: Comparison) -> tuple[str, 
         "0" if same else f"{middle}{points(score)}",
         "0" if same else interval(score, comparison),
         p_text(comparison.p_adjusted),
-        comparison.verdict,
+        verdict_in_words(result, comparison),
     )
 
 

@@ -40,13 +40,18 @@ def margin_of(result: EvaluationResult, comparison: Comparison) -> str:
     return f"the margin of {as_given(result.score(comparison.metric), comparison.margin)}"
 
 
+def is_loss(result: EvaluationResult, comparison: Comparison) -> bool:
+    """Whether SWA is worse, margin or not."""
+    higher = result.score(comparison.metric).higher_is_better
+    lost = comparison.ci_high < 0 if higher else comparison.ci_low > 0
+    return lost and comparison.p_adjusted <= ALPHA
+
+
 def verdict_in_words(result: EvaluationResult, comparison: Comparison) -> str:
     """The verdict as the end of a sentence that names the metric."""
     match comparison.verdict:
         case "non-inferior":
-            score = result.score(comparison.metric)
-            lost = comparison.ci_high < 0 if score.higher_is_better else comparison.ci_low > 0
-            if lost and comparison.p_adjusted <= ALPHA:
+            if is_loss(result, comparison):
                 return f"worse, but by less than {margin_of(result, comparison)}"
             return f"not worse by more than {margin_of(result, comparison)}"
         case _:

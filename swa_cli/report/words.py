@@ -77,7 +77,7 @@ def _uncertainty(result: EvaluationResult) -> Iterator[str]:
     over = f"the {data_of(result)}"
     if result.n_groups is not None:
         over = f"the {counted(result.n_groups, 'group')} that the {data_of(result)} are in"
-    yield f"Intervals: 95 %, paired BCa bootstrap over {over}."
+    yield f"Intervals: 95 %, paired BCa bootstrap, never narrower than Student's, over {over}."
     last = [
         comparison
         for name in (result.decision.primary, result.decision.secondary)
@@ -85,7 +85,10 @@ def _uncertainty(result: EvaluationResult) -> Iterator[str]:
     ]
     if last:
         sizes = " and ".join(_resolvable(result, comparison) for comparison in last)
-        yield f"These data can resolve differences of {sizes} from the last checkpoint, with 80 % power."
+        yield (
+            f"These data can resolve differences of {sizes} from the last checkpoint, with 80 % power for one "
+            "comparison alone."
+        )
     yield (
         "No test set shows the variance of training: with another seed the differences may change by more than the "
         "intervals say."
