@@ -223,6 +223,26 @@ def test_the_verdict_of_records_can_fail_a_pipeline(run_swa, records):
     assert (verdict, result.exit_code) == ("inconclusive", 3)
 
 
+def test_what_means_nothing_to_records_is_said(run_swa, records):
+    evaluated(run_swa, "--save-records", "r.npz")
+    result = run_swa(
+        "eval", "--from-records", "r.npz", "--control", "--at-once", "2", "--no-best-by-val", "--json", "-"
+    )
+
+    assert result.exit_code == 0
+    assert "note: the records are taken as they are, without a look at " in result.stderr
+    (note,) = [line for line in result.stderr.splitlines() if "as they are" in line]
+    assert {*note.rpartition("look at ")[2].rstrip(".").split(", ")} == {"--control", "--at-once", "--no-best-by-val"}
+
+
+def test_a_margin_of_what_is_not_compared_is_an_error_for_records_too(run_swa, records):
+    evaluated(run_swa, "--save-records", "r.npz")
+    result = run_swa("eval", "--from-records", "r.npz", "--margin", "ece=1")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "error: --margin ece: there is no such comparison. Name one of accuracy, nll.\n"
+
+
 def test_a_configuration_with_everything_in_it_does_for_records_too(run_swa, records):
     expected = evaluated(run_swa, "--save-records", "r.npz")
     (records / "c.yaml").write_text(

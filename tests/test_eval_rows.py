@@ -138,9 +138,10 @@ def test_without_validation_data_there_is_no_best_but_a_note(run_swa, folder):
     result = evaluated(run_swa, data=ONLY_TEST)
 
     assert rows_of(result, "best") == []
-    assert result["notes"] == [
-        "the data module has no val_dataloader(): there is no best by validation, and nothing to choose it on."
-    ]
+    assert result["notes"] == ["the data module has no val_dataloader(): there is no best by validation."]
+    result = evaluated(run_swa, "--curve", "1,2", data=ONLY_TEST)
+    assert rows_of(result, "best") == []  # nor where something else is chosen on the split that is reported
+    assert [note for note in result["notes"] if "no best by validation" in note]
 
 
 def test_without_a_best_the_validation_data_are_left_alone(run_swa, folder):
@@ -172,6 +173,64 @@ def test_each_point_of_the_curve_is_what_the_other_commands_give(run_swa, folder
 
     some = evaluated(run_swa, "--curve", "4,1,2,2")["curve"]
     assert {point["members"]: point["metrics"] for point in some["points"]} == {k: expected[k] for k in (1, 2, 4)}
+
+
+def test_what_is_tried_is_averaged_with_the_options_of_the_average(run_swa, folder):
+    odd = torch.load(folder / "ckpts/epoch-5.pt", weights_only=True)
+    odd["state_dict"] = {
+        name: value.to(torch.bfloat16) if value.is_floating_point() else value
+        for name, value in odd["state_dict"].items()
+    }
+    torch.save(odd, folder / "ckpts/epoch-5.pt")
+    made = run_swa("average", "ckpts", "-o", "swa.safetensors", "--dtype", "float32", "--ema", "0.5")
+    assert made.exit_code == 0
+    result = evaluated(run_swa, "--curve", "2", "--greedy")
+
+    assert row_of(result, "window")["members"] == 2
+    assert [note for note in result["notes"] if "--curve and --greedy all checkpoints count the same" in note]
+
+
+ONCE = """
+
+class OnceVal(Data):
+    def val_dataloader(self):
+        return iter(list(super().val_dataloader()))
+
+class OnceTest(Data):
+    def test_dataloader(self):
+        return iter(list(super().test_dataloader()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("data", "arguments", "split"),
+    [
+        ("OnceVal", ("--curve", "2"), None),
+        ("OnceVal", ("--greedy",), "val"),
+        ("OnceVal", ("--split", "val", "--curve", "2"), "val"),
+        ("OnceTest", ("--curve", "2", "--greedy"), None),
+    ],
+)
+def test_data_that_can_be_passed_over_once_only(run_swa, folder, data, arguments, split):
+    (folder / "evalcode.py").write_text((folder / "evalcode.py").read_text() + ONCE)
+    averaged(run_swa)
+    module = ("--model", "evalcode.py:Net", "--data", f"evalcode.py:{data}")
+    result = run_swa("eval", "ckpts", "--swa", "swa.safetensors", *module, *arguments)
+
+    assert result.exit_code == (0 if split is None else 2), result.stderr
+    if split is not None:
+        assert f"{split}_dataloader() gives what can be passed over once only" in result.stderr
+
+
+def test_sources_whose_names_are_no_unicode_are_those_of_the_table(run_swa, folder):
+    for path in (folder / "ckpts").iterdir():
+        path.rename(path.with_name(path.name.replace("epoch", "e\udcff")))
+    averaged(run_swa)
+    run_swa("bn-update", "swa.safetensors", *MODEL_AND_DATA)
+    result = evaluated(run_swa)
+
+    assert result["warnings"] == []
+    assert len(rows_of(result, "swa-averaged-bn")) == 1
 
 
 @pytest.mark.parametrize(
@@ -260,7 +319,7 @@ def test_a_model_without_batchnorm_needs_no_training_data(run_swa, folder):
     result = evaluated(run_swa, "--control", "--curve", "1,6", "--greedy", data=data)
 
     kinds = [row["kind"] for row in result["candidates"] if row["kind"] != "checkpoint"]
-    assert kinds == ["swa", "last", "best", "mean", "window", "greedy"]
+    assert kinds == ["swa", "last", "mean", "window", "greedy"]
     of_all, of_one = result["curve"]["points"][-1], result["curve"]["points"][0]
     assert of_all["metrics"] == row_of(result, "swa")["metrics"]
     assert of_one["metrics"] == row_of(result, "last")["metrics"]
@@ -286,11 +345,10 @@ def test_fewer_members_at_once_give_the_same(run_swa, folder, at_once):
     result = evaluated(run_swa, *more, "--at-once", at_once)
 
     assert but(result, "plan") == but(expected, "plan")
-    assert expected["plan"] == "11 models (404 B each) side by side on cpu, in one pass over the data."
-    groups = -(-11 // at_once)
+    assert expected["plan"] == "11 models (404 B each) side by side on cpu, in one pass over each split."
     assert result["plan"] == (
-        f"11 models (404 B each) on cpu in {groups} groups of up to {at_once}, as --at-once asks; the batches are "
-        "loaded once, and put aside for the groups that wait."
+        f"11 models (404 B each) on cpu, up to {at_once} at a time, as --at-once asks; the batches of a pass are "
+        "loaded once, and put aside for those that wait."
     )
     assert counted("passes") == 2
 
@@ -335,15 +393,15 @@ class Alive(Net):
 def test_averages_that_are_tried_take_no_more_memory_than_there_is(run_swa, folder, monkeypatch):
     (folder / "evalcode.py").write_text((folder / "evalcode.py").read_text() + ALIVE)
     averaged(run_swa)
-    n_models = N_CHECKPOINTS + 4
+    at_once, n_models = 10, N_CHECKPOINTS + 2 + 6 + 1  # the averages, the windows, and one soup at a time
     size = sum(value.numel() * value.element_size() for value in Net().state_dict().values())
-    monkeypatch.setattr("swa_cli.pipeline.members_at_once.free_bytes", lambda _: 2 * n_models * size)
+    monkeypatch.setattr("swa_cli.pipeline.members_at_once.free_bytes", lambda _: 2 * at_once * size)
     data = ("--model", "evalcode.py:Alive", "--data", "evalcode.py:Data")
     plan = evaluated(run_swa, "--curve", "1,2,3,4,5,6", "--greedy", data=data)["plan"]
 
-    assert plan.startswith(f"{n_models} models (404 B each) side by side")
+    assert plan.startswith(f"{n_models} models (404 B each) on cpu, up to {at_once} at a time, since 50%")
     the_users_and_the_one_recomputed = 2
-    assert max(map(int, Path("alive").read_text().split())) <= n_models + the_users_and_the_one_recomputed
+    assert max(map(int, Path("alive").read_text().split())) <= at_once + the_users_and_the_one_recomputed
 
 
 def margins_of(result) -> dict[str, float | None]:

@@ -6,7 +6,7 @@ from swa_cli.evaluation.members import Member, Residents, bytes_of
 from swa_cli.evaluation.observe import Stream, observe
 from swa_cli.evaluation.result import BnRecord, Candidate, Comparison, Curve, Decision, EvaluationResult, Kind, Score
 from swa_cli.evaluation.rows import Observed, Row
-from swa_cli.evaluation.summarise import Context, best_of, merits_of, primary_of, scores_of, summarise
+from swa_cli.evaluation.summarise import Context, best_of, check_margins, merits_of, primary_of, scores_of, summarise
 from swa_cli.evaluation.verdict import Verdict
 from swa_cli.evaluation.work import Kept
 
@@ -30,6 +30,7 @@ __all__ = [
     "Verdict",
     "best_of",
     "bytes_of",
+    "check_margins",
     "compare",
     "evaluate",
     "merits_of",

@@ -113,7 +113,8 @@ def _row(key: Key, records: Records, members: Sequence[Member], extra: Mapping[s
             extra=extra,
         )
     n_checkpoints = number if kind == "prefix" else sum(member.kind == "checkpoint" for member in members)
-    return Row(name=kind, kind=kind, records=records, members=n_checkpoints, extra=extra)
+    name = f"ensemble of the first {number}" if kind == "prefix" else kind
+    return Row(name=name, kind=kind, records=records, members=n_checkpoints, extra=extra)
 
 
 def _numbered(parts: Sequence[Part]) -> NDArray[np.int64] | None:

@@ -1,7 +1,7 @@
 """Every member, and the ensembles of the checkpoints, over the same batches: loaded once and seen by all."""
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +9,10 @@ import torch
 
 from swa_cli.batches import Splitter, split_batch
 from swa_cli.data import iterate, length_of
-from swa_cli.errors import DataError, NonFiniteError, UserCodeError
 from swa_cli.evaluation.joining import Part, Share, joined, part_of
 from swa_cli.evaluation.members import Member, Residents
 from swa_cli.evaluation.rows import Observed
-from swa_cli.evaluation.work import Kept, Run, Work
+from swa_cli.evaluation.work import Kept, Run, Work, named
 from swa_cli.forward import Forward
 from swa_cli.progress import Track, silent
 from swa_cli.ranks import Step, alone
@@ -73,7 +72,7 @@ def observe(
     gathered = step(lambda: _shares(residents, streams, task, forward, kept, track))
     observed: list[Observed] = []
     for stream, *parts in zip(streams, *gathered, strict=True):
-        with _named(stream.split):
+        with named(f"{stream.split} split"):
             observed.append(joined(stream.split, stream.members, parts, task))
     return observed
 
@@ -91,6 +90,7 @@ def _shares(
     runs = [
         Run(
             stream.members,
+            split=stream.split,
             task=task,
             ensemble=stream.ensemble,
             forward=forward,
@@ -107,7 +107,7 @@ def _shares(
         aside = [shelves.enter_context(ExitStack()) for _ in streams]
         for number, group in enumerate(groups):
             last = number == len(groups) - 1
-            which = f", members {number + 1} of {len(groups)}" if len(groups) > 1 else ""
+            which = f", group {number + 1} of {len(groups)}" if len(groups) > 1 else ""
             for index, (stream, run) in enumerate(zip(streams, runs, strict=True)):
                 if not last and not {*group} & {*stream.members}:
                     continue
@@ -115,14 +115,15 @@ def _shares(
                 later = None if last else aside[index].enter_context(shelf())
                 description = f"evaluating on {stream.split}{which}"
                 bar = track(description, total=length_of(stream.batches), unit="batches")
-                with before, bar as progress, _named(stream.split):
+                with before, bar as progress:
                     for work in waiting[index]:
                         run.advance(work, group, residents)
-                        if later is None:
-                            run.end(work)
-                            parts[index].append(part_of(run, work))
-                        else:
-                            later.put(work)
+                        with named(f"{stream.split} split"):
+                            if later is None:
+                                run.end(work)
+                                parts[index].append(part_of(run, work))
+                            else:
+                                later.put(work)
                         progress(1)
                 waiting[index] = later or ()
     for scorers in (entry for run in runs for entry in run.scorers.values()):
@@ -134,17 +135,7 @@ def _shares(
     ]
 
 
-@contextmanager
-def _named(split: str) -> Generator[None]:
-    """What is wrong with data, or comes of them, says of which split."""
-    try:
-        yield
-    except (DataError, NonFiniteError, UserCodeError) as error:
-        error.args = (f"{split} split: {error}",)
-        raise
-
-
 def _loaded(stream: Stream, run: Run) -> Generator[Work]:
-    with closing(iterate(stream.batches, may_be_empty=True)) as batches:
+    with named(f"{stream.split} split"), closing(iterate(stream.batches, may_be_empty=True)) as batches:
         for index, batch in enumerate(batches):
             yield run.start(stream.splitter(batch), stream.place(index))

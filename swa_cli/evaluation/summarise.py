@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from swa_cli.errors import UsageError
 from swa_cli.evaluation.compare import Other, compare
 from swa_cli.evaluation.decide import decide
 from swa_cli.evaluation.result import BnRecord, Candidate, Curve, EvaluationResult, Kind, Score
 from swa_cli.evaluation.rows import Observed, Row, RowKind
 from swa_cli.tasks import Metric
 
-_ORDER: tuple[Kind, ...] = ("swa", "swa-averaged-bn", "control", "window", "greedy")
+_BESIDES: tuple[Kind, ...] = ("swa-averaged-bn", "control", "window", "greedy")
+"""Rows of models other than the checkpoints and the average."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,20 +47,24 @@ def summarise(
         observed: with an average and at least one checkpoint, in the order of training.
         margins: the loss that is put up with, for a metric, in the unit it is shown in: points, where that is percent.
             Under an empty name that of the primary metric.
+
+    Raises:
+        UsageError: a margin of what is not compared.
     """
     task = observed.task
     (swa,), checkpoints = observed.of_kind("swa"), observed.of_kind("checkpoint")
     metrics = task.metrics(swa.records)
     scores = {id(row): scores_of(row, metrics) for row in observed.rows}
     chosen = None if context.best is None else checkpoints[context.best]
-    own, ignored = _margins(margins or {}, metrics, task.primary)
+    check_margins(margins or {}, metrics)
+    own = _margins(margins or {}, metrics, task.primary)
     candidates = [_candidate(row, scores[id(row)]) for row in observed.of_kind("swa")]
     candidates += [_candidate(row, scores[id(row)]) for row in checkpoints]
     candidates.append(_summing_up(checkpoints[-1], "last", scores))
     if chosen:
         candidates.append(_summing_up(chosen, "best", scores, context.chosen_on))
     candidates.append(_mean(observed, checkpoints, scores, metrics))
-    candidates += [_candidate(row, scores[id(row)]) for row in observed.rows if row.kind in _ORDER[1:]]
+    candidates += [_candidate(row, scores[id(row)]) for row in observed.rows if row.kind in _BESIDES]
     candidates += [_ensemble(row, scores[id(row)]) for row in observed.of_kind("ensemble", "geometric")]
     comparisons = compare(
         swa.records,
@@ -83,7 +89,7 @@ def summarise(
         decision=decide(comparisons, primary=task.primary, secondary=secondary),
         prefixes=tuple(_ensemble(row, scores[id(row)]) for row in observed.of_kind("prefix")),
         curve=context.curve,
-        warnings=(*context.warnings, *observed.warnings, *ignored),
+        warnings=(*context.warnings, *observed.warnings),
         notes=context.notes,
         plan=context.plan,
         bn_update=context.bn_update,
@@ -116,20 +122,24 @@ def primary_of(observed: Observed) -> Metric:
     return next(metric for metric in metrics if metric.name == observed.task.primary)
 
 
-def _margins(
-    given: Mapping[str, float], metrics: Sequence[Metric], primary: str
-) -> tuple[dict[str, float], tuple[str, ...]]:
-    """In the metrics' own units; and what is to be said of names that are none."""
-    compared = {metric.name: metric for metric in metrics if metric.compared}
+def check_margins(given: Mapping[str, float], metrics: Sequence[Metric]) -> None:
+    """Find out whether margins are of what is compared; an empty name means the metric that decides.
+
+    Raises:
+        UsageError: one is not.
+    """
+    compared = [metric.name for metric in metrics if metric.compared]
+    strange = [name for name in given if name and name not in compared]
+    if strange:
+        msg = f"--margin {strange[0]}: there is no such comparison. Name one of {', '.join(compared)}."
+        raise UsageError(msg)
+
+
+def _margins(given: Mapping[str, float], metrics: Sequence[Metric], primary: str) -> dict[str, float]:
+    """In the metrics' own units."""
+    percent = {metric.name for metric in metrics if metric.percent}
     named = {name or primary: margin for name, margin in given.items()}
-    own = {
-        name: margin / 100 if compared[name].percent else margin for name, margin in named.items() if name in compared
-    }
-    return own, tuple(
-        f"--margin {name}: there is no such comparison; they are by {', '.join(compared)}."
-        for name in named
-        if name not in compared
-    )
+    return {name: margin / 100 if name in percent else margin for name, margin in named.items()}
 
 
 def _others(checkpoints: Sequence[Row], best: Row | None, observed: Observed) -> list[Other]:

@@ -70,6 +70,7 @@ class Run:
         self,
         members: Sequence[Member],
         *,
+        split: str,
         task: Task | None,
         ensemble: bool,
         forward: Forward,
@@ -82,8 +83,9 @@ class Run:
         Args:
             metrics: makes the torchmetrics objects of one row.
             check: is told the scores as soon as they are known.
+            split: that the batches are of, for messages.
         """
-        self.members, self.task = members, task
+        self.members, self._split, self.task = members, split, task
         self.scorers: dict[Key, Mapping[str, Any]] = {}
         self._ensemble, self._forward, self._kept, self._metrics = ensemble, forward, kept, metrics
         self._check, self._checked = check, False
@@ -101,7 +103,8 @@ class Run:
         Raises:
             SwaError: as `swa_cli.evaluation.observe`.
         """
-        example = self._forward.prepare(work.example, batch=work.place)
+        with named(f"{self._split} split"):
+            example = self._forward.prepare(work.example, batch=work.place)
         for index, member in enumerate(self.members):
             if member in group:
                 output = self._output(work, example, member, residents)
@@ -114,9 +117,9 @@ class Run:
                 return known.to(self._forward.device)
         raw = self._run(work, example, member, residents)
         if self.task is None:
-            with _named(f"batch {work.place}"):
+            with named(f"{self._split} split: batch {work.place}"):
                 self.task = choose_task(example, raw)
-        with _named(f"{member.name}, batch {work.place}"):
+        with named(f"{self._split} split: {member.name}, batch {work.place}"):
             with user_code("taking what is evaluated from the model's output"):
                 output = self.task.output(raw)
             if isinstance(output, torch.Tensor):
@@ -136,7 +139,9 @@ class Run:
             given = example._replace(args=copied(example.args), kwargs=copied(example.kwargs))
         tensors = list(tensors_in([given.args, given.kwargs]))
         before = [tensor._version for tensor in tensors]  # noqa: SLF001  # torch has no other name for it
-        raw = self._forward.call(residents.of(member).call, given, batch=work.place, name=member.name)
+        resident = residents.of(member)
+        with named(f"{self._split} split"):
+            raw = self._forward.call(resident.call, given, batch=work.place, name=member.name)
         if self._changes_input is None:
             self._changes_input = before != [tensor._version for tensor in tensors]  # noqa: SLF001
         return raw
@@ -144,23 +149,24 @@ class Run:
     def _look_at(self, work: Work, example: Example, output: Any, index: int) -> None:
         member = self.members[index]
         if self.task is None:
-            with _named(f"batch {work.place}"):
+            with named(f"{self._split} split: batch {work.place}"):
                 self.task = choose_task(example, output)
         shape = tuple(output.shape) if isinstance(output, torch.Tensor) else ()
         if work.shape is None:
             work.shape = shape
-            with _named(f"batch {work.place}"):
+            with named(f"{self._split} split: batch {work.place}"):
                 _check_dense(example.target)
                 work.target = self.task.target(example, output)
         elif shape != work.shape and self.task.name in TASKS:
             msg = (
-                f"{member.name}, batch {work.place}: an output of shape {list(shape)}, and {self.members[0].name} gave "
-                f"{list(work.shape)}: they cannot be compared. All must be of one task, with the same classes."
+                f"{self._split} split: {member.name}, batch {work.place}: an output of shape {list(shape)}, and "
+                f"{self.members[0].name} gave {list(work.shape)}: they cannot be compared. All must be of one task, "
+                "with the same classes."
             )
             raise MismatchError(msg)
         if index == self._doubted:
             work.doubt = self.task.doubt(output)
-        with _named(f"{member.name}, batch {work.place}"):
+        with named(f"{self._split} split: {member.name}, batch {work.place}"):
             prediction = self.task.predict(output, work.target)
             self._keep(work, ("member", index), prediction, full=True)
         if self._ensemble:
@@ -278,10 +284,12 @@ def _check(output: torch.Tensor) -> None:
 
 
 @contextmanager
-def _named(what: str) -> Generator[None]:
-    """Say of an error what it is about."""
+def named(what: str) -> Generator[None]:
+    """Say of an error what it is about; options that are wrong are so for all."""
     try:
         yield
+    except UsageError:
+        raise
     except SwaError as error:
         error.args = (f"{what}: {error}",)
         raise

@@ -8,7 +8,7 @@ import torch
 
 from swa_cli.averaging import average, plan_average
 from swa_cli.batchnorm import bn_buffers, bn_layers
-from swa_cli.checkpoints import Checkpoint, open_checkpoint, read_provenance, short_names
+from swa_cli.checkpoints import Checkpoint, Options, as_named, open_checkpoint, read_provenance, short_names
 from swa_cli.evaluation import Member
 from swa_cli.models import own_names, state_dict_for
 from swa_cli.pipeline.contents import digest_of
@@ -52,7 +52,7 @@ def with_averaged_statistics(job: EvalJob, swa: Member, checkpoints: Sequence[Me
     record = read_provenance(job.swa.metadata)
     if record is None or record.bn_statistics != "recomputed":
         return None
-    of_file = {(Path(source.name).name, source.step): source.weight for source in record.sources}
+    of_file = {(Path(as_named(source.name)).name, source.step): source.weight for source in record.sources}
     keys = [(checkpoint.path.name, checkpoint.step) for checkpoint in job.checkpoints]
     if len(of_file) != len(record.sources) or {*keys} != {*of_file}:
         return None
@@ -86,16 +86,19 @@ def control(job: EvalJob, recomputing: Recomputing) -> Member:
 def average_of(
     job: EvalJob, checkpoints: Sequence[Checkpoint], recomputing: Recomputing, folder: Path
 ) -> Mapping[str, Any]:
-    """The average of some of the checkpoints, made as ``swa-average`` makes it, with statistics of its own.
+    """The average of some of the checkpoints, all counting the same, with statistics of its own.
+
+    It is made as ``swa-average`` made the one that is evaluated, with the same dtype and policies.
 
     Args:
         folder: for a file that is gone when this is done.
     """
     record = read_provenance(job.swa.metadata)
-    integers = record.options.integers if record and record.options else "agree"
+    options = (record and record.options) or Options()
     path = folder / "some.safetensors"
     try:
-        average(plan_average(checkpoints, integers=integers), path, overwrite=True)
+        plan = plan_average(checkpoints, dtype=options.dtype, integers=options.integers)
+        average(plan, path, overwrite=True, allow_nonfinite=options.allow_nonfinite)
         return recomputing.of(state_dict_for(job.model, open_checkpoint(path)))
     finally:
         path.unlink(missing_ok=True)

@@ -2,20 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from swa_cli.config import TargetConfig
-from swa_cli.data import Split, batches_of, has_split
+from swa_cli.data import Split, batches_of
 from swa_cli.errors import MismatchError, UsageError
-from swa_cli.evaluation import Kept, Member, Observed, Residents, Stream, observe
+from swa_cli.evaluation import Kept, Member, Observed, Residents, Stream, check_margins, observe
 from swa_cli.loaders import Passes
 from swa_cli.pipeline.eval_inputs import EvalJob
 from swa_cli.progress import Track
 from swa_cli.ranks import Step, own_rank, world_size
 from swa_cli.targets import call_target
-from swa_cli.tasks import Metric
 from swa_cli.user_code import user_code
 
 
@@ -41,17 +41,8 @@ class Evaluator:
             splitter=self.job.splitter,
             place=lambda index: rank + index * size,
             metrics=_maker(options.metrics) if reported else None,
-            check=self._check,
+            check=partial(check_margins, options.margin),
         )
-
-    def _check(self, metrics: Sequence[Metric]) -> None:
-        """Whether there is a margin of what the task does not compare."""
-        options = self.job.config.eval
-        compared = [metric.name for metric in metrics if metric.compared]
-        strange = [name for name in options.margin if name and name not in compared]
-        if strange:
-            msg = f"--margin {strange[0]}: there is no such comparison. Name one of {', '.join(compared)}."
-            raise UsageError(msg)
 
     def observe(self, *streams: Stream) -> list[Observed]:
         """Run them.
@@ -89,19 +80,18 @@ class Evaluator:
         return observed
 
 
-def loader_of(job: EvalJob, split: Split) -> Passes:
-    """This rank's batches of a split, the same at every pass.
+def loader_of(job: EvalJob, split: Split, *, again: bool) -> Passes:
+    """This rank's batches of a split, the same at every pass; ``again``: there will be several.
 
     Raises:
         UserCodeError: the data module fails.
         UsageError: the loader shares its data out by rank itself, and so repeats some to make the ranks even.
     """
-    options = job.config.eval
     passes = Passes(batches_of(job.data, split), rank=own_rank(), ranks=world_size())
-    if not passes.repeatable and (options.greedy or (options.curve is not None and not has_split(job.data, "val"))):
+    if again and not passes.repeatable:
         msg = (
             f"{split}_dataloader() gives what can be passed over once only, and --curve and --greedy need several "
-            "passes. Let it return a DataLoader, or a list."
+            "passes over it. Let it return a DataLoader, or a list."
         )
         raise UsageError(msg)
     if passes.shared_by == "itself":

@@ -1,6 +1,7 @@
 """The third step: the average beside each checkpoint and their ensembles."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 
 from swa_cli.config import Config, EvalConfig
@@ -12,6 +13,9 @@ from swa_cli.pipeline.records_file import check_form, load_records, save_records
 from swa_cli.pipeline.user import task_of
 from swa_cli.progress import Track, silent
 from swa_cli.ranks import meet_if_several, once, own_rank
+
+_OF_RECORDS = {"from_records", "split", "margin", "fail_unless", "json", "csv", "markdown", "save_records"}
+_NAMES = {"checkpoints": "the checkpoints", "best_by_val": "--no-best-by-val"}
 
 
 def eval_step(config: Config, *, notify: Notify, track: Track = silent) -> EvaluationResult | None:
@@ -30,6 +34,9 @@ def eval_step(config: Config, *, notify: Notify, track: Track = silent) -> Evalu
         if options.split not in {None, observed.split}:
             msg = f"--split {options.split}: the records are of the {observed.split} split. Leave it out."
             raise UsageError(msg)
+        unread = _not_looked_at(options)
+        if unread:
+            notify(f"the records are taken as they are, without a look at {', '.join(unread)}.")
         with sensible(options.from_records):
             return summarise(observed, context, margins=options.margin)
     results: list[EvaluationResult] = []
@@ -37,6 +44,17 @@ def eval_step(config: Config, *, notify: Notify, track: Track = silent) -> Evalu
         observed, context = observe_all(config, ranks, notify=notify, track=track)
         once(ranks, lambda: results.append(_concluded(observed, context, config)))
     return results[0] if results else None
+
+
+def _not_looked_at(options: EvalConfig) -> list[str]:
+    """What was asked for and means nothing to records."""
+    default = EvalConfig()
+    given = [
+        field.name
+        for field in fields(EvalConfig)
+        if field.name not in _OF_RECORDS and getattr(options, field.name) != getattr(default, field.name)
+    ]
+    return [_NAMES.get(name, f"--{name.replace('_', '-')}") for name in given]
 
 
 def check_evaluation_outputs(options: EvalConfig) -> None:

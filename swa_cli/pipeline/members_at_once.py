@@ -9,7 +9,7 @@ _SHARE = 0.5
 """Of the free memory; the rest is for batches and what the forward passes hold."""
 
 
-def members_at_once(job: EvalJob, n_members: int) -> tuple[int | None, str]:
+def members_at_once(job: EvalJob, n_members: int, *, n_splits: int) -> tuple[int | None, str]:
     """How many at most, None where nothing is known to limit them; and how ``n_members`` will be run, in words."""
     size, device = bytes_of(job.model), job.forward.device
     free = free_bytes(device)
@@ -18,10 +18,21 @@ def members_at_once(job: EvalJob, n_members: int) -> tuple[int | None, str]:
     at_once = asked or fit
     each = f"{in_bytes(size)} each"
     if at_once is None or at_once >= n_members:
-        return at_once, f"{n_members} models ({each}) side by side on {device}, in one pass over the data."
-    groups = -(-n_members // at_once)
+        passes = _passes(job, n_splits)
+        return at_once, f"{n_members} models ({each}) side by side on {device}, {passes}."
     why = "as --at-once asks" if asked else f"since {_SHARE:.0%} of the free {in_bytes(free or 0)} hold no more"
     return at_once, (
-        f"{n_members} models ({each}) on {device} in {groups} groups of up to {at_once}, {why}; the batches are loaded "
-        "once, and put aside for the groups that wait."
+        f"{n_members} models ({each}) on {device}, up to {at_once} at a time, {why}; the batches of a pass are loaded "
+        "once, and put aside for those that wait."
     )
+
+
+def _passes(job: EvalJob, n_splits: int) -> str:
+    options = job.config.eval
+    if n_splits > 1:
+        passes = "in one pass over each split"
+    elif options.curve is not None or options.greedy:
+        passes = "in one pass to choose and one to report"
+    else:
+        passes = "in one pass over the data"
+    return passes + (", and one for each soup that is tried" if options.greedy else "")

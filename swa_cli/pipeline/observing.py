@@ -40,14 +40,15 @@ def observe_all(config: Config, ranks: Ranks | None, *, notify: Notify, track: T
     average = _own(together, lambda: average_member(job, digest))
     chosen_on = split_to_choose_on(job)
     loaders: dict[Split, Passes] = {
-        split: _own(together, partial(loader_of, job, split)) for split in _splits(job, chosen_on)
+        split: _own(together, partial(loader_of, job, split, again=_passes_again(job, split, chosen_on)))
+        for split in _splits(job, chosen_on)
     }
     recompute: Callable[[], Recomputing] = cache(partial(recomputing, job, notify=notify, step=together, track=track))
     others = [member for member in [with_averaged_statistics(job, average, checkpoints)] if member]
     if options.control and has_statistics(job.model):
         others.append(control(job, recompute()))
-    n_members = len(checkpoints) + 1 + len(others) + 2 * _tries_averages(job)
-    at_once, plan = members_at_once(job, n_members)
+    n_members = len(checkpoints) + 1 + len(others) + (_n_tried(job) if chosen_on else 0)
+    at_once, plan = members_at_once(job, n_members, n_splits=len(loaders))
     if at_once is not None and at_once < n_members:
         notify(plan)
     evaluator = Evaluator(
@@ -84,6 +85,17 @@ def _prepare(config: Config, notify: Notify) -> EvalJob:
 
 def _tries_averages(job: EvalJob) -> bool:
     return job.config.eval.curve is not None or job.config.eval.greedy
+
+
+def _n_tried(job: EvalJob) -> int:
+    """Averages that are tried on validation data: those of windows, and one soup at a time."""
+    options = job.config.eval
+    return (0 if options.curve is None else len(windows(options.curve, len(job.checkpoints)))) + options.greedy
+
+
+def _passes_again(job: EvalJob, split: Split, chosen_on: Split | None) -> bool:
+    """Whether there is more than one pass over a split: for each soup, and to report on what was chosen by."""
+    return split == chosen_on and (job.config.eval.greedy or (_tries_averages(job) and split == job.split))
 
 
 def _run(

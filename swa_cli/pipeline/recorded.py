@@ -50,7 +50,7 @@ def warnings_of(
             f"{swa.path.name} is an average of the weights under {provenance.options.key or 'the usual key'}, the "
             f"table has those under {key or 'the usual key'}: it compares different weights. Give the same --key."
         )
-    averaged = {(Path(source.name).name, source.step) for source in provenance.sources}
+    averaged = {(Path(as_named(source.name)).name, source.step) for source in provenance.sources}
     if provenance.n_averaged > 1 and averaged != {(member.path.name, member.step) for member in members}:
         warnings.append(
             f"{swa.path.name} is the average of {provenance.n_averaged} checkpoints ({provenance.sources[0].name} to "

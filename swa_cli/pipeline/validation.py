@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from swa_cli.checkpoints import read_provenance
 from swa_cli.data import Split, has_split
 from swa_cli.evaluation import Curve, Member, best_of
 from swa_cli.pipeline.choosing import curve_of, greedy_soup, window_members, windows
@@ -50,13 +51,15 @@ def remarks_on(job: EvalJob, chosen_on: Split | None) -> tuple[list[str], list[s
         asked = [flag for flag, given in (("--curve", options.curve), ("--greedy", options.greedy)) if given]
         note = f"there is one checkpoint, and so nothing to choose for {' and '.join(asked)}."
         return [], [note] if asked else []
+    notes = _of_weights(job)
+    if options.best_by_val and chosen_on != "val":
+        notes.append("the data module has no val_dataloader(): there is no best by validation.")
     if chosen_on is None:
-        note = "the data module has no val_dataloader(): there is no best by validation, and nothing to choose it on."
-        return [], [note] if options.best_by_val else []
+        return [], notes
     if chosen_on != job.split:
-        return [], []
+        return [], notes
     chosen = [
-        *(["the best checkpoint"] if options.best_by_val else []),
+        *(["the best checkpoint"] if options.best_by_val and chosen_on == "val" else []),
         *(["the window of --curve"] if options.curve is not None else []),
         *(["the greedy soup"] if options.greedy else []),
     ]
@@ -67,7 +70,20 @@ def remarks_on(job: EvalJob, chosen_on: Split | None) -> tuple[list[str], list[s
         f"{' and '.join(chosen)} chosen on the split that is reported ({job.split}): of {len(job.checkpoints)} to "
         f"choose from one looks better there than it is. {remedy}"
     )
-    return [warning], []
+    return [warning], notes
+
+
+def _of_weights(job: EvalJob) -> list[str]:
+    options = job.config.eval
+    asked = [flag for flag, given in (("--curve", options.curve), ("--greedy", options.greedy)) if given]
+    record = read_provenance(job.swa.metadata)
+    if not asked or record is None or len({source.weight for source in record.sources}) <= 1:
+        return []
+    note = (
+        f"In the averages of {' and '.join(asked)} all checkpoints count the same; in {job.swa.path.name} they do not "
+        "(--weights or --ema)."
+    )
+    return [note]
 
 
 def choose(
@@ -102,7 +118,7 @@ def choose(
     picked = [member for member in tried if curve and member.members == curve.chosen]
     return Choice(
         chosen_on=chosen_on,
-        best=best_of(observed) if options.best_by_val else None,
+        best=best_of(observed) if options.best_by_val and chosen_on == "val" else None,
         curve=curve,
         members=(*picked, *made),
         ingredients=ingredients,
