@@ -142,11 +142,7 @@ def plan_output(
     """
     with without_collections():
         record = provenance_of(plan, target, key=key, allow_nonfinite=allow_nonfinite, hashed=hashed, frozen=frozen)
-        layout = plan_layout(target, contents_of(plan, record))
-        if layout.is_folder:
-            record = record.model_copy(update={"files": layout.names})
-            layout = plan_layout(target, contents_of(plan, record))
-    return record, layout
+        return plan_layout(target, contents_of(plan, record))
 
 
 def result_of(

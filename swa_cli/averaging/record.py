@@ -7,7 +7,7 @@ from pathlib import Path
 from swa_cli.averaging.frozen import layer_of
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.averaging.stream import Streamed
-from swa_cli.checkpoints import BnStatistics, Checkpoint, Options, Provenance, Source, as_named
+from swa_cli.checkpoints import BnStatistics, Checkpoint, Options, Provenance, Source, as_named, spelt
 from swa_cli.errors import VerifyError
 from swa_cli.outputs import Contents, Target
 
@@ -40,7 +40,7 @@ def provenance_of(
             name=os.path.relpath(path, folder),
             step=source.step,
             weight=weight,
-            size=_size(source),
+            size=source.file_bytes,
             sha256=_digests(source, unknown),
         )
         for source, path, weight in zip(plan.sources, paths, plan.weights, strict=True)
@@ -97,15 +97,7 @@ def from_text(text: str, plan: AveragePlan) -> dict[str, int]:
 
 
 def _digests(source: Checkpoint, digests: Mapping[Path, str]) -> dict[str, str]:
-    return {_spelt(path.name): digests[path] for path in source.stamps if path in digests}
-
-
-def _spelt(name: str) -> str:
-    return name.encode(errors="backslashreplace").decode()
-
-
-def _size(source: Checkpoint) -> int:
-    return sum(stamp[2] for stamp in source.stamps.values())
+    return {spelt(path.name): digests[path] for path in source.stamps if path in digests}
 
 
 def _bn_statistics(plan: AveragePlan, frozen: Sequence[str]) -> BnStatistics:

@@ -136,7 +136,7 @@ def _open(folder: Path, source: Source, record: Provenance, average: Path, *, wa
         raise SourceError(msg)
     key = record.options.key if record.options else None
     checkpoint = open_checkpoint(path, key=key)
-    size = sum(stamp[2] for stamp in checkpoint.stamps.values())
+    size = checkpoint.file_bytes
     if source.size is not None and size != source.size:
         msg = f"{average}: its source {path} was another then: expected {source.size:,} bytes, found {size:,}."
         raise SourceError(msg)

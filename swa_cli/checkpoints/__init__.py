@@ -14,6 +14,7 @@ from swa_cli.checkpoints.provenance import (
     Source,
     as_named,
     read_provenance,
+    spelt,
     to_metadata,
 )
 from swa_cli.checkpoints.reading import OpenFiles, read_tensor
@@ -59,6 +60,7 @@ __all__ = [
     "safetensors_header",
     "select",
     "short_names",
+    "spelt",
     "strip_wrappers",
     "survey_checkpoints",
     "to_metadata",

@@ -63,6 +63,11 @@ class Checkpoint:
         """The file that a `StoredTensor` means by ``file``."""
         return self.files[number] if self.files else self.path
 
+    @property
+    def file_bytes(self) -> int:
+        """Size of all its files."""
+        return sum(stamp[2] for stamp in self.stamps.values())
+
     def get_tensor(self, name: str) -> "torch.Tensor":
         """The whole tensor for torch, contiguous, on the CPU, in its stored dtype.
 

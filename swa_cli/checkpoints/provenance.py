@@ -19,8 +19,13 @@ _DEEPEST = 8
 """Of an argument, how many mappings and lists within each other are kept as such: YAML can put a list into itself."""
 
 
-def _spelt(value: object) -> object:
-    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+def spelt(name: str) -> str:
+    """How a record spells the name of a file: what is no Unicode in it is written out."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def _spelt_if_text(value: object) -> object:
+    return spelt(value) if isinstance(value, str) else value
 
 
 def _as_json(value: object) -> object:
@@ -33,19 +38,19 @@ def _within(value: object, depth: int) -> object:
         return value
     if isinstance(value, dict) and depth:
         entries = cast("dict[object, object]", value).items()
-        return {_spelt(str(name)): _within(entry, depth - 1) for name, entry in entries}
+        return {spelt(str(name)): _within(entry, depth - 1) for name, entry in entries}
     if isinstance(value, (list, tuple)) and depth:
         return [_within(entry, depth - 1) for entry in cast("list[object]", value)]
     if isinstance(value, (set, frozenset)):
-        return sorted([_spelt(str(entry)) for entry in cast("set[object]", value)], key=str)
-    return _spelt(str(cast("object", value)))
+        return sorted([spelt(str(entry)) for entry in cast("set[object]", value)], key=str)
+    return spelt(str(cast("object", value)))
 
 
 def _finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-_Unicode = Annotated[str, BeforeValidator(_spelt)]
+_Unicode = Annotated[str, BeforeValidator(_spelt_if_text)]
 """What is no Unicode in a file's name is spelt out; `as_named` reads it."""
 _Arguments = Annotated[dict[str, Any], BeforeValidator(_as_json)]
 """What a model or data module was called with, as it survives JSON."""

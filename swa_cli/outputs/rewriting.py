@@ -3,7 +3,6 @@
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,11 +57,7 @@ def replace_tensors(
         extra=checkpoint.extra,
         provenance=provenance.model_copy(update={"folder": _seen_from(target.folder, checkpoint, provenance.folder)}),
     )
-    layout = plan_layout(target, contents)
-    if layout.is_folder:
-        record = contents.provenance.model_copy(update={"files": layout.names})
-        contents = replace(contents, provenance=record)
-        layout = plan_layout(target, contents)
+    record, layout = plan_layout(target, contents)
     with write_output(target, layout, overwrite=overwrite) as writer:
         for name, offset in layout.offsets.items():
             numel, size = contents.specs[name].numel, contents.specs[name].dtype.itemsize
@@ -74,7 +69,7 @@ def replace_tensors(
                     else checkpoint.get_elements(name, start, stop)
                 )
                 writer.write(offset + start * size, memoryview(values.tobytes()))
-        writer.finish(contents.provenance)
+        writer.finish(record)
     return layout.left_out
 
 

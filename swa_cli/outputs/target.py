@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swa_cli.checkpoints import Checkpoint, open_single, read_provenance
+from swa_cli.checkpoints import Checkpoint, Provenance, open_single, read_provenance
 from swa_cli.checkpoints.sharded import INDEX_SUFFIX
 from swa_cli.errors import OutputError, SwaError, UsageError
 from swa_cli.files import check_output
@@ -92,13 +92,22 @@ def check_not_read(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
                 raise OutputError(msg)
 
 
-def plan_layout(target: Target, contents: Contents) -> Layout:
-    """The files that the output will consist of.
+def plan_layout(target: Target, contents: Contents) -> tuple[Provenance, Layout]:
+    """The record of the output, that of a folder with the names of its files, and the files that it will consist of.
 
     Raises:
         MismatchError, CheckpointError: as `swa_cli.outputs.like.layout_like`.
         OutputError: a safetensors header would be too long.
     """
+    layout = _layout(target, contents)
+    if layout.is_folder:
+        record = contents.provenance.model_copy(update={"files": layout.names})
+        contents = replace(contents, provenance=record)
+        layout = _layout(target, contents)
+    return contents.provenance, layout
+
+
+def _layout(target: Target, contents: Contents) -> Layout:
     name = target.path.name
     if target.like:
         return layout_like(target.like, contents, folder=target.is_folder, name=name)

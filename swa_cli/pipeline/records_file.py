@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from swa_cli import __version__
+from swa_cli.checkpoints import spelt
 from swa_cli.config import TargetConfig
 from swa_cli.errors import SourceError, SwaError, UsageError
 from swa_cli.evaluation import Context, Observed, Row
@@ -218,7 +219,7 @@ def _write_parquet(stream: BinaryIO, contents: _Contents) -> None:
     groups = contents.groups
     table = pa.table(
         {
-            "candidate": [_unicode(row["name"]) for row, size in zip(rows, sizes, strict=True) for _ in range(size)],
+            "candidate": [spelt(row["name"]) for row, size in zip(rows, sizes, strict=True) for _ in range(size)],
             "kind": [row["kind"] for row, size in zip(rows, sizes, strict=True) for _ in range(size)],
             "unit": np.concatenate([np.arange(size) for size in sizes]),
             "group": pa.nulls(sum(sizes), pa.int64()) if groups is None else np.concatenate([groups for _ in sizes]),
@@ -228,11 +229,6 @@ def _write_parquet(stream: BinaryIO, contents: _Contents) -> None:
     text = json.dumps(contents.about, default=str).encode()
     told = table.replace_schema_metadata({_METADATA: text, _CHECK: str(crc32(text))})
     parquet.write_table(told, stream, write_page_checksum=True)
-
-
-def _unicode(name: str) -> str:
-    """A file's name, with what is no Unicode in it spelt out."""
-    return name.encode(errors="backslashreplace").decode()
 
 
 def _read_parquet(path: Path) -> _Contents:

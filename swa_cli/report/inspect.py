@@ -51,7 +51,7 @@ def _table(inspection: Inspection, names: Mapping[Path, str], metrics: Sequence[
         values = [f"{file.metrics[name]:g}" if name in file.metrics else "" for name in metrics]
         note = [notes.get(file.path, "")] if notes else []
         left_out = number >= len(files) or (bool(asked) and file.path not in taken)
-        cells = [names[file.path], step, *values, in_bytes(_size(file)), *note]
+        cells = [names[file.path], step, *values, in_bytes(file.file_bytes), *note]
         table.add_row(*map(Text, cells), style="dim" if left_out else "")
     for path, _ in survey.unreadable:
         table.add_row(Text(names[path]), "", *("" for _ in metrics), "", Text(notes[path]), style="red")
@@ -69,10 +69,6 @@ def _notes(inspection: Inspection, names: Mapping[Path, str]) -> dict[Path, str]
     own = {file.path: "written by swa-cli" for file in survey.own}
     unreadable = {path: str(error).removeprefix(f"{path}: ") for path, error in survey.unreadable}
     return {**picked, **copies, **own, **unreadable}
-
-
-def _size(file: Checkpoint) -> int:
-    return sum(stamp[2] for stamp in file.stamps.values())
 
 
 def _descriptions(files: Sequence[Checkpoint], names: Mapping[Path, str]) -> Iterator[str]:

@@ -55,5 +55,5 @@ def _file(file: Checkpoint, status: str) -> dict[str, Any]:
         "parameters": what.parameters,
         "dtypes": dict(what.dtypes),
         "weight_bytes": what.weight_bytes,
-        "file_bytes": sum(stamp[2] for stamp in file.stamps.values()),
+        "file_bytes": file.file_bytes,
     }
