@@ -156,7 +156,7 @@ class BnRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
-    """Candidates in the order of the report, and SWA against the rest.
+    """The scores of all candidates, and SWA against the rest.
 
     Attributes:
         split: which data were used.
@@ -165,7 +165,7 @@ class EvaluationResult:
         n_examples: how many units there are.
         n_groups: in how many groups they were resampled, where groups were given.
         scores: what the candidates' scores are, the primary one first.
-        candidates: in the order of the report.
+        candidates: SWA, the checkpoints, and the others; tables sort them in an order of their own.
         prefixes: ensembles of the first k checkpoints, k = 1…K, where ensembles were asked for.
         curve: averages of the last k checkpoints, where they were asked for.
         warnings: what the reader must know before the numbers.
