@@ -283,6 +283,50 @@ def test_what_a_loader_gave_before_it_failed_is_used_again(run_swa, folder):
     assert n_failed == EVERY_PASS - N_MEMBERS
 
 
+READING = """
+def read(place):
+    if place == 4:
+        raise OSError("disk gone")
+"""
+OWN_DATA = """
+from evalcode import Data
+from evalreading import read
+
+class Reading(Data):
+    def batches(self, split):
+        for place, batch in enumerate(super().batches(split)):
+            if split == "test":
+                read(place)
+            yield batch
+"""
+
+
+def test_a_loader_that_is_mended_in_code_of_its_own_goes_on_where_it_failed(run_swa, folder):
+    (folder / "evalreading.py").write_text(READING)
+    (folder / "evaldata.py").write_text(OWN_DATA)
+    data = (*MODEL_AND_DATA[:2], "--data", "evaldata.py:Reading")
+
+    def forget() -> None:  # as a new process would
+        for name in ("evalcode", "evaldata", "evalreading"):
+            sys.modules.pop(name, None)
+
+    try:
+        failed = run_swa("eval", "ckpts", "--swa", "swa.safetensors", *data, "--cache", "kept")
+        assert "test split: loading batch 4 failed: OSError: disk gone" in failed.stderr
+        assert counted("forwards") == EVERY_PASS - N_MEMBERS
+        (folder / "evalreading.py").write_text("def read(place):\n    pass  # mended\n")
+        forget()
+        assert cached(run_swa, data=data)[1] == N_MEMBERS
+        (folder / "evalcode.py").write_text((folder / "evalcode.py").read_text() + "\nimport evalreading\n")
+        forget()
+        assert cached(run_swa, data=data)[1] == EVERY_PASS  # the model may use it now
+        (folder / "evalreading.py").write_text("def read(place):\n    pass  # changed\n")
+        forget()
+        assert cached(run_swa, data=data)[1] == EVERY_PASS
+    finally:
+        forget()
+
+
 def test_what_was_kept_before_a_run_was_killed_is_used_again(run_swa, folder):
     command = ("eval", "ckpts", "--swa", "swa.safetensors", *of("Slow"), "--cache", "kept")
     process = subprocess.Popen(

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import sys
-import sysconfig
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 from zlib import crc32
@@ -21,6 +19,7 @@ from swa_cli.files import explained, writer_at
 from swa_cli.leftovers import temporary
 from swa_cli.pipeline.contents import digest_of
 from swa_cli.pipeline.eval_inputs import EvalJob
+from swa_cli.pipeline.sources import sources_of, user_sources
 from swa_cli.targets import load_target
 
 _VERSION = 1
@@ -34,8 +33,8 @@ class KeptOutputs:
     """``folder/<model and options>/<member>/<batch>.safetensors``, each an output as the model gave it.
 
     A member is known by the SHA-256 of its files, a batch by a digest of everything in it, the model by its name,
-    arguments, the source files of the classes of its layers and all that is imported from the folder of its class
-    and the current one, and by how it was run. Delete the folder at will.
+    arguments, the source files of the classes of its layers and of what else it may call (`sources`), and by how it
+    was run. Delete the folder at will.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -117,6 +116,8 @@ def kept_outputs(job: EvalJob) -> KeptOutputs | None:
         raise OutputError(msg)
     target, task = job.model_target, job.config.task
     model = load_target(target.class_path, what="model")
+    data = load_target(job.data_target.class_path, what="data module")
+    layers = {type(layer) for layer in job.model.modules()}
     user_task = [load_target(task.class_path, what="task")] if task and "." in task.class_path else []
     what = {
         "version": _VERSION,
@@ -124,43 +125,13 @@ def kept_outputs(job: EvalJob) -> KeptOutputs | None:
         "torch": torch.__version__,
         "model": target.class_path,
         "arguments": target.init_args,
-        "sources": _sources([model, *map(type, job.model.modules())]),
+        "sources": sources_of([model, *layers]),
         "forward": [job.forward.device.type, job.forward.amp, job.forward.channels_last, job.forward.compile],
         "task": None if task is None else [task.class_path, task.init_args],
-        "task_sources": _sources(user_task),
-        "user": _user_sources(model),
+        "task_sources": sources_of(user_task),
+        "user": user_sources(model, more=[*layers, *user_task], data=[data, type(job.data)]),
     }
     return KeptOutputs(folder / _digest(what))
-
-
-def _sources(things: Iterable[object]) -> list[str]:
-    """The files that define these classes, with what they inherit from, and functions."""
-    parts = [part for thing in things for part in (thing.__mro__ if isinstance(thing, type) else (thing,))]
-    modules = {sys.modules.get(getattr(part, "__module__", "")) for part in parts}
-    files = {str(getattr(module, "__file__", None)) for module in modules}
-    return sorted(Path(file).read_text(encoding="utf-8", errors="replace") for file in files if Path(file).is_file())
-
-
-def _user_sources(model: object) -> list[str]:
-    """All that is imported from the current folder and that of the model's class, or of the package that it is in."""
-    own = getattr(model, "__module__", "")
-    own_file = _file_of(sys.modules.get(own))
-    roots = [Path.cwd(), *([own_file.parents[max(0, own.count(".") - 1)]] if own_file else [])]
-    installed = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    files = {file for module in list(sys.modules.values()) if (file := _file_of(module)) and file.suffix == ".py"}
-    users = [
-        file
-        for file in files
-        if any(file.is_relative_to(root.resolve()) for root in roots)
-        and not any(file.is_relative_to(folder) for folder in installed)
-    ]
-    return sorted(file.read_text(encoding="utf-8", errors="replace") for file in users)
-
-
-def _file_of(module: object) -> Path | None:
-    """Where a module was read from, through links, if it is a plain file."""
-    file = Path(str(getattr(module, "__file__", None) or ""))
-    return file.resolve() if file.is_file() else None
 
 
 def _digest(what: object) -> str:
