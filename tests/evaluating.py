@@ -1,9 +1,6 @@
 """A user's folder for swa-eval: a module of code, six checkpoints of a small model with BatchNorm, their average."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -191,16 +188,3 @@ def counted(name: str) -> int:
 def save(state: dict[str, torch.Tensor], path: Path) -> None:
     """As a file that nothing is known of."""
     save_file(state, path)
-
-
-def separately(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """``swa`` as a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "swa_cli", *map(str, arguments)],
-        cwd=folder,
-        env=os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"},
-        text=True,
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )

@@ -1,15 +1,13 @@
 """Several ranks recompute the statistics that one process recomputes."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
+from processes import SWA, python, torchrun
 from ranks_program import __file__ as program
 from safetensors.torch import load_file, save_file
 from test_ranks import together
@@ -91,21 +89,11 @@ def folder(tmp_path):
 
 def start(folder: Path, ranks: int, data: str, *arguments: str) -> tuple[int, str, list[str]]:
     """Exit code, standard output, and what our own lines on standard error say; 0 ranks are one plain process."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), program]
-    plain = [sys.executable, "-m", "swa_cli"]
-    result = subprocess.run(
-        [
-            *(torchrun if ranks else plain),
-            *("bn-update", "swa.safetensors", "-o", f"{ranks}.safetensors", "--force"),
-            *("--model", "ranked.py:Net", "--data", f"ranked.py:{data}", *arguments),
-        ],
-        cwd=folder,
-        env=os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"},
-        text=True,
-        capture_output=True,
-        timeout=120,
-        check=False,
+    command = (
+        *("bn-update", "swa.safetensors", "-o", f"{ranks}.safetensors", "--force"),
+        *("--model", "ranked.py:Net", "--data", f"ranked.py:{data}", *arguments),
     )
+    result = torchrun(folder, ranks, program, *command) if ranks else python(folder, *SWA, *command)
     said = [line for line in result.stderr.splitlines() if line.startswith(("error:", "note:"))]
     return result.returncode, result.stdout, [line for line in said if "note: batches of about 10" not in line]
 

@@ -1,11 +1,8 @@
 """swa-eval under torchrun: what one process gives, byte for byte, or one message and no output."""
 
 import json
-import os
 import re
 import socket
-import subprocess
-import sys
 from contextlib import ExitStack, chdir
 from functools import cache
 from pathlib import Path
@@ -16,6 +13,7 @@ import pytest
 import torch
 from eval_ranks_program import __file__ as several_commands
 from evaluating import CODE, MODEL, MODEL_AND_DATA, noisy, prepared
+from processes import torchrun
 from ranks_program import __file__ as one_command
 from typer.testing import CliRunner
 
@@ -236,18 +234,6 @@ def seen_by(folder, tmp_path_factory):
 def of_rank(path: Path, number: int, rank: int) -> dict[str, Any]:
     file = path / f"{number}.{rank}.json"
     return json.loads(file.read_text()) if file.exists() else {"stdout": "", "stderr": "", "code": 1}
-
-
-def torchrun(folder: Path, ranks: int, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), *arguments],
-        cwd=folder,
-        env=os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"},
-        text=True,
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def assert_alike(found: Any, expected: Any, where: str = "") -> None:

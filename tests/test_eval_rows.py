@@ -22,8 +22,8 @@ from evaluating import (
     row_of,
     rows_of,
     save,
-    separately,
 )
+from processes import SWA, python
 from torch import nn
 
 ONLY_VAL = (*MODEL, "--data", "evalcode.py:OnlyVal")
@@ -550,7 +550,7 @@ def test_a_report_for_standard_output_is_alone_there(run_swa, folder, flag):
     averaged(run_swa)
     arguments = ("eval", "ckpts", "--swa", "swa.safetensors", "--model", "evalcode.py:Chatty", *MODEL_AND_DATA[2:])
     expected = run_swa(*arguments, flag, "out")
-    result = separately(folder, *arguments, flag, "-") if flag == "--json" else run_swa(*arguments, flag, "-")
+    result = python(folder, *SWA, *arguments, flag, "-") if flag == "--json" else run_swa(*arguments, flag, "-")
 
     assert expected.exit_code == 0
     assert "hello" in result.stderr

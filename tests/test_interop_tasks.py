@@ -6,14 +6,18 @@ import pytest
 from task_runs import Small, log_softmax, ran, shown
 
 
-def test_a_small_gpt2_on_sentences(run_swa, tmp_path, monkeypatch):
-    pytest.importorskip("transformers")
-    small = Small(
+def small_gpt2(*, n_test: int) -> Small:
+    return Small(
         recipe="causal_lm",
         model=("causal_lm.py:small_gpt2", {"width": 16, "layers": 1}),
-        data=("causal_lm.py:GrammarData", {"n_train": 96, "n_val": 30, "n_test": 75}),
+        data=("causal_lm.py:GrammarData", {"n_train": 96, "n_val": 30, "n_test": n_test}),
         task={"class_path": "causal_lm"},
     )
+
+
+def test_a_small_gpt2_on_sentences(run_swa, tmp_path, monkeypatch):
+    pytest.importorskip("transformers")
+    small = small_gpt2(n_test=75)
 
     ended = ran(small, run_swa, tmp_path, monkeypatch)
 
@@ -39,12 +43,7 @@ def test_a_small_gpt2_on_sentences(run_swa, tmp_path, monkeypatch):
 def test_the_loss_of_the_model_is_the_nll_of_a_batch(run_swa, tmp_path, monkeypatch):
     """GPT-2's own loss is the mean over the tokens of a batch, as the score is over those of all."""
     pytest.importorskip("transformers")
-    small = Small(
-        recipe="causal_lm",
-        model=("causal_lm.py:small_gpt2", {"width": 16, "layers": 1}),
-        data=("causal_lm.py:GrammarData", {"n_train": 96, "n_val": 30, "n_test": 32}),
-        task={"class_path": "causal_lm"},
-    )
+    small = small_gpt2(n_test=32)
 
     ended = ran(small, run_swa, tmp_path, monkeypatch)
 

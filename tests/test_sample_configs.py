@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,11 +72,16 @@ def test_a_recipe_is_that_of_its_configuration(name, monkeypatch):
     assert vars(build_data_module(config.data.class_path, config.data.init_args)) == vars(recipe.data())
 
 
+def module_of(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The code beside a configuration."""
+    (path,) = [path for path in CONFIGS if path.stem == name]
+    monkeypatch.syspath_prepend(path.parent)
+    return importlib.import_module(name)
+
+
 def test_the_friedman_targets_are_those_of_scikit_learn(monkeypatch):
     """Up to the noise, which is drawn otherwise."""
-    (path,) = [path for path in CONFIGS if path.stem == "friedman"]
-    monkeypatch.syspath_prepend(path.parent)
-    friedman = importlib.import_module("friedman")
+    friedman = module_of("friedman", monkeypatch)
     monkeypatch.setattr(friedman, "NOISE", dict.fromkeys(friedman.NOISE, 0.0))
     for problem, theirs in ((1, make_friedman1), (2, make_friedman2), (3, make_friedman3)):
         expected_inputs, expected = theirs(20_000, random_state=0)
@@ -88,9 +94,7 @@ def test_the_friedman_targets_are_those_of_scikit_learn(monkeypatch):
 
 def test_the_graphs_are_those_of_the_paper_s_generator(monkeypatch):
     """Sizes, densities and marks as science has them: communities of 5 to 34, p = 0.55 inside and 0.25 between."""
-    (path,) = [path for path in CONFIGS if path.stem == "cluster"]
-    monkeypatch.syspath_prepend(path.parent)
-    cluster = importlib.import_module("cluster")
+    cluster = module_of("cluster", monkeypatch)
     rng = np.random.default_rng(0)
     graphs = [cluster.cluster_graph(rng) for _ in range(300)]
     edges: dict[bool, list[float]] = {True: [], False: []}
@@ -112,9 +116,7 @@ def test_the_graphs_are_those_of_the_paper_s_generator(monkeypatch):
 
 
 def test_the_padding_of_a_graph_changes_nothing(monkeypatch):
-    (path,) = [path for path in CONFIGS if path.stem == "cluster"]
-    monkeypatch.syspath_prepend(path.parent)
-    cluster = importlib.import_module("cluster")
+    cluster = module_of("cluster", monkeypatch)
     rng = np.random.default_rng(0)
     graphs = [cluster.cluster_graph(rng) for _ in range(5)]
     model = cluster.ClusterGcn(width=8).eval()
