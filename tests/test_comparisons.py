@@ -10,7 +10,7 @@ from scipy import stats
 
 from swa_cli.evaluation import bootstrap
 from swa_cli.evaluation.compare import Other, compare
-from swa_cli.evaluation.decide import decide
+from swa_cli.evaluation.decide import INCUMBENTS, decide
 from swa_cli.evaluation.result import Comparison, Kind
 from swa_cli.tasks import Records
 from swa_cli.tasks.metrics import from_parts, ratio
@@ -198,31 +198,52 @@ def test_elsewhere_the_p_value_is_the_bootstrap_s_or_student_s(case):
     assert found.p_value != pytest.approx(stats.binomtest(9, 10).pvalue, rel=0.05)
 
 
-def test_holm_adjusts_over_the_comparisons_of_one_metric():
-    """By hand: 3 × the least, 2 × the next, then 1 × the largest, never falling."""
+def test_holm_adjusts_over_the_comparisons_of_one_metric_that_do_not_decide():
+    """By hand: 2 × the least, then 1 × the largest, never falling; what decides stands on its own p-value."""
     n = 60
     swa = records(np.ones(n), nll=np.zeros(n))
+    kinds: dict[Kind, int] = {"last": 6, "mean": 10, "ensemble": 5}
     others = [
-        against(records(np.repeat([0, 1], [lost, n - lost]), nll=np.linspace(0, 1, n)), name=str(lost))
-        for lost in (6, 10, 5)
+        against(records(np.repeat([0, 1], [lost, n - lost]), nll=np.linspace(0, 1, n)), name=kind, kind=kind)
+        for kind, lost in kinds.items()
     ]
 
     found = compare(swa, others, BOTH)
 
     smallest = 2 / 10_000
     assert [one.p_value for one in found] == pytest.approx([2 / 2**6, 2 / 2**10, 2 / 2**5, *[smallest] * 3])
-    assert [one.p_adjusted for one in found] == pytest.approx([4 / 2**6, 6 / 2**10, 4 / 2**6, *[3 * smallest] * 3])
+    assert [one.p_adjusted for one in found] == pytest.approx(
+        [2 / 2**6, 4 / 2**10, 2 / 2**5, *[smallest, *[2 * smallest] * 2]]
+    )
+    assert [one.corrected_for for one in found] == [1, 2, 2] * 2
 
 
 def test_the_verdict_is_on_the_adjusted_p_value():
     swa, other = pair(9, 1, 60)
-    kinds: tuple[Kind, ...] = ("last", "best", "ensemble")
+    kinds: tuple[Kind, ...] = ("window", "mean", "ensemble")
     others = [against(other, name=kind, kind=kind) for kind in kinds]
 
     (alone,), together = compare(swa, others[:1], (ACCURACY,)), compare(swa, others, (ACCURACY,))
 
     assert (alone.verdict, alone.p_adjusted) == ("better", pytest.approx(22 / 2**10))
     assert {(one.verdict, round(one.p_adjusted, 6)) for one in together} == {("inconclusive", round(66 / 2**10, 6))}
+
+
+@pytest.mark.parametrize("asked", [("mean",), ("mean", "ensemble"), ("mean", "control", "ensemble")])
+@pytest.mark.parametrize("better", [0.0, 0.01, 0.04])
+def test_what_decides_does_not_depend_on_which_rows_were_asked_for(asked, better):
+    rng = np.random.default_rng(3)
+    hard = rng.normal(size=400)
+    last, best, *more = (of_margins(1.2 + hard + 0.3 * rng.normal(size=400)) for _ in range(5))
+    swa = of_margins(1.2 + 8 * better + hard + 0.3 * rng.normal(size=400))
+    incumbents = [against(last), against(best, name="the best by validation", kind="best")]
+    further = [against(one, name=kind, kind=kind) for kind, one in zip(asked, more, strict=False)]
+
+    alone, together = compare(swa, incumbents, BOTH), compare(swa, incumbents + further, BOTH)
+
+    assert [one for one in together if one.kind in INCUMBENTS] == list(alone)
+    decisions = [decide(found, primary="accuracy", secondary="nll") for found in (alone, together)]
+    assert decisions[0] == decisions[1]
 
 
 # Groups

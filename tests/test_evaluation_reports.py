@@ -643,6 +643,7 @@ def test_json_has_the_whole_result():
         "mixed": False,
         "primary": "accuracy",
         "secondary": "nll",
+        "units_needed": None,
         "sentence": final_sentence(FULL),
     }
     assert [score["name"] for score in report["scores"]] == [score.name for score in SCORES]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swa_cli.evaluation.bootstrap import ROUNDING, Interval, bca, resampled_sums, student, wider
+from swa_cli.evaluation.decide import DECIDING
 from swa_cli.evaluation.result import Comparison, Kind
 from swa_cli.evaluation.significance import (
     holm,
@@ -160,21 +161,23 @@ def _with_the_unseen(
 
 
 def _judged(rows: Sequence[Comparison], metric: Metric) -> list[Comparison]:
-    adjusted = holm([row.p_value for row in rows])
-    return [
-        replace(
-            row,
-            p_adjusted=p_adjusted,
-            verdict=verdict_of(
-                row.ci_low,
-                row.ci_high,
-                p_adjusted,
-                higher_is_better=metric.higher_is_better,
-                margin=row.margin,
-            ),
-        )
-        for row, p_adjusted in zip(rows, adjusted, strict=True)
-    ]
+    """With Holm's correction over the rows that do not decide; one that has to beat all that do needs none."""
+    further = [row for row in rows if row.kind not in DECIDING]
+    adjusted = dict(zip(map(id, further), holm([row.p_value for row in further]), strict=True))
+    return [_decided(row, metric, adjusted.get(id(row)), len(further)) for row in rows]
+
+
+def _decided(row: Comparison, metric: Metric, adjusted: float | None, n_further: int) -> Comparison:
+    p_adjusted = row.p_value if adjusted is None else adjusted
+    verdict = verdict_of(
+        row.ci_low, row.ci_high, p_adjusted, higher_is_better=metric.higher_is_better, margin=row.margin
+    )
+    return replace(
+        row,
+        p_adjusted=p_adjusted,
+        corrected_for=1 if adjusted is None else n_further,
+        verdict="inconclusive" if row.dominated else verdict,
+    )
 
 
 def _resampled(sums: Sequence[Sequence[Array]], seed: int) -> list[list[Array]]:

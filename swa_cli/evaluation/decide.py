@@ -9,6 +9,8 @@ INCUMBENTS = ("last", "best")
 """Kinds of what would be shipped otherwise."""
 CONTROL = "control"
 """The kind of what could be shipped otherwise, and counts only where it is better."""
+DECIDING = (*INCUMBENTS, CONTROL)
+"""Kinds of which the verdict depends on nothing but their own comparisons."""
 
 _WORST_FIRST: tuple[Verdict, ...] = ("worse", "inconclusive", "non-inferior", "better")
 
@@ -28,7 +30,7 @@ def decide(comparisons: Sequence[Comparison], *, primary: str, secondary: str | 
     found: dict[tuple[str, str], Verdict] = {(one.kind, one.metric): one.verdict for one in comparisons}
     by_kind: dict[str, tuple[Verdict, Verdict | None]] = {
         kind: (found[kind, primary], found.get((kind, secondary or "")))
-        for kind in (*INCUMBENTS, CONTROL)
+        for kind in DECIDING
         if (kind, primary) in found
     }
     pairs = [pair for kind, pair in by_kind.items() if kind != CONTROL or _together(*pair) == "worse"]

@@ -63,19 +63,25 @@ class Candidate:
 class Comparison:
     """SWA minus another candidate, on the same units.
 
-    The interval, of 95 %, is the paired BCa bootstrap's or Student's, whichever reaches further. ``p_value`` is that of
-    McNemar's exact test for a 0/1 score, and otherwise the larger of the bootstrap's and of Student's; ``p_adjusted``
-    the same after Holm, over the comparisons of this metric. They cover the choice of the test data, not the
-    randomness of training.
+    The interval is of 95 % (`swa_cli.evaluation.compare`). It covers the choice of the test data, not the randomness of
+    training.
 
     Attributes:
         other: what it is compared with, as a sentence names it: "the last checkpoint".
         kind: of the other.
+        p_value: two-sided, of no difference.
+        p_adjusted: the same after Holm's correction, over ``corrected_for`` comparisons of this metric. What decides
+            (the last checkpoint, the best by validation, the control) is not corrected: an average that has to beat
+            all of them needs no correction.
         standard_error: of the difference.
-        smallest_resolvable: the difference that these data would show in 80 % of cases, were it the only comparison.
-        units_needed: how many units (groups, where there are groups) would resolve the difference that was found, or
-            with a margin its distance from a loss of as much; None where that is 0.
-        margin: the loss that is put up with, if one was given, in the score's own unit (a fraction, say).
+        smallest_resolvable: the difference that a test of this comparison alone would show in 80 % of such data sets.
+        units_needed: how many units (groups, where there are groups) would show the difference that was found, or with
+            a margin rule out a loss of as much, in 80 % of data sets, in this comparison alone; None if it is 0.
+        margin: the loss that is accepted, if one was given, in the score's own unit (a fraction, say).
+        effective_n: how many units, all of the same weight, the difference rests on: (Σ|d|)² / Σd²; None if unknown.
+        top_share: of Σ|d|, what the 1 % of units (at least one) with the largest hold; None if unknown.
+        dominated: whether so few units make the difference that its interval cannot be relied on. The verdict is then
+            "inconclusive", whatever the interval and the p-value are.
     """
 
     metric: str
@@ -91,6 +97,10 @@ class Comparison:
     units_needed: int | None
     margin: float | None
     verdict: Verdict
+    corrected_for: int = 1
+    effective_n: float | None = None
+    top_share: float | None = None
+    dominated: bool = False
 
     @property
     def is_nothing(self) -> bool:
@@ -102,19 +112,24 @@ class Comparison:
 class Decision:
     """Whether the average is to be shipped, judged against the last checkpoint and the best by validation.
 
-    Where it is worse than the control, the last checkpoint with recomputed statistics, it is not.
+    Where it is worse than the control, the last checkpoint with recomputed statistics, it is not. The rows that were
+    asked for have no other influence on it.
 
     Attributes:
         verdict: the worst over these of what the two deciding metrics say together.
         mixed: whether the primary metric is better, and the other one worse, against one of them.
         primary: the metric that decides.
         secondary: the one that must not be worse, if there is one.
+        units_needed: for an inconclusive one, how many units (groups, where there are groups) would lead to "better"
+            in 80 % of data sets, if all differences are as large as they look. If the primary metric looks worse than
+            one of them: to "worse"; with a margin: to "non-inferior" or "better". None if no number would.
     """
 
     verdict: Verdict
     mixed: bool
     primary: str
     secondary: str | None
+    units_needed: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +178,8 @@ class EvaluationResult:
         task: its name.
         unit: what is counted and resampled: "example", "image", …
         n_examples: how many units there are.
-        n_groups: in how many groups they were resampled, where groups were given.
+        n_groups: in how many groups they were resampled. None: no groups were given, and the units are taken as
+            independent of each other.
         scores: what the candidates' scores are, the primary one first.
         candidates: SWA, the checkpoints, and the others; tables sort them in an order of their own.
         prefixes: ensembles of the first k checkpoints, k = 1…K, where ensembles were asked for.
