@@ -10,7 +10,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from swa_cli.config import AverageConfig, BnUpdateConfig, Config, EvalConfig, TargetConfig
 from swa_cli.errors import ConfigError
+from swa_cli.regular_files import read_regular
 
+_LARGEST = 1 << 20
 _TARGETS = ("model", "data", "task")
 """Sections that name what to import."""
 _EXCLUSIVE = ("first", "last", "best")
@@ -45,11 +47,8 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Mapping[str, A
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if path.exists() and not path.is_file():
-        msg = f"cannot read the configuration {path}: it is not a regular file."
-        raise ConfigError(msg)
     try:
-        contents = yaml.safe_load(path.read_text(encoding="utf-8"))
+        contents = yaml.safe_load(read_regular(path, most=_LARGEST).decode())
     except OSError as error:
         msg = f"cannot read the configuration {path}: {error.strerror or error}."
         raise ConfigError(msg) from error

@@ -104,7 +104,7 @@ def written(target: Path) -> Path:
 def sync_folder(folder: Path) -> None:
     """See to it that the names in ``folder`` are on the disk; some file systems cannot."""
     with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
         finally:

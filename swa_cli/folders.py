@@ -119,7 +119,7 @@ def _exchange(first: Path, second: Path) -> None:
 def _replace_in_two_steps(new: Path, target: Path) -> None:
     """Where names cannot change places; if this run is killed between the steps, the next one undoes the first."""
     old = leftovers.beside(target, leftovers.REPLACED)
-    descriptor = os.open(target, os.O_RDONLY)
+    descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
     try:
         leftovers.lock(descriptor, wait=True)  # so that no other run undoes it
         try:

@@ -10,10 +10,13 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import zlib
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from swa_cli.regular_files import open_regular
 
 TEMPORARY = ".tmp"
 REPLACED = ".old"
@@ -61,7 +64,7 @@ def _create(path: Path, *, folder: bool) -> int:
     if not folder:
         return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
     path.mkdir()
-    return os.open(path, os.O_RDONLY)
+    return _open_folder(path)
 
 
 def clear(target: Path) -> None:
@@ -89,7 +92,8 @@ def _left_for(target: Path) -> list[Path]:
 
 
 def _clear(path: Path, target: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    is_file = stat.S_ISREG(path.lstat().st_mode)
+    descriptor = open_regular(path, follow=False) if is_file else _open_folder(path)
     try:
         locked = lock(descriptor, wait=False)
         if path.name.endswith(REPLACED) and not os.path.lexists(target) and locked is not False:
@@ -98,6 +102,10 @@ def _clear(path: Path, target: Path) -> None:
             remove(path)
     finally:
         os.close(descriptor)
+
+
+def _open_folder(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
 
 
 def lock(descriptor: int, *, wait: bool) -> bool | None:

@@ -11,6 +11,7 @@ from swa_cli.checkpoints.trainer_state import with_trainer_state
 from swa_cli.checkpoints.zip_directory import ZIP_MAGIC
 from swa_cli.collector import without_collections
 from swa_cli.errors import CheckpointError
+from swa_cli.regular_files import open_stream
 
 _HEAD = 512
 _TAR_MAGIC_AT = 257
@@ -30,13 +31,10 @@ def open_checkpoint(path: Path, *, key: str | None = None) -> Checkpoint:
 
 
 def _open(path: Path, key: str | None) -> Checkpoint:
-    if path.exists() and not path.is_file():
-        msg = f"{path} is not a regular file. Name a checkpoint."
-        raise CheckpointError(msg)
     if path.name.endswith(INDEX_SUFFIX):
         return open_sharded(path, lambda shard: _open(shard, key))
     try:
-        with path.open("rb") as stream:
+        with open_stream(path) as stream:
             head = stream.read(_HEAD)
     except OSError as error:
         msg = f"{path}: cannot be read: {error.strerror or error}."

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from swa_cli.checkpoints.stored import StoredTensor
 from swa_cli.errors import CheckpointError
+from swa_cli.regular_files import open_regular
 
 Stamp = tuple[int, int, int, int]
 """Device, inode, size and time of change of a file: what tells that it is not the one that was opened before."""
@@ -119,7 +120,7 @@ def open_same(path: Path, stamp: Stamp | None) -> int:
         CheckpointError: the file was changed or replaced.
         OSError: it cannot be opened.
     """
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = open_regular(path)
     if stamp is not None and stamp_of(descriptor) != stamp:
         os.close(descriptor)
         raise CheckpointError(changed(path))

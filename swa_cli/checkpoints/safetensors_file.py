@@ -22,6 +22,7 @@ from swa_cli.checkpoints.steps import COUNTERS, counters_of
 from swa_cli.checkpoints.stored import StoredTensor, TensorSpec, row_major, spec_of
 from swa_cli.checkpoints.unwrap import strip_wrappers, wrappers_in
 from swa_cli.errors import CheckpointError, OutputError
+from swa_cli.regular_files import open_stream
 
 NAMES = {
     BY_NAME[dtype]: name
@@ -114,7 +115,7 @@ _latest: list[_Header] = []
 
 
 def _read_header(path: Path) -> tuple[_Header, Stamp]:
-    with path.open("rb") as stream:
+    with open_stream(path) as stream:
         stamp = stamp_of(stream.fileno())
         size = stamp[2]
         (length,) = _LENGTH.unpack(stream.read(_LENGTH.size))

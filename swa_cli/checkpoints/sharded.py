@@ -10,8 +10,10 @@ from swa_cli.checkpoints.metrics import metrics_in_name
 from swa_cli.checkpoints.stored import StoredTensor
 from swa_cli.checkpoints.unwrap import strip_wrappers
 from swa_cli.errors import CheckpointError, listing
+from swa_cli.regular_files import read_regular
 
 INDEX_SUFFIX = ".index.json"
+_LARGEST = 1 << 28
 
 
 def shards_of(index: Path) -> Mapping[str, str]:
@@ -21,7 +23,7 @@ def shards_of(index: Path) -> Mapping[str, str]:
         CheckpointError: the file cannot be read, or is no such index.
     """
     try:
-        contents = json.loads(index.read_bytes())
+        contents = json.loads(read_regular(index, most=_LARGEST))
     except OSError as error:
         msg = f"{index}: cannot be read: {error.strerror or error}."
         raise CheckpointError(msg) from error

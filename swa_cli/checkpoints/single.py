@@ -8,12 +8,13 @@ from swa_cli.checkpoints.opening import open_checkpoint
 from swa_cli.checkpoints.provenance import read_provenance
 from swa_cli.checkpoints.torch_zip import read_zip
 from swa_cli.errors import SourceError, shortened
+from swa_cli.regular_files import open_stream
 
 
 def recorded_key(path: Path) -> str | None:
     """The key under which swa-cli put the average in a torch file that is like another, if its record tells one."""
     try:
-        with path.open("rb") as stream:
+        with open_stream(path) as stream:
             record = read_provenance(read_zip(stream.fileno()).metadata)
     except Exception:  # noqa: BLE001  # it is no such file; a damaged one can raise anything
         return None

@@ -27,6 +27,7 @@ from swa_cli.checkpoints.torch_zip import read_zip
 from swa_cli.checkpoints.unwrap import find_state_dict, other_state_dicts, strip_beside, strip_wrappers, wrappers_in
 from swa_cli.checkpoints.zip_directory import ZIP_MAGIC
 from swa_cli.errors import CheckpointError
+from swa_cli.regular_files import open_regular
 
 _MOST_DIMENSIONS = 64
 _LARGEST = 1 << 62
@@ -47,13 +48,16 @@ def open_torch(path: Path, *, key: str | None = None) -> Checkpoint:
         CheckpointError: the file is truncated or damaged, or it holds no state_dict or several.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = open_regular(path)
         try:
             return _open(path, descriptor, key)
         finally:
             os.close(descriptor)
     except CheckpointError as error:
         msg = f"{path}: {error}"
+        raise CheckpointError(msg) from error
+    except OSError as error:
+        msg = f"{path}: cannot be read: {error.strerror or error}."
         raise CheckpointError(msg) from error
     except Exception as error:  # a damaged archive or pickle can raise anything at all
         reason = str(error).strip().partition("\n")[0] or type(error).__name__

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.metrics import metrics_among
+from swa_cli.regular_files import read_regular
 
 FILE = "trainer_state.json"
 _WEIGHTS = ("model.*", "model-*", "pytorch_model.*", "pytorch_model-*", "adapter_model.*")
@@ -19,9 +20,7 @@ def with_trainer_state(checkpoint: Checkpoint) -> Checkpoint:
         return checkpoint
     beside = checkpoint.path.with_name(FILE)
     try:
-        if not beside.is_file() or beside.stat().st_size > _LARGEST:
-            return checkpoint
-        state = json.loads(beside.read_bytes())
+        state = json.loads(read_regular(beside, most=_LARGEST))
     except (OSError, ValueError, RecursionError):
         return checkpoint
     step = _entries(state).get("global_step")

@@ -18,6 +18,7 @@ from swa_cli.errors import MismatchError, listing
 from swa_cli.outputs.layout import Contents, Layout, OutputFile
 from swa_cli.outputs.safetensors_output import index_file, part_of, safetensors_file
 from swa_cli.outputs.torch_like import torch_file_like
+from swa_cli.regular_files import open_stream, read_regular
 
 _OF_MODEL = (
     *("*config*.json", "tokenizer*", "special_tokens*", "added_tokens*", "vocab*", "merges.txt"),
@@ -40,7 +41,7 @@ class Like:
 
 def is_torch(path: Path) -> bool:
     """Whether a file is one of torch's, by its first bytes."""
-    with path.open("rb") as stream:
+    with open_stream(path) as stream:
         head = stream.read(_HEAD)
     return head.startswith(ZIP_MAGIC) or looks_legacy(head)
 
@@ -203,7 +204,7 @@ def _all_names(contents: Contents) -> list[tuple[str, str]]:
 
 def _index_like(checkpoint: Checkpoint, contents: Contents, files: Sequence[OutputFile]) -> OutputFile:
     path = checkpoint.path
-    written = json.loads(path.read_bytes()).get("metadata")
+    written = json.loads(read_regular(path)).get("metadata")
     metadata = cast("dict[str, object]", written) if isinstance(written, dict) else {}
     size = sum(spec.nbytes for spec in contents.specs.values())
     where = shards_of(path)

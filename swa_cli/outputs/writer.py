@@ -18,6 +18,7 @@ from swa_cli.files import check_space, publish, writer_at
 from swa_cli.folders import publish_folder
 from swa_cli.outputs.layout import Layout
 from swa_cli.outputs.target import Target, check_target
+from swa_cli.regular_files import open_stream
 
 _BLOCK = 1 << 20
 
@@ -105,7 +106,7 @@ def fill_folder(folder: Path, layout: Layout) -> Generator[Writer]:
 
 def _copy(path: Path, to: Path) -> None:
     with to.open("xb") as stream:
-        with path.open("rb") as source:
+        with open_stream(path) as source:
             shutil.copyfileobj(source, stream)
         stream.flush()
         os.fsync(stream.fileno())

@@ -11,6 +11,7 @@ from swa_cli.config import AverageConfig, EvalConfig
 from swa_cli.errors import UsageError
 from swa_cli.files import check_output
 from swa_cli.ranks import world_size
+from swa_cli.regular_files import open_stream
 
 Notify = Callable[[str], None]
 
@@ -73,7 +74,7 @@ def check_report(path: Path, *, flag: str) -> None:
 
 def _starts_with(path: Path, start: bytes) -> bool:
     """Or is empty, or cannot be read, which is found out elsewhere."""
-    with suppress(OSError), path.open("rb") as file:
+    with suppress(OSError), open_stream(path) as file:
         return file.read(len(start)) in {start, b""}
     return True
 

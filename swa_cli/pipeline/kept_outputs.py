@@ -20,6 +20,7 @@ from swa_cli.leftovers import temporary
 from swa_cli.pipeline.contents import digest_of
 from swa_cli.pipeline.eval_inputs import EvalJob
 from swa_cli.pipeline.sources import sources_of, user_sources
+from swa_cli.regular_files import read_regular
 from swa_cli.targets import load_target
 
 _VERSION = 1
@@ -59,7 +60,7 @@ class KeptOutputs:
     def get(self, member: str, batch: str) -> torch.Tensor | None:
         """What is kept, if it can be read and is as it was written."""
         try:
-            stored = load(self._path(member, batch).read_bytes())
+            stored = load(read_regular(self._path(member, batch)))
             output, check = stored[_NAME], int(stored[_CHECK])
         except (OSError, KeyError, ValueError, RuntimeError, safetensors.SafetensorError):
             return None

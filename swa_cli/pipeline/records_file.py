@@ -19,6 +19,7 @@ from swa_cli.errors import SourceError, SwaError, UsageError
 from swa_cli.evaluation import Context, Observed, Row
 from swa_cli.files import publish
 from swa_cli.pipeline.user import task_from
+from swa_cli.regular_files import open_stream
 from swa_cli.tasks import Records, Task
 
 _VERSION = 1
@@ -188,7 +189,7 @@ def _write_npz(stream: BinaryIO, contents: _Contents) -> None:
 
 
 def _read_npz(path: Path) -> _Contents:
-    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+    with open_stream(path) as stream, np.load(stream, allow_pickle=False) as stored:
         about = _known(str(stored[_METADATA]), path)
         columns = {
             (place, name): stored[f"{place}/{name}"]
@@ -233,7 +234,7 @@ def _write_parquet(stream: BinaryIO, contents: _Contents) -> None:
 
 def _read_parquet(path: Path) -> _Contents:
     _, parquet = _pyarrow(path)
-    with path.open("rb") as stream:
+    with open_stream(path) as stream:
         # Threads of pyarrow's that outlive a damaged file abort the program at its end.
         table = parquet.read_table(stream, page_checksum_verification=True, use_threads=False, pre_buffer=False)
     text = table.schema.metadata[_METADATA.encode()]
