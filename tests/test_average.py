@@ -132,6 +132,43 @@ def test_dtype_converts_floating_tensors_and_lets_sources_differ(tmp_path):
     assert result["n"].dtype == torch.int64
 
 
+@pytest.mark.parametrize(
+    ("dtypes", "named"),
+    [
+        (("float32", "float16"), "float32"),
+        (("bfloat16", "float32", "float16"), "float32"),
+        (("float16", "bfloat16"), "float32"),
+        (("float64", "bfloat16"), "float64"),
+    ],
+)
+def test_sources_of_different_dtypes_are_told_of_the_option(run_swa, tmp_path, dtypes, named):
+    for step, dtype in enumerate(dtypes):
+        state = {"w": torch.ones(2, dtype=getattr(torch, dtype)), "kept": torch.ones(1, dtype=torch.float64)}
+        torch.save(state, tmp_path / f"epoch-{step}.pt")
+
+    refused = run_swa("average", tmp_path, "-o", "o.safetensors")
+    advised = run_swa("average", tmp_path, "-o", "o.safetensors", "--dtype", named)
+
+    assert (refused.exit_code, advised.exit_code) == (1, 0)
+    assert "the same tensors in different dtypes" in refused.stderr
+    assert f"w: expected {dtypes[0]} [2] as in epoch-0.pt, found {dtypes[1]} [2]" in refused.stderr
+    assert f"Choose the dtype of the average (--dtype {named})" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "other", [{"w": torch.ones(3)}, {"v": torch.ones(2)}, {"w": torch.ones(2), "v": torch.ones(2)}]
+)
+def test_files_of_one_step_with_different_tensors_are_named(tmp_path, other):
+    for epoch in (1, 2):
+        torch.save({"model": {"w": torch.ones(2)}, "epoch": epoch}, tmp_path / f"a{epoch}.pt")
+        torch.save({"model": other, "epoch": epoch}, tmp_path / f"b{epoch}.pt")
+
+    with pytest.raises(
+        MismatchError, match=r"a1\.pt and .*b1\.pt differ although both are of step 1: they seem to be pa"
+    ):
+        plan_average(find_checkpoints([tmp_path]).checkpoints)
+
+
 def test_a_mean_too_large_for_the_dtype_is_an_error(tmp_path):
     torch.save({"w": torch.tensor([1e6])}, tmp_path / "1.pt")
     plan = plan_average([open_checkpoint(tmp_path / "1.pt")], dtype="float16")

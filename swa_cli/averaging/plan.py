@@ -142,11 +142,7 @@ def _plan(
     first, newest = sources[0], sources[-1]
     problems = [problem for other in sources[1:] for problem in _differences(first, other, any_float=dtype is not None)]
     if problems:
-        msg = (
-            f"the checkpoints do not hold the same tensors:\n{listing(problems)}\n"
-            "Average checkpoints of one run and one model; leave out the files that differ."
-        )
-        raise MismatchError(msg)
+        raise MismatchError(_explain(problems, sources))
     policies: dict[str, Policy] = {
         name: _policy(name, stored.spec.dtype, integers) for name, stored in newest.tensors.items()
     }
@@ -210,6 +206,36 @@ def _differences(first: Checkpoint, other: Checkpoint, *, any_float: bool) -> li
         *(f"{other.path}: {name}: found {found[name]}, {first.path.name} has no such tensor" for name in extra),
         *(f"{other.path}: {name}: expected {expected[name]} {as_in}, found {found[name]}" for name in differing),
     ]
+
+
+def _explain(problems: Sequence[str], sources: Sequence[Checkpoint]) -> str:
+    first = sources[0]
+    if not any(problem for other in sources for problem in _differences(first, other, any_float=True)):
+        specs = [{source.spec(name) for source in sources} for name in first.tensors if not _is_extra_state(name)]
+        dtypes = {spec.dtype for differing in specs if len(differing) > 1 for spec in differing}
+        widest = [dtype.name for dtype in dtypes if dtype.itemsize == max(dtype.itemsize for dtype in dtypes)]
+        dtype = widest[0] if len(widest) == 1 else "float32"
+        return (
+            f"the checkpoints hold the same tensors in different dtypes:\n{listing(problems)}\n"
+            f"Choose the dtype of the average (--dtype {dtype}), or leave out the files that differ (--exclude)."
+        )
+    return (
+        f"the checkpoints do not hold the same tensors:\n{listing(problems)}\n{_of_one_step(sources)}"
+        "Average checkpoints of one run and one model; leave out the files that differ (--include, --exclude)."
+    )
+
+
+def _of_one_step(sources: Sequence[Checkpoint]) -> str:
+    """What to say if two files of one step are those that differ."""
+    firsts: dict[int, Checkpoint] = {}
+    for source in sources:
+        first = source if source.step is None else firsts.setdefault(source.step, source)
+        if _differences(first, source, any_float=True):
+            return (
+                f"{first.path} and {source.path} differ although both are of step {source.step}: they seem to be parts "
+                "of one model, or different networks. "
+            )
+    return ""
 
 
 def _fits(first: TensorSpec, other: TensorSpec, *, any_float: bool) -> bool:

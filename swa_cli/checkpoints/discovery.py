@@ -38,7 +38,7 @@ def find_checkpoints(
 
     Raises:
         SourceError: a source that does not exist, a pattern that matches nothing, a directory without
-            checkpoints, or a selection that they do not allow.
+            checkpoints, files that are parts of one checkpoint, or a selection that they do not allow.
         UsageError: a selection that says too little, or names a metric that no file has.
         CheckpointError: a file that cannot be read.
     """
@@ -48,6 +48,8 @@ def find_checkpoints(
     if not survey.order.checkpoints:
         msg = f"no checkpoints in {where} but averages that swa-cli wrote. Name them to average averages."
         raise SourceError(msg)
+    if survey.parts:
+        raise SourceError(survey.parts)
     try:
         chosen, notices = select(survey.order, selection, where=where)
     except (SourceError, UsageError) as error:  # with what may explain it

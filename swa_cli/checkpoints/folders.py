@@ -6,6 +6,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from swa_cli.checkpoints.opening import open_checkpoint
+from swa_cli.checkpoints.parts import without_parts
 from swa_cli.checkpoints.provenance import read_provenance
 from swa_cli.checkpoints.sharded import INDEX_SUFFIX, shards_of
 from swa_cli.checkpoints.steps import natural_key, step_in_name
@@ -74,13 +75,21 @@ def _further_down(folder: Path, notices: list[str]) -> list[Path]:
 
 
 def _check_one_run(folder: Path, found: dict[Path, list[Path]]) -> None:
-    """Several folders are checkpoints of one run if they lie side by side and none holds several steps itself."""
-    runs = {below for below, files in found.items() if len({step_in_name(Path(path.name)) for path in files}) > 1}
-    if len(found) == 1 or not (runs or len({below.parent for below in found}) > 1):
+    """Several folders are checkpoints of one run if they lie side by side and none holds several steps itself.
+
+    Files and folders of ranks (``step-5/mp_rank_00/``) are no steps and no runs.
+    """
+    runs = {below for below, files in found.items() if len({_step_of(path) for path in files}) > 1}
+    places = {below.parent if without_parts(below.name) == below.name else below.parent.parent for below in found}
+    if len(found) == 1 or not (runs or len(places) > 1):
         return
     names = [os.path.relpath(below, folder) for below in found]
     msg = f"{folder} holds checkpoints of several runs:\n{listing(names)}\nName the one that is meant."
     raise SourceError(msg)
+
+
+def _step_of(path: Path) -> int | None:
+    return step_in_name(Path(without_parts(path.name)))
 
 
 def _parent(found: dict[Path, list[Path]]) -> Path:

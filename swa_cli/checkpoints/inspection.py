@@ -74,7 +74,7 @@ def inspect_checkpoints(
     selection = selection or Selection()
     survey = survey_checkpoints(sources, key=key, selection=selection, keep_going=True)
     where = shortened([str(source) for source in sources])
-    notices = list(survey.notices)
+    notices = [*survey.notices, *([survey.parts] if survey.parts else [])]
     if selection == Selection():
         picks = list(_examples(survey, where))
     else:
@@ -108,6 +108,8 @@ def describe(checkpoint: Checkpoint) -> Description:
 
 
 def _pick(survey: Survey, selection: Selection, where: str) -> tuple[Pick, list[str]]:
+    if survey.parts:
+        return Pick(flags=selection.in_words(), error=SourceError(survey.parts)), []
     try:
         chosen, notices = select(survey.order, selection, where=where)
     except SwaError as error:
@@ -118,7 +120,7 @@ def _pick(survey: Survey, selection: Selection, where: str) -> tuple[Pick, list[
 def _examples(survey: Survey, where: str) -> Iterator[Pick]:
     """One of each kind of flag, such that it picks some of the files and leaves some out."""
     files, trouble = survey.order.checkpoints, survey.order.trouble
-    if len(files) < 2:  # noqa: PLR2004
+    if len(files) < 2 or survey.parts:  # noqa: PLR2004
         return
     count = _EXAMPLE if len(files) > _EXAMPLE else max(1, len(files) // 2)
     if trouble:

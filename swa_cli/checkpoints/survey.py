@@ -9,6 +9,7 @@ from swa_cli.checkpoints.duplicates import without_copies
 from swa_cli.checkpoints.metrics import metrics_in_name
 from swa_cli.checkpoints.opening import open_checkpoint
 from swa_cli.checkpoints.ordering import Order, in_order_of_steps
+from swa_cli.checkpoints.parts import about_parts
 from swa_cli.checkpoints.provenance import read_provenance
 from swa_cli.checkpoints.selection import Selection
 from swa_cli.checkpoints.sources import named_paths
@@ -28,6 +29,8 @@ class Survey:
     """Averages that swa-cli wrote and that are not named themselves."""
     unreadable: tuple[tuple[Path, CheckpointError], ...] = ()
     notices: tuple[str, ...] = ()
+    parts: str | None = None
+    """Why the files are not checkpoints of a run but parts of one, and what to do; None where they are not."""
 
 
 @without_collections()
@@ -71,6 +74,7 @@ def survey_checkpoints(
         own=tuple(own),
         unreadable=tuple(unreadable),
         notices=(*notices, *order.notices),
+        parts=about_parts(order.checkpoints),
     )
 
 

@@ -1,0 +1,161 @@
+"""Files that together make up one checkpoint, or hold different networks: their mean would mean nothing.
+
+The names give them away: a rank or shard number, or a role such as ``net_G``. Two files are parts of one checkpoint if
+their paths are the same but for that, and no counter that both hold differs.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from swa_cli.checkpoints.checkpoint import Checkpoint
+from swa_cli.checkpoints.steps import step_in_name
+from swa_cli.errors import listing
+
+
+class _Kind(NamedTuple):
+    """One way of naming parts; the first group of ``pattern`` tells them apart."""
+
+    pattern: re.Pattern[str]
+    are: str
+    advice: str
+    by_itself: str | None = None
+    """When it makes sense to average one of the parts alone."""
+    needs_step: bool = False
+    """Whether checkpoints that follow one another have such names too."""
+
+
+_MERGE = "Save it whole (full_state_dict), or merge the parts with the tool of the training library."
+_ONE_RANK = "If each file is a whole model (data parallelism), take one of every step"
+
+
+def _kind(pattern: str, are: str, advice: str = _MERGE, by_itself: str | None = None, *, step: bool = False) -> _Kind:
+    return _Kind(re.compile(pattern, re.IGNORECASE), are, advice, by_itself, step)
+
+
+def _networks(pattern: str) -> _Kind:
+    return _kind(rf"(?<![A-Za-z\d]){pattern}(?![A-Za-z\d])", "different networks", "", "Average each network by itself")
+
+
+_KINDS = (
+    _kind(
+        r"(?<![A-Za-z\d])shard-(\d{5})-model-",
+        "parts of one checkpoint, written by each rank (torch.distributed.checkpoint)",
+        "Merge them with torch's consolidate_safetensors_files, or save with "
+        "HuggingFaceStorageWriter(enable_consolidation=True).",
+    ),
+    _kind(
+        r"(\d{5})-of-\d{5}",
+        "shards of one checkpoint",
+        "Name its index (*.index.json) or the folder that holds it. If there is no index, copy it there, or load the "
+        "model with from_pretrained and save it again.",
+    ),
+    _kind(
+        r"(?<![A-Za-z\d])consolidated[._](\d{2})\.",
+        "model-parallel parts of one checkpoint",
+        "Convert it first (Llama: convert_llama_weights_to_hf.py of transformers).",
+    ),
+    _kind(r"(?<![A-Za-z\d])hf_model_(\d{4})_", "shards of one checkpoint"),
+    _kind(
+        r"world_size_\d+_rank_(\d+)",
+        "parts of one checkpoint, written by each rank (FSDP)",
+        "Merge them with the tool of the training library (verl: python -m verl.model_merger), or save a full "
+        "state_dict.",
+    ),
+    _kind(r"(?<![A-Za-z\d])layer_(\d+)-model", "layers of one pipeline-parallel checkpoint (DeepSpeed)"),
+    _kind(
+        r"(?:mp|tp|pp)_rank[-_]?(\d+(?:_\d{3}(?!\d))?)",
+        "model-parallel parts of one checkpoint",
+        "Merge them first (Megatron-LM: tools/checkpoint/convert.py; DeepSpeed: the zero_to_fp32.py beside them).",
+    ),
+    _kind(
+        r"(?<![A-Za-z])(?<!lora[-_])rank[-_.=]?(\d+)",
+        "parts of one checkpoint, written by each rank",
+        by_itself=_ONE_RANK,
+    ),
+    _kind(r"(?<![A-Za-z])(?:shard|part|piece)[-_.=]?(\d+)[-_.]?of[-_.]?\d", "parts of one checkpoint"),
+    _kind(r"(?<![A-Za-z])(?:shard|part|piece)[-_.=]?(\d+)", "parts of one checkpoint", by_itself=_ONE_RANK, step=True),
+    _networks("(?:net_?)?[GD]_?([AB])"),
+    *map(_networks, ("(net_?[GD])", "([GD])", "(gen|disc?)", "(generator|discriminator)")),
+    *map(_networks, ("(encoder|decoder)", "(actor|critic)")),
+)
+_ANY = re.compile("|".join(kind.pattern.pattern for kind in _KINDS), re.IGNORECASE)
+_MARKED = 0xE000
+_STEP = re.compile(r"(?<![A-Za-z\d])(?:\d+|best|last|latest|final)(?![A-Za-z])", re.IGNORECASE)
+
+
+class _Part(NamedTuple):
+    file: Checkpoint
+    values: tuple[tuple[_Kind, str], ...]
+    """The numbers and roles in its path."""
+    rest: str
+    """The path without them."""
+
+
+def about_parts(files: Sequence[Checkpoint]) -> str | None:
+    """What to say of files that are parts of one checkpoint, or different networks; None if there are no two."""
+    groups: dict[str, list[_Part]] = {}
+    for file in files:
+        path = os.path.abspath(file.path)  # noqa: PTH100  # however it was spelt; Path.absolute keeps ".."
+        if _ANY.search(path):
+            part = _part(file, path)
+            groups.setdefault(part.rest, []).append(part)
+    found = [pair for group in groups.values() for pair in _of_one_checkpoint(group)]
+    return _in_words(found) if found else None
+
+
+def _part(file: Checkpoint, path: str) -> _Part:
+    values: list[tuple[_Kind, str]] = []
+    for number, kind in enumerate(_KINDS):
+        values += [(kind, match[1].lower()) for match in kind.pattern.finditer(path)]
+        path = kind.pattern.sub(lambda match, number=number: _without(match, chr(_MARKED + number)), path)
+    return _Part(file, tuple(values), path)
+
+
+def _without(match: re.Match[str], mark: str) -> str:
+    before, after = match.start(1) - match.start(), match.end(1) - match.start()
+    return match[0][:before] + mark + match[0][after:]
+
+
+def _of_one_checkpoint(group: Sequence[_Part]) -> Iterator[tuple[_Part, _Part, _Kind]]:
+    """Each part with the first that it belongs to, and what tells the two apart."""
+    first, *others = group
+    for other in others:
+        apart = [one[0] for one, two in zip(first.values, other.values, strict=True) if one != two]
+        common = first.file.counters.keys() & other.file.counters.keys()
+        one_step = all(first.file.counters[name] == other.file.counters[name] for name in common)
+        if apart and one_step and (not apart[0].needs_step or common or _tells_step(Path(first.rest))):
+            yield first, other, apart[0]
+
+
+def _tells_step(rest: Path) -> bool:
+    return bool(_STEP.search(rest.name)) or step_in_name(rest.parent / "x") is not None
+
+
+def _in_words(found: Sequence[tuple[_Part, _Part, _Kind]]) -> str:
+    first, _, kind = found[0]
+    same = [pair for pair in found if pair[2] is kind]
+    paths = dict.fromkeys(str(part.file.path) for pair in same for part in pair[:2])
+    alone = f"{kind.by_itself}: --include '{_pattern(first.file.path, kind)}'." if kind.by_itself else ""
+    what_to_do = " ".join(filter(None, (kind.advice, alone)))
+    return (
+        f"by their names, these files are {kind.are}; their mean would mean nothing:\n{listing([*paths])}\n{what_to_do}"
+    )
+
+
+def without_parts(name: str) -> str:
+    """A name without the numbers and roles that tell parts apart."""
+    for kind in _KINDS:
+        name = kind.pattern.sub(lambda match: _without(match, ""), name)
+    return name
+
+
+def _pattern(path: Path, kind: _Kind) -> str:
+    """A pattern for this part at every step: of the name of the file, or of the folder that tells the part."""
+    for name in reversed(path.parts):
+        found = kind.pattern.search(name)
+        if found:
+            return re.sub(r"\d+", "*", name[: found.start(1)]) + found[1] + re.sub(r"\d+", "*", name[found.end(1) :])
+    return path.name

@@ -1,0 +1,149 @@
+"""Files of one step that are parts of a checkpoint, or different networks, are refused; whole checkpoints are not."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from swa_cli.checkpoints import Selection, find_checkpoints
+from swa_cli.errors import SourceError
+
+
+def save(folder: Path, names, **counters: int) -> Path:
+    """Different weights of one shape under each name, as the halves of a split matrix have."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state = {"w": torch.randn(4, 8)}
+        if name.endswith(".safetensors"):
+            save_file(state, path)
+        else:
+            torch.save({"state_dict": state, **counters}, path)
+    return folder
+
+
+PARTS = {
+    "fsdp": (["model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt"], "verl: python -m verl.model_merger"),
+    "llama": (["consolidated.00.pth", "consolidated.01.pth"], "convert_llama_weights_to_hf.py"),
+    "megatron": (
+        ["iter_0000100/mp_rank_00/model_optim_rng.pt", "iter_0000100/mp_rank_01/model_optim_rng.pt"],
+        "Megatron-LM: tools/checkpoint/convert.py",
+    ),
+    "pipeline": (["mp_rank_00_000/model.pt", "mp_rank_00_001/model.pt"], None),
+    "deepspeed": (
+        ["global_step5/mp_rank_00_model_states.pt", "global_step5/mp_rank_01_model_states.pt"],
+        "zero_to_fp32.py",
+    ),
+    "layers": (["layer_01-model_states.pt", "layer_02-model_states.pt"], "pipeline-parallel"),
+    "dcp as Hugging Face": (
+        ["shard-00001-model-00001-of-00001.safetensors", "shard-00002-model-00001-of-00001.safetensors"],
+        "consolidate_safetensors_files",
+    ),
+    "shards": (["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"], r"\*\.index\.json"),
+    "shards of torch": (["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"], r"\*\.index\.json"),
+    "torchtune": (["hf_model_0001_3.pt", "hf_model_0002_3.pt"], "shards of one checkpoint"),
+    "composer": (["ep1-ba5-rank0.pt", "ep1-ba5-rank1.pt"], r"--include 'ep\*-ba\*-rank0\.pt'"),
+    "fairseq": (["checkpoint_best-shard0.pt", "checkpoint_best-shard1.pt"], "parts of one checkpoint"),
+    "folders of ranks": (["rank_0/step_7.pt", "rank_1/step_7.pt"], r"--include 'rank_0'"),
+    "several steps": (["step_1/rank_0.pt", "step_1/rank_1.pt", "step_2/rank_0.pt", "step_2/rank_1.pt"], "rank_0"),
+    "several steps of several ranks": (
+        [f"iter_000{step}/mp_rank_0{rank}/model.pt" for step in (1, 2) for rank in (0, 1)],
+        "model-parallel parts",
+    ),
+    "part of": (["part-1-of-2.pt", "part-2-of-2.pt"], "parts of one checkpoint"),
+    "gan": (["net_g_100.pth", "net_d_100.pth"], r"different networks.*--include 'net_g_\*\.pth'|net_d_"),
+    "cycle": (["5_net_G_A.pth", "5_net_G_B.pth", "10_net_G_A.pth", "10_net_G_B.pth"], r"--include '\*_net_G_A\.pth'"),
+    "camel": (["netG_5.pth", "netD_5.pth"], "different networks"),
+    "vocoder": (["G_1000.pth", "D_1000.pth"], "Average each network by itself"),
+    "roles": (["generator.pt", "discriminator.pt"], "different networks"),
+    "encoders": (["encoder-epoch3.pt", "decoder-epoch3.pt"], "different networks"),
+}
+
+
+@pytest.mark.parametrize("layout", PARTS)
+def test_parts_of_one_checkpoint_are_refused_by_name(tmp_path, layout):
+    parts, advice = PARTS[layout]
+    save(tmp_path / "run", parts)
+
+    with pytest.raises(
+        SourceError, match=r"(?s)by their names, these files are .*their mean would mean nothing"
+    ) as error:
+        find_checkpoints([tmp_path / "run"])
+
+    said = str(error.value)
+    assert all(str(tmp_path / "run" / part) in said for part in parts)
+    assert advice is None or error.match(advice)
+
+
+def test_the_parts_of_one_rank_can_be_averaged_by_themselves(tmp_path):
+    names = [f"ep{epoch}-ba{epoch * 10}-rank{rank}.pt" for epoch in (1, 2) for rank in (0, 1)]
+    save(tmp_path, names)
+
+    run = find_checkpoints([tmp_path], selection=Selection(include=("ep*-ba*-rank0.pt",)))
+
+    assert [checkpoint.path.name for checkpoint in run.checkpoints] == ["ep1-ba10-rank0.pt", "ep2-ba20-rank0.pt"]
+
+
+WHOLE = {
+    "epochs with steps": [f"epoch_1_step_{step}.pt" for step in (5, 10)],
+    "folders of epochs": [f"epoch_{epoch}_step_5/model.pt" for epoch in (1, 2)],
+    "lightning": ["epoch=1-step=5.ckpt", "epoch=1-step=10.ckpt", "epoch=1-step=10-v1.ckpt", "last.ckpt"],
+    "hugging face": [f"checkpoint-{step}/model.safetensors" for step in (500, 1000)],
+    "timm": ["checkpoint-3.pth.tar", "recovery-3-100.pth.tar", "model_best.pth.tar", "last.pth.tar"],
+    "raw and EMA": ["model_1000.pt", "ema_1000.pt", "model_2000.pt", "ema_2000.pt"],
+    "guided diffusion": ["model001000.pt", "ema_0.9999_001000.pt", "ema_0.999_001000.pt"],
+    "seeds": [f"seed{seed}_epoch5.pt" for seed in range(3)],
+    "folds": [f"fold_{fold}_of_5.pt" for fold in range(1, 6)],
+    "steps of so many": [f"epoch_{epoch}_of_10.pt" for epoch in range(1, 4)],
+    "one rank": ["ep1-ba5-rank0.pt", "ep2-ba10-rank0.pt"],
+    "rank of LoRA": ["lora-rank8-step5.pt", "lora-rank16-step5.pt"],
+    "shards of data one after the other": [f"after_shard_{n}.pt" for n in range(3)],
+    "iterations of one epoch": ["model_ep1_it500.pt", "model_ep1_it1000.pt"],
+    "letters": ["run_a_5.pt", "run_b_5.pt", "model-d.pt", "frank3.pt", "frank4.pt"],
+    "best by two metrics": ["best_acc_epoch5.pt", "best_loss_epoch5.pt"],
+}
+
+
+@pytest.mark.parametrize("layout", WHOLE)
+def test_checkpoints_of_a_run_are_no_parts(tmp_path, layout):
+    save(tmp_path, WHOLE[layout])
+
+    assert len(find_checkpoints([tmp_path]).checkpoints) == len(WHOLE[layout])
+
+
+@pytest.mark.parametrize("names", [["rank0.pt", "rank1.pt"], ["part_1.pt", "part_2.pt"], ["net_g.pt", "net_d.pt"]])
+def test_files_that_say_different_steps_are_no_parts(tmp_path, names):
+    for step, name in enumerate(names):
+        save(tmp_path, [name], global_step=step)
+
+    assert len(find_checkpoints([tmp_path]).checkpoints) == 2
+
+
+def test_numbered_parts_without_a_step_are_parts_if_they_say_the_same_step(tmp_path):
+    save(tmp_path, ["part_1.pt", "part_2.pt"], epoch=3)
+
+    with pytest.raises(SourceError, match="parts of one checkpoint"):
+        find_checkpoints([tmp_path])
+
+
+def test_ranks_that_saved_the_same_weights_count_once(tmp_path):
+    for rank in (0, 1):
+        torch.save({"w": torch.ones(3)}, tmp_path / f"step1-rank{rank}.pt")
+
+    assert len(find_checkpoints([tmp_path]).checkpoints) == 1
+
+
+def test_every_command_refuses_parts_and_inspect_shows_them(run_swa, tmp_path):
+    save(tmp_path / "run", PARTS["fsdp"][0])
+
+    averaged = run_swa("average", "run", "-o", "o.safetensors")
+    dry = run_swa("average", "run", "--last", "1", "--dry-run")
+    seen = run_swa("inspect", "run")
+    picked = run_swa("inspect", "run", "--last", "1")
+
+    assert [averaged.exit_code, dry.exit_code, seen.exit_code, picked.exit_code] == [1, 1, 0, 1]
+    assert not (tmp_path / "o.safetensors").exists()
+    assert all("rank_1.pt\nMerge them" in result.stderr for result in (averaged, dry, seen, picked))
+    assert "model_world_size_2_rank_1.pt" in seen.stdout
+    assert "What each flag would pick" not in seen.stdout
