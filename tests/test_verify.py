@@ -35,14 +35,14 @@ def save_states(folder: Path, *, n: int = 4) -> Path:
     return folder
 
 
-def written(tmp_path: Path, kind: str, **options) -> Path:
+def written(tmp_path: Path, kind: str, run: Path | None = None, **options) -> Path:
     """An average of each kind of output; where it is like another, the other is a first average."""
-    run = save_states(tmp_path / "run")
+    run = run or save_states(tmp_path / "run")
     plan = plan_average(find_checkpoints([run]).checkpoints, **options)
     if kind == "shards":
         target = Target(path=tmp_path / "out", max_shard_size=4000)
     elif kind.startswith("like"):
-        models = {"like torch": run / "epoch-2.pth", "like safetensors": tmp_path / "first.safetensors"}
+        models = {"like torch": max(run.iterdir()), "like safetensors": tmp_path / "first.safetensors"}
         model = models.get(kind, tmp_path / "first")
         if kind != "like torch":
             average(plan, Target(path=model, max_shard_size=4000 if kind == "like shards" else None))
@@ -267,6 +267,23 @@ def test_sources_that_moved_have_names_and_no_patterns(tmp_path):
     run.rename(tmp_path / "moved/deeper")
 
     assert verify(open_single(tmp_path / "out.pt"), sources=tmp_path / "moved").n_sources == 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("names", [("w", "tied"), ("0", "1"), ("module.w", "head"), ("head", "a.module.w"), ("w", "é")])
+def test_tied_names_of_any_form(tmp_path, kind, names):
+    (tmp_path / "run").mkdir()
+    for step in range(2):
+        shared = torch.randn(700)
+        state = dict.fromkeys(names, shared) | {"module.other": torch.randn(700), "last": torch.randn(3)}
+        torch.save({"state_dict": state}, tmp_path / f"run/{step}.pth")
+
+    path = written(tmp_path, kind, tmp_path / "run")
+
+    average = open_single(path)
+    assert {*average.tensors} == {*names, "module.other", "last"}
+    assert average.tensors[names[0]] == average.tensors[names[1]]
+    assert verify(average).n_tensors == 3
 
 
 def test_a_tied_tensor_that_is_another_by_now(tmp_path):

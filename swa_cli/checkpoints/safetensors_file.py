@@ -132,7 +132,7 @@ def _read_header(path: Path) -> tuple[_Header, Stamp]:
     tied = {
         name: tensors[kept]
         for name, kept in metadata.items()
-        if kept in tensors and name not in tensors and _may_be_tied(name, kept)
+        if kept in tensors and name not in tensors and _may_be_tied(name, kept, metadata)
     }
     _latest[:] = [
         _Header(
@@ -140,15 +140,18 @@ def _read_header(path: Path) -> tuple[_Header, Stamp]:
             file_size=size,
             tensors=MappingProxyType(strip_wrappers(tensors | tied)),
             metadata=MappingProxyType(metadata),
-            stripped=wrappers_in(tensors),
+            stripped=wrappers_in(tensors | tied),
         )
     ]
     return _latest[0], stamp
 
 
-def _may_be_tied(name: str, kept: str) -> bool:
-    """Whether an entry of the metadata can mean two names of a tensor, and not, say, ``{"epoch": "1"}``."""
-    return name not in RESERVED and ("." in name or "." in kept)
+def _may_be_tied(name: str, kept: str, metadata: Mapping[str, str]) -> bool:
+    """Whether an entry of the metadata can mean two names of a tensor, and not, say, ``{"epoch": "1"}``.
+
+    In a file that swa-cli wrote every entry whose value is the name of a tensor does, but for reserved keys.
+    """
+    return name not in RESERVED and (PROVENANCE in metadata or "." in name or "." in kept)
 
 
 def _stored(name: str, entry: Mapping[str, Any], start: int) -> StoredTensor:

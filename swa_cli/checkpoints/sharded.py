@@ -1,7 +1,8 @@
 """Hugging Face's sharded form: an index that says which file holds which tensor."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from swa_cli.regular_files import read_regular
 
 INDEX_SUFFIX = ".index.json"
 _LARGEST = 1 << 28
+_WRAPPER = "module."
 
 
 def shards_of(index: Path) -> Mapping[str, str]:
@@ -60,7 +62,7 @@ def open_sharded(index: Path, open_shard: Callable[[Path], Checkpoint]) -> Check
     if missing:
         msg = f"{index}: these of its {len(files)} shards are missing:\n{listing(missing)}\nCopy them beside it."
         raise CheckpointError(msg)
-    shards = [open_shard(file) for file in files]
+    shards = _stripped_alike([open_shard(file) for file in files])
     tensors: dict[str, StoredTensor] = {}
     for number, shard in enumerate(shards):
         for name, stored in shard.tensors.items():
@@ -73,7 +75,7 @@ def open_sharded(index: Path, open_shard: Callable[[Path], Checkpoint]) -> Check
     absent = [
         f"{name} in {where[raw]}"
         for name, raw in strip_wrappers({name: name for name in where}).items()
-        if name not in tensors and name not in extra and raw not in left_out
+        if tensors.keys().isdisjoint((name, raw)) and name not in extra and raw not in left_out
     ]
     if absent:
         msg = f"{index}: these tensors are not in the shards that it names:\n{listing(absent)}\nSave it again."
@@ -92,4 +94,22 @@ def open_sharded(index: Path, open_shard: Callable[[Path], Checkpoint]) -> Check
         alternatives=first.alternatives,
         container=f"{first.container}, {len(files)} shards",
         stripped=first.stripped,
+    )
+
+
+def _stripped_alike(shards: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """Give back the ``module.`` that only the names in some of the shards begin with: it is a module of the model."""
+    counts = [shard.stripped.count(_WRAPPER) for shard in shards]
+    return [_prefixed(shard, count - min(counts)) for shard, count in zip(shards, counts, strict=True)]
+
+
+def _prefixed(shard: Checkpoint, count: int) -> Checkpoint:
+    if not count:
+        return shard
+    prefix = _WRAPPER * count
+    return replace(
+        shard,
+        tensors={prefix + name: stored for name, stored in shard.tensors.items()},
+        extra={prefix + name: value for name, value in shard.extra.items()},
+        stripped=shard.stripped[count:],  # they come first
     )
