@@ -125,7 +125,7 @@ def test_nodes_of_a_graph_need_not_be_neighbours(logits, labels):
     sorted_ = records_of(Nodes(), [(example(labels, batch=GRAPHS), logits)])
 
     for name, column in sorted_.columns.items():
-        np.testing.assert_allclose(mixed.columns[name], column, rtol=1e-12)
+        np.testing.assert_allclose(mixed.columns[name], column, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("data", [SimpleNamespace(batch=None), SimpleNamespace(), torch.zeros(3)])
@@ -143,7 +143,7 @@ def test_padded_graphs_give_what_the_same_nodes_give_one_after_the_other(logits,
     flat = records_of(Nodes(), [(example(labels, batch=GRAPHS), logits)])
 
     for name, column in flat.columns.items():
-        np.testing.assert_allclose(dense.columns[name], column, rtol=1e-12)
+        np.testing.assert_allclose(dense.columns[name], column, rtol=1e-12, atol=1e-12)
 
 
 def test_a_graph_without_a_node_to_score_is_a_unit_that_changes_nothing(logits, labels):
