@@ -208,10 +208,7 @@ def test_data_of_one_class_are_called_out(run_swa, folder):
     result = evaluated(run_swa, "--data-arg", "highest=1", "--data-arg", "lowest=1", "--compare-ensemble")
 
     assert result["warnings"] == [
-        (
-            "all 60 examples have the label 1: whoever names that class always is always right. Check the data "
-            "module's labels."
-        )
+        ("all 60 examples have the label 1: a constant predictor would score 100 %. Check the data module's labels.")
     ]
 
 

@@ -545,8 +545,7 @@ def test_labels_that_are_all_the_same_are_called_out():
 
     (warning,) = result.warnings
     assert warning == (
-        "all 9 examples have the label 2: whoever names that class always is always right. Check the data module's "
-        "labels."
+        "all 9 examples have the label 2: a constant predictor would score 100 %. Check the data module's labels."
     )
 
 

@@ -49,6 +49,7 @@ class Labels:
         unit: the unit that each belongs to, int64 (m,); None where each is a unit of its own.
         n_units: how many units there are.
         weight: of each in the NLL, float64 (m,); None: all the same.
+        one_logit: whether the model gives one logit for two classes, of which class 1 has its sigmoid.
     """
 
     chosen: torch.Tensor | None
@@ -57,6 +58,7 @@ class Labels:
     unit: torch.Tensor | None
     n_units: int
     weight: torch.Tensor | None
+    one_logit: bool = False
 
 
 def log_probs_of(logits: torch.Tensor, labels: Labels) -> torch.Tensor:
@@ -166,6 +168,16 @@ def fitted(log_probs: torch.Tensor, predicted: torch.Tensor, labels: Labels) -> 
     }
 
 
+def ranks_of(log_probs: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """How many classes come before that of the label, int64 (m,): the more probable, and of equals the first.
+
+    As argmax and max take the first of equals, rank 0 is what accuracy counts.
+    """
+    of_label = log_probs.gather(1, index[:, None])
+    before = torch.arange(log_probs.shape[1], device=log_probs.device) < index[:, None]
+    return ((log_probs > of_label) | ((log_probs == of_label) & before)).sum(dim=1)
+
+
 def per_unit(values: Mapping[str, torch.Tensor], labels: Labels) -> dict[str, Array]:
     """Sums over the elements of each unit, (units,) or (units, d)."""
     return {name: _summed(value, labels).cpu().numpy() for name, value in values.items()}
@@ -187,8 +199,8 @@ def one_label_only(counts: Array, *, elements: str) -> tuple[str, ...]:
     if np.count_nonzero(of_class) != 1 or n == 1:
         return ()
     warning = (
-        f"all {n:,.0f} {elements} have the label {of_class.argmax()}: whoever names that class always is always right. "
-        "Check the data module's labels."
+        f"all {n:,.0f} {elements} have the label {of_class.argmax()}: a constant predictor would score 100 %. Check "
+        "the data module's labels."
     )
     return (warning,)
 
@@ -220,14 +232,25 @@ def checked_index(target: object, shape: tuple[int, ...], *, elements: str) -> t
     return target.to(torch.int64)
 
 
-def in_range(index: torch.Tensor, n_classes: int, *, ignore_index: int) -> torch.Tensor:
+def in_range(index: torch.Tensor, n_classes: int, *, ignore_index: int, one_logit: bool = False) -> torch.Tensor:
     """Which entries of ``index`` are not to be ignored, bool.
+
+    Args:
+        one_logit: the model gives one logit for two classes.
 
     Raises:
         DataError: another one is no class.
     """
     kept = index != ignore_index
     wrong = index[kept & ((index < 0) | (index >= n_classes))]
+    if len(wrong) and one_logit:
+        msg = (
+            f"label {int(wrong[0])} is out of range, expected 0 or 1, since the model gives one logit, whose sigmoid "
+            f"is the probability of label 1 ({len(wrong)} of {index.numel()} labels are wrong). A softmax over one "
+            "class would always be right. Check the model's number of classes (--model-arg). For a label that holds "
+            "or not, give --task multilabel with labels (n, 1) of 0 and 1; for numbers, --task regression."
+        )
+        raise DataError(msg)
     if len(wrong):
         msg = (
             f"label {int(wrong[0])} is out of range, expected 0 to {n_classes - 1}, since the model has {n_classes} "

@@ -61,6 +61,12 @@ class CausalLM:
                 f"logits of shape {list(logits.shape)}, expected (sequences, tokens, classes) for the task {self.name}."
             )
             raise DataError(msg)
+        if logits.shape[-1] == 1:
+            msg = (
+                f"logits of shape {list(logits.shape)}: a vocabulary of one token leaves nothing to predict. Let the "
+                "model return the logits of all tokens."
+            )
+            raise DataError(msg)
         return logits
 
     def doubt(self, output: torch.Tensor) -> str | None:

@@ -31,7 +31,7 @@ TASKS: Mapping[str, Callable[..., Task]] = {
 """By the names that ``--task`` takes."""
 
 _AUTO = "auto"
-_CLASSIFICATION, _MAPS = 2, 3
+_CLASSIFICATION, _MAPS = (1, 2), 3
 """Dimensions: of the logits of classification; of the targets of segmentation."""
 
 
@@ -78,6 +78,7 @@ def choose_task(example: Example, output: object) -> Task:
     """The task of a batch and what a model gave for it, told by shapes and dtypes alone.
 
     Class indices (n,) with an output (n, C) are classification, and (n, H, W) with (n, C, H, W) are segmentation.
+    So are integers or bools (n,) or (n, 1) with one logit, (n,) or (n, 1), and (n, 1, H, W) with (n, 1, H, W).
 
     Raises:
         DataError: they are of neither.
@@ -85,16 +86,20 @@ def choose_task(example: Example, output: object) -> Task:
     target = example.target
     with user_code("taking the logits from the model's output"):
         logits = logits_of(output)
-    if isinstance(target, torch.Tensor) and is_integer(target):
-        if target.ndim == 1 and logits.ndim == _CLASSIFICATION and len(target) == len(logits):
+    if isinstance(target, torch.Tensor) and (is_integer(target) or target.dtype == torch.bool):
+        one_logit = logits.ndim == 1 or logits.shape[1:2] == (1,)
+        shape = target.shape[:1] + target.shape[2:] if one_logit and target.shape[1:2] == (1,) else target.shape
+        if len(shape) == 1 and logits.ndim in _CLASSIFICATION and len(target) == len(logits):
             return TASKS["classification"]()
-        if target.ndim == _MAPS and logits.ndim == _MAPS + 1:
+        if len(shape) == _MAPS and logits.ndim == _MAPS + 1:
             return TASKS["segmentation"]()
     msg = (
         f"the task cannot be told: the target is {described(target)} and the model's output {described(logits)}. Name "
         f"it with --task ({', '.join(TASKS)}, or file.py:Name), or let split_batch(batch) in the data module give the "
         "right target as its third."
     )
+    if isinstance(target, torch.Tensor) and target.is_floating_point() and target.shape == logits.shape:
+        msg += " For a logit with labels 0 and 1 that is --task classification, for several --task multilabel."
     raise DataError(msg)
 
 

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from swa_cli.batches import Example, logits_of
 from swa_cli.errors import DataError, UsageError
+from swa_cli.tasks.binary import as_binary, doubt_of_one, note_of, of_both_classes, tally_of
 from swa_cli.tasks.calibration import (
     adaptive_ece,
     classwise_ece,
@@ -30,6 +31,7 @@ from swa_cli.tasks.categorical import (
     likeness,
     log_probs_of,
     per_unit,
+    ranks_of,
     records_of,
     scored,
     sums_to_one,
@@ -47,6 +49,9 @@ _N_DIMS = 2  # (n, C)
 class Classification:
     """Logits (n, C), class indices (n,) or soft labels (n, C) of any floating dtype.
 
+    Of one logit, (n,) or (n, 1), with labels 0 and 1 of any dtype, (n,) or (n, 1), the sigmoid is the probability of
+    label 1: it counts as the two logits 0 and itself.
+
     Attributes:
         ignore_index: examples with this label are left out of every score.
         class_weights: of the NLL, as torch's cross_entropy has them: Σ w_y nll / Σ w_y.
@@ -62,37 +67,46 @@ class Classification:
     primary: str = field(default="accuracy", init=False)
 
     def output(self, output: Any) -> torch.Tensor:
-        """The logits."""
+        """The logits; one of each example as (n, 1)."""
         logits = logits_of(output)
+        if logits.ndim == 1:
+            logits = logits[:, None]
         if logits.ndim != _N_DIMS or logits.shape[1] == 0:
             msg = f"logits of shape {list(logits.shape)}, expected (examples, classes) for the task {self.name}."
             raise DataError(msg)
-        if self.top_k and max(self.top_k) > logits.shape[1]:
-            msg = f"top_k={max(self.top_k)} of {logits.shape[1]} classes: expected {logits.shape[1]} at most."
+        n_classes = max(2, logits.shape[1])
+        if self.top_k and max(self.top_k) > n_classes:
+            msg = f"top_k={max(self.top_k)} of {n_classes} classes: expected {n_classes} at most."
             raise UsageError(msg)
         return logits
 
     def doubt(self, output: torch.Tensor) -> str | None:
         """Whether they look like probabilities."""
-        return doubt_of(output, dim=1)
+        return doubt_of_one(output, element=self.unit) if output.shape[1] == 1 else doubt_of(output, dim=1)
 
     def target(self, example: Example, output: torch.Tensor) -> Labels:
         """Of the examples that are not ignored."""
         n, n_classes = output.shape
-        given = example.target
-        if isinstance(given, torch.Tensor) and given.is_floating_point() and given.shape == output.shape:
+        given, one_logit = example.target, n_classes == 1
+        if one_logit:
+            n_classes, given = 2, as_binary(given, (n,))
+            if isinstance(given, torch.Tensor) and given.is_floating_point() and given.shape == (n,):
+                given = torch.stack([1 - given, given], dim=1)
+        if isinstance(given, torch.Tensor) and given.is_floating_point() and given.shape == (n, n_classes):
             soft = _distributions(given.to(output.device))
             index = soft.argmax(dim=1)
             if self.class_weights is not None:
                 msg = "soft labels have their weights in themselves. Leave out class_weights (--task-arg)."
                 raise DataError(msg)
-            return Labels(chosen=None, index=index, soft=soft, unit=None, n_units=n, weight=None)
+            return Labels(chosen=None, index=index, soft=soft, unit=None, n_units=n, weight=None, one_logit=one_logit)
         index = checked_index(given, (n,), elements=f"{n} examples").to(output.device)
-        kept = in_range(index, n_classes, ignore_index=self.ignore_index)
+        kept = in_range(index, n_classes, ignore_index=self.ignore_index, one_logit=one_logit)
         chosen = None if bool(kept.all()) else kept.nonzero()[:, 0]
         index = index if chosen is None else index[chosen]
         weight = weights_of(index, self.class_weights, n_classes)
-        return Labels(chosen=chosen, index=index, soft=None, unit=None, n_units=len(index), weight=weight)
+        return Labels(
+            chosen=chosen, index=index, soft=None, unit=None, n_units=len(index), weight=weight, one_logit=one_logit
+        )
 
     def kept(self, target: Labels) -> torch.Tensor | None:
         """Examples that are not ignored."""
@@ -100,7 +114,7 @@ class Classification:
 
     def predict(self, output: torch.Tensor, target: Labels) -> torch.Tensor:
         """Log-probabilities (m, C)."""
-        return log_probs_of(output, target)
+        return log_probs_of(of_both_classes(output, dim=1), target)
 
     def mixture(self) -> MixedDistributions:
         """Of probabilities."""
@@ -110,8 +124,7 @@ class Classification:
         """Correct, NLL, Brier score, confidence and label of each example."""
         values = scored(prediction, target)
         for k in self.top_k:
-            among = (prediction.topk(k, dim=1).indices == target.index[:, None]).any(dim=1)
-            values[f"top{k}"] = among.to(torch.float64)
+            values[f"top{k}"] = (ranks_of(prediction, target.index) < k).to(torch.float64)
         values["label"] = target.index.to(torch.float64)
         if not full:
             return records_of(values, target)
@@ -119,7 +132,7 @@ class Classification:
         weight = 1.0 if target.weight is None else target.weight[:, None]
         values["nll_at"] = nll_at(prediction, labels) * weight
         tallies = {"classwise": classwise_gaps(prediction.exp(), target.index).cpu().numpy()}
-        return Records(columns=per_unit(values, target), tallies=tallies)
+        return Records(columns=per_unit(values, target), tallies={**tallies, **tally_of(target)})
 
     def likeness(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: Labels) -> Records:
         """Agreement of labels, and ‖p − p̄‖²."""
@@ -139,15 +152,15 @@ class Classification:
         return Records(columns=columns, tallies=records.tallies)
 
     def warnings(self, records: Records) -> tuple[str, ...]:
-        """Where all labels are the same, nothing that is said of accuracy is worth much."""
-        labels = np.unique(records.columns["label"])
+        """One logit for two classes; labels that are all the same, of which accuracy says little."""
+        note, labels = note_of(records, element=self.unit), np.unique(records.columns["label"])
         if len(labels) > 1 or records.n_units == 1:
-            return ()
+            return note
         warning = (
-            f"all {records.n_units:,} examples have the label {labels[0]:.0f}: whoever names that class always is "
-            "always right. Check the data module's labels."
+            f"all {records.n_units:,} examples have the label {labels[0]:.0f}: a constant predictor would score 100 %. "
+            "Check the data module's labels."
         )
-        return (warning,)
+        return (*note, warning)
 
     def metrics(self, records: Records) -> tuple[Metric, ...]:
         """Those that the columns allow."""

@@ -124,6 +124,7 @@ class Multilabel:
         values = _of_one_side(scored(prediction, labels), "brier")
         del values["confidence"]
         values["true_positive"] = values["correct"] * labels.index
+        values["positive"] = labels.index.to(torch.float64)
         if full:
             truth = labels.index if labels.soft is None else labels.soft[:, 1]
             values["gaps"] = bin_gaps(prediction[:, 1].exp(), truth)
@@ -146,9 +147,17 @@ class Multilabel:
         return records
 
     def warnings(self, records: Records) -> tuple[str, ...]:
-        """None."""
-        del records
-        return ()
+        """Where no label holds, or all do, scores say little."""
+        if "positive" not in records.columns:  # saved by an earlier release
+            return ()
+        positive, count = (int(records.columns[name].sum()) for name in ("positive", "count"))
+        if count == 1 or 0 < positive < count:
+            return ()
+        warning = (
+            f"all {count:,} labels are {min(positive, 1)}: a constant predictor would score 100 %. Check the data "
+            "module's labels."
+        )
+        return (warning,)
 
     def metrics(self, records: Records) -> tuple[Metric, ...]:
         """F1 over all labels of all examples first."""

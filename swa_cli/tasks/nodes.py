@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from swa_cli.batches import Example, logits_of
 from swa_cli.errors import DataError
+from swa_cli.tasks.binary import as_binary, doubt_of_one, note_of, of_both_classes, tally_of
 from swa_cli.tasks.categorical import (
     IGNORED,
     Label,
@@ -48,6 +49,8 @@ _SINGLE = (
 class Nodes:
     """Logits (N, C) and class indices (N,) of the nodes of all graphs, or (n, N, C) and (n, N) of n padded graphs.
 
+    Of one logit for each node, with labels 0 and 1 of any dtype, the sigmoid is the probability of label 1.
+
     Attributes:
         ignore_index: nodes with this label are left out of every score: padding, or those that a mask leaves out.
         class_weights: of the NLL, as torch's cross_entropy has them: Σ w_y nll / Σ w_y.
@@ -77,27 +80,32 @@ class Nodes:
 
     def doubt(self, output: torch.Tensor) -> str | None:
         """Whether they look like probabilities."""
-        return doubt_of(output, dim=-1)
+        return doubt_of_one(output, element="node") if output.shape[-1] == 1 else doubt_of(output, dim=-1)
 
     def target(self, example: Example, output: torch.Tensor) -> Labels:
         """Of the nodes that are not ignored."""
         *shape, n_classes = output.shape
-        index = checked_index(example.target, tuple(shape), elements=f"{' × '.join(map(str, shape))} nodes")
+        given, one_logit = example.target, n_classes == 1
+        if one_logit:
+            n_classes, given = 2, as_binary(given, tuple(shape))
+        index = checked_index(given, tuple(shape), elements=f"{' × '.join(map(str, shape))} nodes")
         index = index.to(output.device).flatten()
         unit, n_units = _graphs(example, self.graph, output)
-        kept = in_range(index, n_classes, ignore_index=self.ignore_index)
+        kept = in_range(index, n_classes, ignore_index=self.ignore_index, one_logit=one_logit)
         chosen = None if bool(kept.all()) else kept.nonzero()[:, 0]
         if chosen is not None:
             index, unit = index[chosen], unit[chosen]
         weight = weights_of(index, self.class_weights, n_classes)
-        return Labels(chosen=chosen, index=index, soft=None, unit=unit, n_units=n_units, weight=weight)
+        return Labels(
+            chosen=chosen, index=index, soft=None, unit=unit, n_units=n_units, weight=weight, one_logit=one_logit
+        )
 
     def kept(self, target: Labels) -> None:
         """All graphs, also those without a node to score."""
 
     def predict(self, output: torch.Tensor, target: Labels) -> torch.Tensor:
         """Log-probabilities (m, C)."""
-        return log_probs_of(output.flatten(end_dim=-2), target)
+        return log_probs_of(of_both_classes(output.flatten(end_dim=-2), dim=1), target)
 
     def mixture(self) -> MixedDistributions:
         """Of probabilities."""
@@ -113,7 +121,7 @@ class Nodes:
             "labelled": per_class(target.index, target, n_classes),
             "recalled": per_class(target.index, target, n_classes, where=values["correct"].bool()),
         }
-        return Records(columns=columns, tallies={})
+        return Records(columns=columns, tallies=tally_of(target))
 
     def likeness(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: Labels) -> Records:
         """Agreement of labels, and ‖p − p̄‖²."""
@@ -129,9 +137,12 @@ class Nodes:
         return records
 
     def warnings(self, records: Records) -> tuple[str, ...]:
-        """Labels that are all the same, and a single graph."""
-        alike = one_label_only(records.columns["labelled"], elements="nodes")
-        return (*alike, _SINGLE) if records.n_units == 1 else alike
+        """One logit for two classes, labels that are all the same, and a single graph."""
+        return (
+            *note_of(records, element="node"),
+            *one_label_only(records.columns["labelled"], elements="nodes"),
+            *((_SINGLE,) if records.n_units == 1 else ()),
+        )
 
     def metrics(self, records: Records) -> tuple[Metric, ...]:
         """Balanced recall first."""

@@ -140,9 +140,14 @@ class Regression:
         return Records(columns=columns, tallies=records.tallies)
 
     def warnings(self, records: Records) -> tuple[str, ...]:
-        """None."""
-        del records
-        return ()
+        """Where all targets are the same, errors say little."""
+        if "target" not in records.columns or records.n_units == 1 or records.columns["target"].any():
+            return ()
+        warning = (
+            f"all {records.n_units:,} targets are the same: a constant predictor would make no error. Check the data "
+            "module's targets."
+        )
+        return (warning,)
 
     def metrics(self, records: Records) -> tuple[Metric, ...]:
         """RMSE first."""

@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 
 from swa_cli.batches import Example, logits_of
 from swa_cli.errors import DataError
+from swa_cli.tasks.binary import as_binary, doubt_of_one, note_of, of_both_classes, tally_of
 from swa_cli.tasks.categorical import (
     IGNORED,
     Label,
@@ -50,6 +51,9 @@ class Pixels:
 class Segmentation:
     """Logits (n, C, H, W), class indices (n, H, W); torchvision's mapping with ``out``, or what else holds logits.
 
+    Of one channel with labels 0 and 1 of any dtype, (n, H, W) or (n, 1, H, W), the sigmoid is the probability of label
+    1.
+
     Attributes:
         ignore_index: pixels with this label are left out of every score.
         class_weights: of the NLL, as torch's cross_entropy has them: Σ w_y nll / Σ w_y.
@@ -73,22 +77,20 @@ class Segmentation:
                 f"logits of shape {list(logits.shape)}, expected (images, classes, height, width) for task {self.name}."
             )
             raise DataError(msg)
-        if logits.shape[1] == 1:
-            msg = (
-                f"logits of shape {list(logits.shape)}: of one class there is nothing to choose. For a mask by a "
-                "sigmoid let the model give two channels, zeros and the logit."
-            )
-            raise DataError(msg)
         return logits
 
     def doubt(self, output: torch.Tensor) -> str | None:
         """Whether they look like probabilities."""
-        return doubt_of(output, dim=1)
+        return doubt_of_one(output, element="pixel") if output.shape[1] == 1 else doubt_of(output, dim=1)
 
     def target(self, example: Example, output: torch.Tensor) -> Pixels:
         """Of the pixels that are not ignored."""
         n, n_classes, *size = output.shape
-        given = example.target
+        given, one_logit = example.target, n_classes == 1
+        if one_logit:
+            n_classes = 2
+            if isinstance(given, torch.Tensor) and given.ndim >= _N_DIMS - 1:
+                given = as_binary(given, (len(given), *given.shape[-2:]))
         if isinstance(given, torch.Tensor) and given.ndim == _N_DIMS - 1 and len(given) == n:
             height, width = given.shape[1:]
             if [height, width] != size and not self.resize:
@@ -101,7 +103,7 @@ class Segmentation:
         else:
             height, width = size
         index = checked_index(given, (n, height, width), elements=f"pixels of {n} images").to(output.device).flatten()
-        kept = in_range(index, n_classes, ignore_index=self.ignore_index)
+        kept = in_range(index, n_classes, ignore_index=self.ignore_index, one_logit=one_logit)
         places = kept.nonzero()[:, 0]
         index = index[places]
         labels = Labels(
@@ -111,6 +113,7 @@ class Segmentation:
             unit=places // max(height * width, 1),
             n_units=n,
             weight=weights_of(index, self.class_weights, n_classes),
+            one_logit=one_logit,
         )
         return Pixels(labels=labels, size=(height, width))
 
@@ -122,6 +125,7 @@ class Segmentation:
         if tuple(output.shape[2:]) != target.size:
             wide = output.to(torch.float64, memory_format=torch.channels_last)
             output = interpolate(wide, target.size, mode="bilinear", align_corners=False)
+        output = of_both_classes(output, dim=1)
         return log_probs_of(output.movedim(1, -1).flatten(end_dim=-2), target.labels)
 
     def mixture(self) -> MixedDistributions:
@@ -141,7 +145,7 @@ class Segmentation:
             "intersection": intersection,
             "union": labelled + per_class(predicted, labels, n_classes) - intersection,
         }
-        return Records(columns=columns, tallies={})
+        return Records(columns=columns, tallies=tally_of(labels))
 
     def likeness(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: Pixels) -> Records:
         """Agreement of labels, and ‖p − p̄‖²."""
@@ -157,8 +161,11 @@ class Segmentation:
         return records
 
     def warnings(self, records: Records) -> tuple[str, ...]:
-        """Where all labels are the same, nothing that is said is worth much."""
-        return one_label_only(records.columns["labelled"], elements="pixels")
+        """One logit for two classes; labels that are all the same, of which scores say little."""
+        return (
+            *note_of(records, element="pixel"),
+            *one_label_only(records.columns["labelled"], elements="pixels"),
+        )
 
     def metrics(self, records: Records) -> tuple[Metric, ...]:
         """Mean IoU first."""
