@@ -61,7 +61,7 @@ def calibrated_nll(
     repeat halves the units, or whole groups, at random; the same halves for all grids of as many units (or of the same
     groups) and one seed, so that candidates stay paired. NaN for all where there are no two halves.
 
-    Interpolated: a unit of no loss may come out a little below 0.
+    Where the interpolation would give a little less than 0, it is 0.
 
     Args:
         grid: as `nll_at` gives it, or means of it over each unit's elements; shape (n, G).
@@ -78,7 +78,7 @@ def calibrated_nll(
     spline = _spline()
     at_first = grid @ spline[_best(halves.astype(np.float64) @ weighted)].T
     at_second = grid @ spline[_best((~halves).astype(np.float64) @ weighted)].T
-    return np.where(halves.T, at_second, at_first).mean(axis=1)
+    return np.maximum(np.where(halves.T, at_second, at_first).mean(axis=1), 0)
 
 
 def _tried() -> npt.NDArray[np.float64]:
