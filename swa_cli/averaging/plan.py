@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from swa_cli.averaging.complete import check_complete
 from swa_cli.averaging.weights import check_whole, checked_weights
 from swa_cli.checkpoints import Checkpoint, TensorSpec, file_order, find_ties
 from swa_cli.checkpoints.dtypes import BY_NAME, Dtype, is_averaged, is_floating
@@ -131,6 +132,7 @@ def plan_average(
     Raises:
         UsageError: weights that are not one positive number for each source, or too fine for means of integers.
         MismatchError: keys, shapes or dtypes differ from those of the first source.
+        CheckpointError: a source lacks weights of its model, see `check_complete`.
     """
     with without_collections():
         return _plan(sources, dtype, integers, checked_weights(weights, [source.path for source in sources]))
@@ -140,6 +142,7 @@ def _plan(
     sources: Sequence[Checkpoint], dtype: str | None, integers: Integers, weights: tuple[float, ...]
 ) -> AveragePlan:
     first, newest = sources[0], sources[-1]
+    check_complete(sources)
     problems = [problem for other in sources[1:] for problem in _differences(first, other, any_float=dtype is not None)]
     if problems:
         raise MismatchError(_explain(problems, sources))

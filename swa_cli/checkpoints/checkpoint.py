@@ -39,6 +39,10 @@ class Checkpoint:
     """Entries of the state_dict that are not tensors but plain values (``_extra_state``): what JSON can hold."""
     left_out: tuple[str, ...] = ()
     """Entries of the state_dict that are neither tensors nor plain values."""
+    lost: tuple[str, ...] = ()
+    """Those of them that hold weights: packed, nested, numpy arrays."""
+    networks: tuple[str, ...] = ()
+    """Those of the ``alternatives`` that are not these weights once more, but other networks or parts of the model."""
     alternatives: tuple[str, ...] = ()
     """Keys of other mappings of tensors in the file (an EMA, say), for ``--key``."""
     step: int | None = None

@@ -38,7 +38,8 @@ def find_checkpoints(
 
     Raises:
         SourceError: a source that does not exist, a pattern that matches nothing, a directory without
-            checkpoints, files that are parts of one checkpoint, or a selection that they do not allow.
+            checkpoints, files that are parts of one checkpoint or hold several networks, or a selection that they do
+            not allow.
         UsageError: a selection that says too little, or names a metric that no file has.
         CheckpointError: a file that cannot be read.
     """
@@ -56,8 +57,20 @@ def find_checkpoints(
         raise type(error)("\n".join([str(error), *(f"  note: {notice}" for notice in survey.notices)])) from error
     said = [*survey.notices, *notices, *about_untrained(chosen)]
     if key is None:
+        _check_networks(chosen)
         said += _alternatives(chosen)
     return Run(checkpoints=chosen, ordered_by=survey.order.by, notices=tuple(said))
+
+
+def _check_networks(checkpoints: Sequence[Checkpoint]) -> None:
+    for file in checkpoints:
+        if file.networks:
+            msg = (
+                f"{file.path} holds other networks beside {file.key}, which the average would lack: "
+                f"{shortened(file.networks)}. Average one of them by its name, --key {file.key} or "
+                f"--key {file.networks[0]}; a model that consists of several takes a run for each."
+            )
+            raise SourceError(msg)
 
 
 def _alternatives(checkpoints: Sequence[Checkpoint]) -> list[str]:

@@ -16,10 +16,11 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".pth.tar", ".bin")
 
 _DEEPEST = 4  # lightning_logs/version_0/checkpoints/ is three levels down
 
-# What the Hugging Face Trainer and accelerate leave beside a checkpoint; never a model.
+# What the Hugging Face Trainer, accelerate, DeepSpeed and Megatron leave beside a checkpoint; never a model.
 _SIDE_FILES = (
     *("optimizer*.pt", "scheduler*.pt", "scaler.pt", "rng_state*.pth"),
     *("training_args.bin", "optimizer*.bin", "scheduler*.bin"),
+    *("*_optim_states.pt", "distrib_optim.pt"),
 )
 
 

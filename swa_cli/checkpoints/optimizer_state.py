@@ -1,6 +1,6 @@
-"""Whether the optimizer had done anything yet when a file was saved."""
+"""What a file says of optimizers: whether it is one's alone, and whether that had done anything yet."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, cast
 
@@ -21,6 +21,17 @@ def optimizer_is_empty(contents: Mapping[Any, Any]) -> bool | None:
     """
     states = [state for key in _KEYS for state in _states(contents.get(key))]
     return all(not state for state in states) if states else None
+
+
+def is_of_optimizer(contents: Mapping[Any, Any], weights: Sequence[str]) -> bool:
+    """Whether a file is an optimizer's alone.
+
+    Args:
+        weights: dotted keys of all mappings of tensors in it.
+    """
+    if "param_groups" in contents and "state" in contents:
+        return True
+    return any(key in contents for key in _KEYS) and all(name.partition(".")[0] in _KEYS for name in weights)
 
 
 def _states(value: object) -> list[Mapping[Any, Any]]:

@@ -91,6 +91,7 @@ def open_sharded(index: Path, open_shard: Callable[[Path], Checkpoint]) -> Check
         metadata=first.metadata,
         extra=extra,
         left_out=left_out,
+        lost=tuple(name for shard in shards for name in shard.lost),
         alternatives=first.alternatives,
         container=f"{first.container}, {len(files)} shards",
         stripped=first.stripped,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
+from swa_cli.checkpoints.lost import lost_tensors, networks_beside
 from swa_cli.checkpoints.mappings import Mappings
 from swa_cli.checkpoints.metrics import metrics_in_name, metrics_of
 from swa_cli.checkpoints.numbers import Number, entries_of, from_bytes, numbers_in
@@ -80,6 +81,7 @@ class TorchState:
     state: Mapping[Any, Any]
     tensors: Mapping[str, PickledTensor]
     alternatives: tuple[str, ...]
+    mappings: Mappings
 
 
 def read_state(descriptor: int, key: str | None) -> TorchState:
@@ -103,6 +105,7 @@ def read_state(descriptor: int, key: str | None) -> TorchState:
         tensors={name: value for name, value in state.items() if type(value) is PickledTensor and type(name) is str},
         alternatives=other_state_dicts(file.contents, steps[0], mappings) if steps else (),
         top=top,
+        mappings=mappings,
     )
 
 
@@ -115,17 +118,20 @@ def _open(path: Path, descriptor: int, key: str | None) -> Checkpoint:
     extra = strip_beside(plain, tensors)
     kept = {*extra.values()}
     top = found.top
+    weights = strip_wrappers(stored)
     # Without a key the tensors at the top are the weights, and no metrics.
     read = partial(_read_number, descriptor=descriptor, place=found.file.place) if found.where else None
     return Checkpoint(
         path=path,
         stamps={path: stamp_of(descriptor)},
-        tensors=strip_wrappers(stored),
+        tensors=weights,
         counters=counters_of(numbers_in(entries_of(top.get("meta")), read) | numbers_in(top, read)),
         metrics={**metrics_in_name(path), **metrics_of(top, read, path)},
         metadata=found.file.metadata,
         extra={short: plain[name] for short, name in extra.items()},
         left_out=tuple(str(name) for name in others if name not in kept),
+        lost=lost_tensors(others, tensors, at_top=not found.where),
+        networks=networks_beside(top, found.alternatives, weights, found.mappings),
         alternatives=found.alternatives,
         container="torch, zip" if _is_zip(descriptor) else "torch, from before 1.6",
         key=found.where,

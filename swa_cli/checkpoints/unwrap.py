@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from swa_cli.checkpoints.dtypes import is_averaged
 from swa_cli.checkpoints.inert import Inert
 from swa_cli.checkpoints.mappings import Mappings
+from swa_cli.checkpoints.optimizer_state import is_of_optimizer
 from swa_cli.checkpoints.torch_pickle import PickledTensor
 from swa_cli.errors import LISTED, CheckpointError, kind_of, shortened
 
@@ -47,7 +48,14 @@ def find_state_dict(contents: object, key: str | None, mappings: Mappings) -> tu
             raise CheckpointError(msg)
         return "", mapping
     found = list(_tensor_mappings(mapping, mappings))
-    if found:
+    if is_of_optimizer(mapping, found):
+        msg = "holds the state of an optimizer and no model. Leave it out (--exclude)."
+        if "ds_version" in mapping or "ds_config" in mapping:
+            msg = (
+                "holds a share of DeepSpeed's optimizer state and no model. Turn each checkpoint into a whole one with "
+                "the zero_to_fp32.py in its folder, and average those."
+            )
+    elif found:
         msg = f"has no state_dict under a usual key. Name one of these with --key: {shortened(found)}."
     else:
         msg = f"holds no tensors under a usual key; its keys are {_names(mapping)}. Name the right one with --key."
