@@ -1,13 +1,10 @@
 """Reading what trainers leave, and refusing what is not a checkpoint."""
 
 import argparse
-import json
-import math
 import os
 import pathlib
 import pickle
 from collections import Counter, OrderedDict, defaultdict
-from datetime import date
 
 import numpy as np
 import pytest
@@ -16,7 +13,7 @@ from containers import STATE, saved
 from safetensors.torch import save_file
 from torch import nn
 
-from swa_cli.checkpoints import BnUpdate, Provenance, Source, open_checkpoint, read_provenance, to_metadata
+from swa_cli.checkpoints import open_checkpoint
 from swa_cli.errors import CheckpointError
 
 
@@ -237,96 +234,6 @@ def test_a_dtype_that_torch_lacks_is_named(tmp_path):
 
     with pytest.raises(CheckpointError, match="tensor w has dtype F4, which cannot be averaged"):
         open_checkpoint(tmp_path / "x.safetensors")
-
-
-def test_metadata_that_is_not_ours_is_no_provenance():
-    assert read_provenance({}) is None
-    assert read_provenance({"swa_cli": "not json"}) is None
-    assert read_provenance({"swa_cli": '{"n_averaged": "many"}'}) is None
-    a_number_for_a_name = {"n_averaged": 1, "sources": [{"name": 5, "step": 0}], "bn_statistics": "none"}
-    assert read_provenance({"swa_cli": json.dumps(a_number_for_a_name)}) is None
-
-
-UPDATE = {"model": "net.py:Net", "data": "data.py:Data", "n_samples": 90, "n_batches": 3}
-
-
-def record_of(**fields) -> Provenance:
-    update = BnUpdate.model_validate(UPDATE | fields)
-    source = Source(name="epoch-1.pt", step=1)
-    return Provenance(
-        n_averaged=1, sources=(source,), bn_statistics="recomputed", bn_update=update, frozen_bn=("a.bn",)
-    )
-
-
-def test_the_record_of_recomputed_statistics_is_read_as_it_was_written():
-    arguments = {"root": "data", "day": date(2024, 5, 1), "sizes": (1, 2), "scale": math.nan, "only": {"b", "a"},
-                 "deep": {3: [None, True, 0.5, b"\x00"]}, "odd": "\udce9"}  # fmt: skip
-    record = record_of(
-        model="\udce9.py:Net",
-        model_args={"width": 6},
-        data_args=arguments,
-        estimator="sequential",
-        batch_size=64,
-        seed=3,
-        eval_transforms=True,
-        amp="bf16",
-        standard_error=0.004,
-        kept={"a.bn": "frozen in training", "\udce9.bn": "no batch reached it"},
-        unreached=("\udce9.bn",),
-    )
-
-    read = read_provenance(to_metadata(record))
-
-    assert read == record
-    assert read is not None
-    assert read.bn_update is not None
-    assert read.bn_update.data_args == {
-        "root": "data",
-        "day": "2024-05-01",
-        "sizes": [1, 2],
-        "scale": "nan",
-        "only": ["a", "b"],
-        "deep": {"3": [None, True, 0.5, r"b'\x00'"]},
-        "odd": r"\udce9",
-    }
-    assert (read.bn_update.model, read.bn_update.unreached) == (r"\udce9.py:Net", (r"\udce9.bn",))
-    assert read.bn_update.kept == {"a.bn": "frozen in training", r"\udce9.bn": "no batch reached it"}
-    assert read.frozen_bn == ("a.bn",)
-
-
-def test_an_argument_that_holds_itself_can_be_recorded():
-    endless: dict[str, object] = {}
-    endless["self"] = endless
-
-    record = record_of(data_args=endless)
-
-    assert read_provenance(to_metadata(record)) == record
-
-
-@pytest.mark.parametrize("unknown", [math.inf, math.nan, None])
-def test_a_standard_error_that_is_no_number_is_not_known(unknown):
-    record = record_of(standard_error=unknown)
-
-    assert record.bn_update is not None
-    assert record.bn_update.standard_error is None
-    assert read_provenance(to_metadata(record)) == record
-
-
-def test_a_record_of_a_version_that_knew_less_is_read():
-    """As swa-cli 0.1.0 wrote it."""
-    update = UPDATE | {"unreached": ["bn"], "tensors": {"bn.running_mean": 5}}
-    sources = [{"name": "epoch-1.pt", "step": 1, "weight": 1.0, "size": 9, "sha256": {}}]
-    written = {"n_averaged": 1, "sources": sources, "bn_statistics": "recomputed", "bn_update": update}
-
-    read = read_provenance({"swa_cli": json.dumps(written)})
-
-    assert read is not None
-    assert read.bn_update is not None
-    assert read.frozen_bn == ()
-    assert (read.bn_update.unreached, read.bn_update.tensors) == (("bn",), {"bn.running_mean": 5})
-    assert (read.bn_update.estimator, read.bn_update.seed) == ("population", None)
-    assert read.bn_update.standard_error is None
-    assert (read.bn_update.kept, read.bn_update.data_args) == ({}, {})
 
 
 def test_counters_are_read_from_safetensors_metadata(tmp_path):

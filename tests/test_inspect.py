@@ -158,7 +158,7 @@ def test_one_file_and_an_average_of_ours(run_swa, folder):
     assert rows(inside.stdout)[4][::4] == ["swa.safetensors", "written by swa-cli"]
     assert [row[0] for row in rows(named.stdout)] == ["swa.safetensors"]
     assert named.exit_code == 0
-    assert "safetensors; 2 tensors, 3 parameters" in named.stdout
+    assert "safetensors; 3 tensors, 3 parameters" in named.stdout
     assert "written by swa-cli, the average of 3 checkpoints." in named.stdout
 
 

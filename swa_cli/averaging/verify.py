@@ -11,8 +11,7 @@ from swa_cli.averaging.comparison import Comparison
 from swa_cli.averaging.plan import AveragePlan, plan_average, untied
 from swa_cli.averaging.record import folder_of, from_text
 from swa_cli.averaging.stream import Engine, stream_average
-from swa_cli.checkpoints import Checkpoint, Options, Provenance, Source, as_named, open_checkpoint, read_provenance
-from swa_cli.checkpoints.safetensors_file import PROVENANCE
+from swa_cli.checkpoints import Checkpoint, Options, Provenance, Source, as_named, open_checkpoint
 from swa_cli.errors import SourceError, VerifyError, listing
 from swa_cli.progress import Track, silent
 
@@ -104,12 +103,9 @@ def verify(
 
 
 def _record_of(average: Checkpoint) -> Provenance:
-    record = read_provenance(average.metadata)
+    record = average.provenance
     if record is not None and record.options is not None and record.folder is not None:
         return record
-    if record is None and PROVENANCE in average.metadata:
-        msg = f"{average.path}: the record of its sources is damaged: it cannot be read. Average anew."
-        raise VerifyError(msg)
     msg = f"{average.path} has no record of its sources by this version of swa-cli: there is nothing to verify."
     raise SourceError(msg)
 

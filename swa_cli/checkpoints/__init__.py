@@ -6,18 +6,10 @@ from swa_cli.checkpoints.folders import SUFFIXES, short_names
 from swa_cli.checkpoints.hashing import checksums
 from swa_cli.checkpoints.inspection import Description, Inspection, Pick, describe, inspect_checkpoints
 from swa_cli.checkpoints.opening import open_checkpoint
-from swa_cli.checkpoints.provenance import (
-    BnStatistics,
-    BnUpdate,
-    Options,
-    Provenance,
-    Source,
-    as_named,
-    read_provenance,
-    spelt,
-    to_metadata,
-)
+from swa_cli.checkpoints.provenance import BnStatistics, BnUpdate, Options, Provenance, Source
 from swa_cli.checkpoints.reading import OpenFiles, read_tensor
+from swa_cli.checkpoints.record_fields import as_named, spelt
+from swa_cli.checkpoints.record_text import read_provenance, to_metadata
 from swa_cli.checkpoints.safetensors_file import file_order, safetensors_entries, safetensors_header
 from swa_cli.checkpoints.selection import Selection, known_metrics, select
 from swa_cli.checkpoints.single import open_single, recorded_key

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from swa_cli.checkpoints.provenance import Provenance
 from swa_cli.checkpoints.reading import OpenFiles, Stamp, read_tensor
 from swa_cli.checkpoints.stored import StoredTensor, TensorSpec
 
@@ -35,6 +36,8 @@ class Checkpoint:
     """How good the file says it is, by the names of the metrics; from its contents, else from its name."""
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     """The safetensors metadata; empty for torch files."""
+    provenance: Provenance | None = None
+    """What swa-cli says of a file that it wrote; None for any other file."""
     extra: Mapping[str, object] = field(default_factory=dict[str, object])
     """Entries of the state_dict that are not tensors but plain values (``_extra_state``): what JSON can hold."""
     left_out: tuple[str, ...] = ()

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from swa_cli.checkpoints.opening import open_checkpoint
 from swa_cli.checkpoints.parts import without_parts
-from swa_cli.checkpoints.provenance import read_provenance
 from swa_cli.checkpoints.sharded import INDEX_SUFFIX, shards_of
 from swa_cli.checkpoints.steps import natural_key, step_in_name
 from swa_cli.errors import CheckpointError, SourceError, listing, shortened
@@ -52,7 +51,7 @@ def checkpoints_in(folder: Path, notices: list[str]) -> list[Path]:
 def _is_average(path: Path) -> bool:
     """Whether swa-cli wrote this; what cannot be read is somebody else's."""
     try:
-        return read_provenance(open_checkpoint(path).metadata) is not None
+        return open_checkpoint(path).provenance is not None
     except CheckpointError:
         return False
 

@@ -8,7 +8,6 @@ from typing import Literal
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.dtypes import is_averaged
-from swa_cli.checkpoints.provenance import read_provenance
 from swa_cli.checkpoints.selection import Selection, known_metrics, select
 from swa_cli.checkpoints.survey import Survey, survey_checkpoints
 from swa_cli.checkpoints.untrained import about_untrained
@@ -91,7 +90,7 @@ def describe(checkpoint: Checkpoint) -> Description:
     specs = [spec for *_, spec in places]
     dtypes = Counter(stored.spec.dtype.name for stored in checkpoint.tensors.values())
     ema = tuple(name for name in checkpoint.alternatives if any(part in name.lower() for part in _EMA))
-    provenance = read_provenance(checkpoint.metadata)
+    provenance = checkpoint.provenance
     return Description(
         container=checkpoint.container,
         key=checkpoint.key,

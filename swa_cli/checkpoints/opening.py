@@ -1,8 +1,12 @@
 """Opening one file: the container is told by its bytes, not by its name."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
+from swa_cli.checkpoints.provenance import Provenance
+from swa_cli.checkpoints.record_text import read_provenance
 from swa_cli.checkpoints.safetensors_file import looks_like_safetensors, open_safetensors
 from swa_cli.checkpoints.sharded import INDEX_SUFFIX, open_sharded
 from swa_cli.checkpoints.torch_file import open_torch
@@ -24,10 +28,29 @@ def open_checkpoint(path: Path, *, key: str | None = None) -> Checkpoint:
         key: dotted key of the state_dict in a torch file that holds several.
 
     Raises:
-        CheckpointError: not a checkpoint, truncated, or refused; the message says what was found.
+        CheckpointError: not a checkpoint, truncated, with a damaged record, or refused; the message says what was
+            found.
     """
     with without_collections():
-        return with_trainer_state(_open(path, key))
+        return with_trainer_state(_with_record(_open(path, key)))
+
+
+def read_record(path: Path, metadata: Mapping[str, str]) -> Provenance | None:
+    """Return what swa-cli says of a file that it wrote, from the metadata in it.
+
+    Raises:
+        CheckpointError: what is stored as the record is none.
+    """
+    try:
+        return read_provenance(metadata)
+    except CheckpointError as error:
+        msg = f"{path}: {error}"
+        raise CheckpointError(msg) from error
+
+
+def _with_record(checkpoint: Checkpoint) -> Checkpoint:
+    record = read_record(checkpoint.path, checkpoint.metadata)
+    return checkpoint if record is None else replace(checkpoint, provenance=record)
 
 
 def _open(path: Path, key: str | None) -> Checkpoint:

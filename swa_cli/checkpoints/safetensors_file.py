@@ -18,6 +18,7 @@ from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.dtypes import BY_NAME
 from swa_cli.checkpoints.metrics import metrics_in_name, metrics_of_text
 from swa_cli.checkpoints.reading import Stamp, stamp_of
+from swa_cli.checkpoints.record_text import EXTRA_STATE, PROVENANCE
 from swa_cli.checkpoints.steps import COUNTERS, counters_of
 from swa_cli.checkpoints.stored import StoredTensor, TensorSpec, row_major, spec_of
 from swa_cli.checkpoints.unwrap import strip_wrappers, wrappers_in
@@ -51,10 +52,6 @@ NAMES = {
 """The format's names of the dtypes that it can store."""
 _DTYPES = {name: dtype for dtype, name in NAMES.items()}
 
-EXTRA_STATE = "extra_state"
-"""Key of the metadata under which entries of a state_dict that are not tensors are kept, as JSON."""
-PROVENANCE = "swa_cli"
-"""Key of the metadata under which swa-cli says what a file is."""
 RESERVED = frozenset({"format", PROVENANCE, EXTRA_STATE, *COUNTERS})
 """Keys of the metadata that are no names of tensors."""
 

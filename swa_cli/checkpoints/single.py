@@ -4,20 +4,24 @@ from pathlib import Path
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.folders import checkpoint_files
-from swa_cli.checkpoints.opening import open_checkpoint
-from swa_cli.checkpoints.provenance import read_provenance
+from swa_cli.checkpoints.opening import open_checkpoint, read_record
 from swa_cli.checkpoints.torch_zip import read_zip
 from swa_cli.errors import SourceError, shortened
 from swa_cli.regular_files import open_stream
 
 
 def recorded_key(path: Path) -> str | None:
-    """The key under which swa-cli put the average in a torch file that is like another, if its record tells one."""
+    """Return the key under which swa-cli put the average in a torch file that is like another; None for other files.
+
+    Raises:
+        CheckpointError: the record of the file cannot be read.
+    """
     try:
         with open_stream(path) as stream:
-            record = read_provenance(read_zip(stream.fileno()).metadata)
+            metadata = read_zip(stream.fileno()).metadata
     except Exception:  # noqa: BLE001  # it is no such file; a damaged one can raise anything
         return None
+    record = read_record(path, metadata)
     return record.options.key if record and record.options and record.options.like else None
 
 

@@ -10,7 +10,6 @@ from swa_cli.checkpoints.metrics import metrics_in_name
 from swa_cli.checkpoints.opening import open_checkpoint
 from swa_cli.checkpoints.ordering import Order, in_order_of_steps
 from swa_cli.checkpoints.parts import about_parts
-from swa_cli.checkpoints.provenance import read_provenance
 from swa_cli.checkpoints.selection import Selection
 from swa_cli.checkpoints.sources import named_paths
 from swa_cli.checkpoints.steps import natural_key, step_in_name
@@ -144,7 +143,7 @@ def _apart_from_own(
     kept: list[Checkpoint] = []
     own: list[Checkpoint] = []
     for checkpoint in checkpoints:
-        record = read_provenance(checkpoint.metadata)
+        record = checkpoint.provenance
         if record is None:
             kept.append(checkpoint)
             continue

@@ -2,7 +2,7 @@
 
 from functools import cache, lru_cache
 
-from swa_cli.checkpoints.safetensors_file import PROVENANCE
+from swa_cli.checkpoints.record_text import PROVENANCE
 from swa_cli.checkpoints.torch_pickle import TorchFile, read_pickle
 from swa_cli.checkpoints.zip_directory import ZipDirectory
 from swa_cli.errors import CheckpointError

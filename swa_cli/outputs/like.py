@@ -10,7 +10,7 @@ from typing import Any, cast
 from safetensors import safe_open
 
 from swa_cli.checkpoints import Checkpoint, StoredTensor, open_checkpoint, strip_wrappers
-from swa_cli.checkpoints.safetensors_file import EXTRA_STATE, PROVENANCE
+from swa_cli.checkpoints.record_text import EXTRA_STATE, PROVENANCE
 from swa_cli.checkpoints.sharded import INDEX_SUFFIX, shards_of
 from swa_cli.checkpoints.torch_legacy import looks_legacy
 from swa_cli.checkpoints.zip_directory import ZIP_MAGIC

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swa_cli.checkpoints import Checkpoint, Provenance, open_single, read_provenance
+from swa_cli.checkpoints import Checkpoint, Provenance, open_single
 from swa_cli.checkpoints.sharded import INDEX_SUFFIX
 from swa_cli.errors import OutputError, SwaError, UsageError
 from swa_cli.files import check_output
@@ -85,7 +85,7 @@ def check_not_read(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
         OutputError: it is.
     """
     for checkpoint in checkpoints:
-        is_ours = read_provenance(checkpoint.metadata) is not None
+        is_ours = checkpoint.provenance is not None
         for path in (checkpoint.path, *checkpoint.files):
             if not is_ours and output.is_file() and output.samefile(path):
                 msg = f"cannot write {output}: it is one of the checkpoints that are read. Name another output."
@@ -145,7 +145,7 @@ def _our_files(folder: Path) -> tuple[str, ...] | None:
     if not folder.is_dir():
         return None
     try:
-        provenance = read_provenance(open_single(folder).metadata)
+        provenance = open_single(folder).provenance
     except SwaError:
         return None
     if provenance is None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from swa_cli.checkpoints import Provenance
 from swa_cli.checkpoints.reading import OpenFiles, Stamp
-from swa_cli.checkpoints.safetensors_file import PROVENANCE
+from swa_cli.checkpoints.record_text import PROVENANCE, as_text
 from swa_cli.outputs import pickle_edit as edit
 from swa_cli.outputs import pickle_tree as tree
 from swa_cli.outputs.layout import Contents, Crc, OutputFile
@@ -46,13 +46,13 @@ def archive_file(
     records = {"data.pkl": tree.write_tree(root), **_BEFORE}
     records |= {f"data/{tensor.key}": tensor.spec.nbytes for tensor in stored.values()}
     records |= {f"data/{key}": storage.size for key, storage in kept.items()}
-    records |= {**_AFTER, PROVENANCE: _as_record(provenance)}
+    records |= {**_AFTER, PROVENANCE: as_text(provenance).encode()}
     archive = plan_archive([Record(name=_FOLDER + record, content=content) for record, content in records.items()])
 
     def frame(provenance: Provenance, crc: Crc) -> Iterator[tuple[int, bytes]]:
         for key, storage in kept.items():
             yield from _copied(storage, to=archive.offsets[f"{_FOLDER}data/{key}"])
-        yield from frame_archive(archive, {_FOLDER + PROVENANCE: _as_record(provenance)}, crc)
+        yield from frame_archive(archive, {_FOLDER + PROVENANCE: as_text(provenance).encode()}, crc)
 
     return OutputFile(
         name=name,
@@ -68,7 +68,3 @@ def _copied(storage: Kept, *, to: int) -> Iterator[tuple[int, bytes]]:
             content = bytearray(min(_BLOCK, storage.size - done))
             files.read(storage.path, storage.offset + done, [memoryview(content)], "that is kept")
             yield to + done, bytes(content)
-
-
-def _as_record(provenance: Provenance) -> bytes:
-    return provenance.model_dump_json().encode()

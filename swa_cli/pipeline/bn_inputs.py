@@ -9,7 +9,7 @@ from torch import nn
 
 from swa_cli.batches import Splitter, make_splitter
 from swa_cli.batchnorm import bn_buffers, bn_layers, without_statistics
-from swa_cli.checkpoints import Checkpoint, as_named, read_provenance
+from swa_cli.checkpoints import Checkpoint, as_named
 from swa_cli.config import BnUpdateConfig, Config, TargetConfig
 from swa_cli.data import batches_of, length_of, splitter_of, train_batches_as_evaluated
 from swa_cli.errors import UsageError, shortened
@@ -89,7 +89,7 @@ def prepare(config: Config, *, notify: Notify) -> Job:
 def _target(source: Path, checkpoint: Checkpoint, options: BnUpdateConfig) -> Target:
     """What is written: in place, or to another place, the same file with other statistics; else a plain file."""
     output = options.output or source
-    if output == source and output.suffix != ".safetensors" and read_provenance(checkpoint.metadata) is None:
+    if output == source and output.suffix != ".safetensors" and checkpoint.provenance is None:
         msg = f"{source} was not written by swa-cli and is not replaced in place: add -o NAME.safetensors."
         raise UsageError(msg)
     target = Target(path=output, like=Like(checkpoint=checkpoint, key=checkpoint.key or None))
@@ -102,7 +102,7 @@ def _target(source: Path, checkpoint: Checkpoint, options: BnUpdateConfig) -> Ta
 
 def frozen_layers(model: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
     """The layers whose statistics were the same in all checkpoints that were averaged."""
-    record = read_provenance(checkpoint.metadata)
+    record = checkpoint.provenance
     if record is None:
         return {}
     names = own_names(model)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from swa_cli.batchnorm import UNREACHED, RecalibrationResult, bn_buffers, bn_layers
-from swa_cli.checkpoints import BnUpdate, Checkpoint, Provenance, Source, read_provenance
+from swa_cli.checkpoints import BnUpdate, Checkpoint, Provenance, Source
 from swa_cli.config import BnUpdateConfig
 from swa_cli.models import own_names
 from swa_cli.outputs.rewriting import replace_tensors
@@ -60,6 +60,6 @@ def write(job: Job, new: dict[str, torch.Tensor], record: Provenance, notify: No
 
 def known_of(checkpoint: Checkpoint) -> Provenance:
     """The record of the input, or for a checkpoint that has none, that of itself."""
-    return read_provenance(checkpoint.metadata) or Provenance(
+    return checkpoint.provenance or Provenance(
         n_averaged=1, sources=(Source(name=checkpoint.path.name, step=checkpoint.step),), bn_statistics="as trained"
     )

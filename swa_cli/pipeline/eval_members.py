@@ -8,7 +8,7 @@ import torch
 
 from swa_cli.averaging import average, plan_average
 from swa_cli.batchnorm import bn_buffers, bn_layers
-from swa_cli.checkpoints import Checkpoint, Options, as_named, open_checkpoint, read_provenance, short_names
+from swa_cli.checkpoints import Checkpoint, Options, as_named, open_checkpoint, short_names
 from swa_cli.evaluation import Member
 from swa_cli.models import own_names, state_dict_for
 from swa_cli.pipeline.contents import digest_of
@@ -49,7 +49,7 @@ def with_averaged_statistics(job: EvalJob, swa: Member, checkpoints: Sequence[Me
 
     None where they were not, or where its record is of other checkpoints.
     """
-    record = read_provenance(job.swa.metadata)
+    record = job.swa.provenance
     if record is None or record.bn_statistics != "recomputed":
         return None
     of_file = {(Path(as_named(source.name)).name, source.step): source.weight for source in record.sources}
@@ -93,7 +93,7 @@ def average_of(
     Args:
         folder: for a file that is gone when this is done.
     """
-    record = read_provenance(job.swa.metadata)
+    record = job.swa.provenance
     options = (record and record.options) or Options()
     path = folder / "some.safetensors"
     try:

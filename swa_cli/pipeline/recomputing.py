@@ -8,7 +8,6 @@ from typing import Any
 from torch import nn
 
 from swa_cli.batchnorm import bn_layers, recalibrate
-from swa_cli.checkpoints import read_provenance
 from swa_cli.config import BnUpdateConfig
 from swa_cli.forward import Forward
 from swa_cli.pipeline.bn_inputs import FROZEN, TrainingData, frozen_layers, open_data
@@ -65,7 +64,7 @@ def recomputing(job: EvalJob, *, notify: Notify, step: Step, track: Track) -> Re
     options = recorded_options(job)
     opened: list[TrainingData] = []
     if has_statistics(job.model):
-        record = read_provenance(job.swa.metadata)
+        record = job.swa.provenance
         if record and record.bn_update and record.bn_update.data_args != job.data_target.init_args:
             notify(
                 f"the average's statistics are of data built with {record.bn_update.data_args}, those that are "
@@ -83,7 +82,7 @@ def has_statistics(model: nn.Module) -> bool:
 
 def recorded_options(job: EvalJob) -> BnUpdateConfig:
     """As the average's statistics were recomputed, if they were."""
-    record = read_provenance(job.swa.metadata)
+    record = job.swa.provenance
     options = job.config.bn_update
     if record is None or record.bn_update is None:
         return options

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from torch import nn
 
 from swa_cli.batchnorm import bn_layers
-from swa_cli.checkpoints import BnUpdate, Checkpoint, as_named, read_provenance
+from swa_cli.checkpoints import BnUpdate, Checkpoint, as_named
 from swa_cli.evaluation import BnRecord
 
 _TOO_LARGE = 0.05
@@ -17,7 +17,7 @@ _TOO_LARGE = 0.05
 
 def bn_update_of(swa: Checkpoint) -> BnRecord | None:
     """How its BatchNorm statistics were recomputed, if they were."""
-    provenance = read_provenance(swa.metadata)
+    provenance = swa.provenance
     if provenance is None or provenance.bn_update is None:
         return None
     names = [field.name for field in fields(BnRecord) if field.name != "file"]
@@ -34,7 +34,7 @@ def warnings_of(
         key: that of the members.
         data: the class whose examples the table is of.
     """
-    provenance = read_provenance(swa.metadata)
+    provenance = swa.provenance
     if provenance is None:
         return (f"{swa.path.name} has no record of an average by swa-cli: what it is, and of what, is not known.",)
     warnings: list[str] = []

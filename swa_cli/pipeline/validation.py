@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from swa_cli.checkpoints import read_provenance
 from swa_cli.data import Split, has_split
 from swa_cli.evaluation import Curve, Member, best_of
 from swa_cli.pipeline.choosing import curve_of, greedy_soup, window_members, windows
@@ -76,7 +75,7 @@ def remarks_on(job: EvalJob, chosen_on: Split | None) -> tuple[list[str], list[s
 def _of_weights(job: EvalJob) -> list[str]:
     options = job.config.eval
     asked = [flag for flag, given in (("--curve", options.curve), ("--greedy", options.greedy)) if given]
-    record = read_provenance(job.swa.metadata)
+    record = job.swa.provenance
     if not asked or record is None or len({source.weight for source in record.sources}) <= 1:
         return []
     note = (
