@@ -172,8 +172,8 @@ def call_model(model: Callable[..., Any], example: Example, *, doing: str) -> An
             if isinstance(error.__cause__, TypeError)
             else ""
         )
-        msg = f"{error}\nThe batch was given to the model as ({', '.join((*positional, *named))}).{hint}"
-        raise UserCodeError(msg) from error.__cause__
+        given = f"The batch was given to the model as ({', '.join((*positional, *named))}).{hint}"
+        raise UserCodeError(*error.args, given) from error.__cause__
 
 
 def _described(value: object) -> str:

@@ -42,8 +42,7 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Mapping[str, A
     try:
         return TypeAdapter(Config).validate_python(contents)
     except ValidationError as error:
-        msg = "\n".join(f"{where}{_explain(dict(problem))}" for problem in error.errors())
-        raise ConfigError(msg) from error
+        raise ConfigError(*(f"{where}{_explain(dict(problem))}" for problem in error.errors())) from error
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -27,9 +27,23 @@ LISTED = 10  # an error that lists things names this many, then counts the rest
 
 
 class SwaError(Exception):
-    """Base of all errors whose message is meant for the user."""
+    """Base of all errors whose message is meant for the user.
+
+    Args:
+        lines: of the message. A line break inside of one belongs to a name that the message quotes.
+    """
 
     exit_code = 1
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*lines)
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
+
+    def add_subject(self, subject: str) -> None:
+        """Begin the message with what it is about."""
+        self.args = (f"{subject}: {self.args[0]}", *self.args[1:])
 
 
 class UsageError(SwaError):
@@ -95,12 +109,12 @@ def kind_of(value: object) -> str:
     return type(value).__name__
 
 
-def listing(lines: Sequence[str]) -> str:
-    """The first ten lines, each on a line of its own and indented, then how many more there are."""
+def listed(lines: Sequence[str]) -> list[str]:
+    """Return the first ten lines, indented, and one that says how many more there are."""
     shown = [f"  {line}" for line in lines[:LISTED]]
     if len(lines) > LISTED:
         shown.append(f"  … and {len(lines) - LISTED} more")
-    return "\n".join(shown)
+    return shown
 
 
 def shortened(names: Sequence[str], count: int | None = None) -> str:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from swa_cli.checkpoints import Checkpoint, strip_wrappers
-from swa_cli.errors import MismatchError, UserCodeError, kind_of, listing, shortened
+from swa_cli.errors import MismatchError, UserCodeError, kind_of, listed, shortened
 from swa_cli.targets import call_target
 from swa_cli.user_code import user_code
 
@@ -50,7 +50,7 @@ def state_dict_for(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Any]:
         if stored is not None and not _fits(expected[name], checkpoint.spec(stored).shape)
     ]
     if missing or unexpected or reshaped:
-        raise MismatchError(_explain(checkpoint, model, missing, unexpected, reshaped))
+        raise MismatchError(*_explain(checkpoint, model, missing, unexpected, reshaped))
     tensors = {
         names[name]: checkpoint.get_tensor(stored).to(expected[name].dtype)
         for name, stored in sources.items()
@@ -109,7 +109,7 @@ def _fits(tensor: torch.Tensor, shape: tuple[int, ...]) -> bool:
 
 def _explain(
     checkpoint: Checkpoint, model: nn.Module, missing: list[str], unexpected: list[str], reshaped: list[str]
-) -> str:
+) -> list[str]:
     lines = [f"{checkpoint.path} does not fit the model {kind_of(model)}."]
     for names, title in (
         (missing, "missing from the file"),
@@ -117,9 +117,8 @@ def _explain(
         (reshaped, "of another shape"),
     ):
         if names:
-            lines.append(f"{len(names)} {title}:\n{listing(names)}")
-    lines.append(_advice(missing, unexpected))
-    return "\n".join(lines)
+            lines += [f"{len(names)} {title}:", *listed(names)]
+    return [*lines, _advice(missing, unexpected)]
 
 
 def _advice(missing: list[str], unexpected: list[str]) -> str:

@@ -115,7 +115,7 @@ class Ranks:
             try:
                 return work()
             except SwaError as error:
-                error.args = (f"rank {self.rank}: {error}",)
+                error.add_subject(f"rank {self.rank}")
                 raise
 
         return self.step(named)

@@ -144,6 +144,6 @@ def test_every_command_refuses_parts_and_inspect_shows_them(run_swa, tmp_path):
 
     assert [averaged.exit_code, dry.exit_code, seen.exit_code, picked.exit_code] == [1, 1, 0, 1]
     assert not (tmp_path / "o.safetensors").exists()
-    assert all("rank_1.pt\nMerge them" in result.stderr for result in (averaged, dry, seen, picked))
+    assert all("rank_1.pt. Merge them" in result.stderr for result in (averaged, dry, seen, picked))
     assert "model_world_size_2_rank_1.pt" in seen.stdout
     assert "What each flag would pick" not in seen.stdout

@@ -13,7 +13,7 @@ from swa_cli.averaging.weights import check_whole, checked_weights
 from swa_cli.checkpoints import Checkpoint, TensorSpec, file_order, find_ties
 from swa_cli.checkpoints.dtypes import BY_NAME, Dtype, is_averaged, is_floating
 from swa_cli.collector import without_collections
-from swa_cli.errors import MismatchError, listing, shortened
+from swa_cli.errors import MismatchError, listed, shortened
 
 Policy = Literal["mean", "agree", "newest", "oldest", "rounded"]
 Integers = Literal["agree", "last", "first", "mean-round"]
@@ -145,7 +145,7 @@ def _plan(
     check_complete(sources)
     problems = [problem for other in sources[1:] for problem in _differences(first, other, any_float=dtype is not None)]
     if problems:
-        raise MismatchError(_explain(problems, sources))
+        raise MismatchError(*_explain(problems, sources))
     policies: dict[str, Policy] = {
         name: _policy(name, stored.spec.dtype, integers) for name, stored in newest.tensors.items()
     }
@@ -211,7 +211,7 @@ def _differences(first: Checkpoint, other: Checkpoint, *, any_float: bool) -> li
     ]
 
 
-def _explain(problems: Sequence[str], sources: Sequence[Checkpoint]) -> str:
+def _explain(problems: Sequence[str], sources: Sequence[Checkpoint]) -> tuple[str, ...]:
     first = sources[0]
     if not any(problem for other in sources for problem in _differences(first, other, any_float=True)):
         specs = [{source.spec(name) for source in sources} for name in first.tensors if not _is_extra_state(name)]
@@ -219,12 +219,17 @@ def _explain(problems: Sequence[str], sources: Sequence[Checkpoint]) -> str:
         widest = [dtype.name for dtype in dtypes if dtype.itemsize == max(dtype.itemsize for dtype in dtypes)]
         dtype = widest[0] if len(widest) == 1 else "float32"
         return (
-            f"the checkpoints hold the same tensors in different dtypes:\n{listing(problems)}\n"
-            f"Choose the dtype of the average (--dtype {dtype}), or leave out the files that differ (--exclude)."
+            "the checkpoints hold the same tensors in different dtypes:",
+            *listed(problems),
+            f"Choose the dtype of the average (--dtype {dtype}), or leave out the files that differ (--exclude).",
         )
     return (
-        f"the checkpoints do not hold the same tensors:\n{listing(problems)}\n{_of_one_step(sources)}"
-        "Average checkpoints of one run and one model; leave out the files that differ (--include, --exclude)."
+        "the checkpoints do not hold the same tensors:",
+        *listed(problems),
+        (
+            f"{_of_one_step(sources)}Average checkpoints of one run and one model; leave out the files that differ "
+            "(--include, --exclude)."
+        ),
     )
 
 

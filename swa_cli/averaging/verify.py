@@ -12,7 +12,7 @@ from swa_cli.averaging.plan import AveragePlan, plan_average, untied
 from swa_cli.averaging.record import folder_of, from_text
 from swa_cli.averaging.stream import Engine, stream_average
 from swa_cli.checkpoints import Checkpoint, Options, Provenance, Source, as_named, open_checkpoint
-from swa_cli.errors import SourceError, VerifyError, listing
+from swa_cli.errors import SourceError, VerifyError, listed
 from swa_cli.progress import Track, silent
 
 _DEFAULT = Engine()
@@ -86,11 +86,11 @@ def verify(
             *_other_statistics(average, recomputed),
         ]
     if problems:
-        msg = (
-            f"{average.path} and its {len(opened)} sources in {folder} are not what they were when it was written:\n"
-            f"{listing(problems)}\nCopy what was changed or damaged again, or average anew."
+        raise VerifyError(
+            f"{average.path} and its {len(opened)} sources in {folder} are not what they were when it was written:",
+            *listed(problems),
+            "Copy what was changed or damaged again, or average anew.",
         )
-        raise VerifyError(msg)
     derived = [tensor for tensor in plan.tensors if tensor.name not in recomputed]
     return Verification(
         path=average.path,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from swa_cli.errors import UsageError, listing
+from swa_cli.errors import UsageError, listed
 
 _MOST_WHOLE = 1 << 31
 """Sum of whole weights up to which means of integers are exact: remainders times weights fit 64 bits."""
@@ -42,9 +42,9 @@ def checked_weights(weights: Sequence[float] | None, paths: Sequence[Path]) -> t
     if len(weights) != len(paths):
         msg = (
             f"expected {len(paths)} weights, one for each checkpoint, found {len(weights)}. They count for the "
-            f"checkpoints in the order of averaging, oldest first:\n{listing([str(path) for path in paths])}"
+            "checkpoints in the order of averaging, oldest first:"
         )
-        raise UsageError(msg)
+        raise UsageError(msg, *listed([str(path) for path in paths]))
     for weight, path in zip(weights, paths, strict=True):
         if weight == 0:
             msg = f"{path} has the weight 0 and would count for nothing. Leave that checkpoint out."

@@ -123,8 +123,8 @@ def _share(
                 forward.call(usual, example, batch=index)
                 finite = tally.add(observer.calls, n_samples)
             except DataError as error:
-                msg = f"batch {index}: {error}"
-                raise DataError(msg) from error
+                error.add_subject(f"batch {index}")
+                raise
             flags.append(torch.stack([finite, is_finite(example, forward.device)]))
             counts["samples"] += n_samples
             counts["batches"] += 1

@@ -54,7 +54,7 @@ def find_checkpoints(
     try:
         chosen, notices = select(survey.order, selection, where=where)
     except (SourceError, UsageError) as error:  # with what may explain it
-        raise type(error)("\n".join([str(error), *(f"  note: {notice}" for notice in survey.notices)])) from error
+        raise type(error)(*error.args, *(f"  note: {notice}" for notice in survey.notices)) from error
     said = [*survey.notices, *notices, *about_untrained(chosen)]
     if key is None:
         _check_networks(chosen)

@@ -9,7 +9,7 @@ from swa_cli.checkpoints.opening import open_checkpoint
 from swa_cli.checkpoints.parts import without_parts
 from swa_cli.checkpoints.sharded import INDEX_SUFFIX, shards_of
 from swa_cli.checkpoints.steps import natural_key, step_in_name
-from swa_cli.errors import CheckpointError, SourceError, listing, shortened
+from swa_cli.errors import CheckpointError, SourceError, listed, shortened
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".pth.tar", ".bin")
 
@@ -84,8 +84,7 @@ def _check_one_run(folder: Path, found: dict[Path, list[Path]]) -> None:
     if len(found) == 1 or not (runs or len(places) > 1):
         return
     names = [os.path.relpath(below, folder) for below in found]
-    msg = f"{folder} holds checkpoints of several runs:\n{listing(names)}\nName the one that is meant."
-    raise SourceError(msg)
+    raise SourceError(f"{folder} holds checkpoints of several runs:", *listed(names), "Name the one that is meant.")
 
 
 def _step_of(path: Path) -> int | None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.steps import step_in_name
-from swa_cli.errors import listing
+from swa_cli.errors import shortened
 
 
 class _Kind(NamedTuple):
@@ -139,10 +139,8 @@ def _in_words(found: Sequence[tuple[_Part, _Part, _Kind]]) -> str:
     same = [pair for pair in found if pair[2] is kind]
     paths = dict.fromkeys(str(part.file.path) for pair in same for part in pair[:2])
     alone = f"{kind.by_itself}: --include '{_pattern(first.file.path, kind)}'." if kind.by_itself else ""
-    what_to_do = " ".join(filter(None, (kind.advice, alone)))
-    return (
-        f"by their names, these files are {kind.are}; their mean would mean nothing:\n{listing([*paths])}\n{what_to_do}"
-    )
+    advice = " ".join(filter(None, (kind.advice, alone)))
+    return f"by their names, these files are {kind.are}; their mean would mean nothing: {shortened([*paths])}. {advice}"
 
 
 def without_parts(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import Literal, cast
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.ordering import Order
-from swa_cli.errors import SourceError, UsageError, listing, shortened
+from swa_cli.errors import SourceError, UsageError, listed, shortened
 
 _FLAGS = {"from_step": "from", "to_step": "to"}
 
@@ -144,11 +144,11 @@ def _best(left: Sequence[Checkpoint], selection: Selection, where: str) -> tuple
     metric, count = _known_metric(left, selection), selection.best or 0
     without = [str(checkpoint.path) for checkpoint in left if metric not in checkpoint.metrics]
     if without:
-        msg = (
-            f"--metric {metric}: {len(left) - len(without)} of {len(left)} checkpoints have it, these have not:\n"
-            f"{listing(without)}\nLeave them out with --exclude, or name the files that you mean."
+        raise SourceError(
+            f"--metric {metric}: {len(left) - len(without)} of {len(left)} checkpoints have it, these have not:",
+            *listed(without),
+            "Leave them out with --exclude, or name the files that you mean.",
         )
-        raise SourceError(msg)
     sign = 1 if selection.mode == "min" else -1
     ranked = [
         (sign * checkpoint.metrics[metric], -number)  # of equal ones the newer

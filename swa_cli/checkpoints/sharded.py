@@ -10,7 +10,7 @@ from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.metrics import metrics_in_name
 from swa_cli.checkpoints.stored import StoredTensor
 from swa_cli.checkpoints.unwrap import strip_wrappers
-from swa_cli.errors import CheckpointError, listing
+from swa_cli.errors import CheckpointError, listed
 from swa_cli.regular_files import read_regular
 
 INDEX_SUFFIX = ".index.json"
@@ -60,8 +60,8 @@ def open_sharded(index: Path, open_shard: Callable[[Path], Checkpoint]) -> Check
     files = tuple(index.with_name(name) for name in names)
     missing = [str(file) for file in files if not file.exists()]
     if missing:
-        msg = f"{index}: these of its {len(files)} shards are missing:\n{listing(missing)}\nCopy them beside it."
-        raise CheckpointError(msg)
+        what = f"{index}: these of its {len(files)} shards are missing:"
+        raise CheckpointError(what, *listed(missing), "Copy them beside it.")
     shards = _stripped_alike([open_shard(file) for file in files])
     tensors: dict[str, StoredTensor] = {}
     for number, shard in enumerate(shards):
@@ -78,8 +78,8 @@ def open_sharded(index: Path, open_shard: Callable[[Path], Checkpoint]) -> Check
         if tensors.keys().isdisjoint((name, raw)) and name not in extra and raw not in left_out
     ]
     if absent:
-        msg = f"{index}: these tensors are not in the shards that it names:\n{listing(absent)}\nSave it again."
-        raise CheckpointError(msg)
+        what = f"{index}: these tensors are not in the shards that it names:"
+        raise CheckpointError(what, *listed(absent), "Save it again.")
     first = shards[0]
     return Checkpoint(
         path=index,

@@ -35,4 +35,4 @@ def save(target: Path | None, render: Callable[[], str], *, otherwise: str = "")
         with publish(target, overwrite=True) as stream:
             stream.write(render().encode(errors="backslashreplace"))  # a file name may hold what is no Unicode
     except OutputError as error:
-        raise OutputError(" ".join(filter(None, (str(error), otherwise)))) from error
+        raise OutputError(*error.args[:-1], " ".join(filter(None, (error.args[-1], otherwise)))) from error

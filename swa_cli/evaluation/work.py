@@ -291,5 +291,5 @@ def named(what: str) -> Generator[None]:
     except UsageError:
         raise
     except SwaError as error:
-        error.args = (f"{what}: {error}",)
+        error.add_subject(what)
         raise

@@ -14,7 +14,7 @@ from swa_cli.checkpoints.record_text import EXTRA_STATE, PROVENANCE
 from swa_cli.checkpoints.sharded import INDEX_SUFFIX, shards_of
 from swa_cli.checkpoints.torch_legacy import looks_legacy
 from swa_cli.checkpoints.zip_directory import ZIP_MAGIC
-from swa_cli.errors import MismatchError, listing
+from swa_cli.errors import MismatchError, listed
 from swa_cli.outputs.layout import Contents, Layout, OutputFile
 from swa_cli.outputs.safetensors_output import index_file, part_of, safetensors_file
 from swa_cli.outputs.torch_like import torch_file_like
@@ -127,11 +127,11 @@ def _check_same(checkpoint: Checkpoint, contents: Contents) -> None:
         ),
     ]
     if problems:
-        msg = (
-            f"the average cannot take the structure of {checkpoint.path}:\n{listing(problems)}\n"
-            "Name a checkpoint of the same model with --like."
+        raise MismatchError(
+            f"the average cannot take the structure of {checkpoint.path}:",
+            *listed(problems),
+            "Name a checkpoint of the same model with --like.",
         )
-        raise MismatchError(msg)
 
 
 def _one_there(checkpoint: Checkpoint, contents: Contents) -> Iterator[tuple[str, str]]:

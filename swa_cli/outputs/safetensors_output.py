@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from swa_cli.checkpoints import Provenance, TensorSpec, safetensors_entries, safetensors_header, to_metadata
 from swa_cli.checkpoints.safetensors_file import NAMES
-from swa_cli.errors import MismatchError, listing
+from swa_cli.errors import MismatchError, listed
 from swa_cli.outputs.layout import Contents, Crc, OutputFile
 
 SINGLE = "model.safetensors"
@@ -98,20 +98,16 @@ def part_of(contents: Contents, names: Sequence[str]) -> Contents:
 def _check(contents: Contents) -> None:
     unknown = [f"{name} is {spec}" for name, spec in contents.specs.items() if spec.dtype not in NAMES]
     if unknown:
-        msg = (
-            f"these tensors have a dtype that safetensors cannot store:\n{listing(unknown)}\n"
-            "Give the output a torch name (.pt), save the checkpoints with another dtype, or without them."
-        )
-        raise MismatchError(msg)
+        advice = "Give the output a torch name (.pt), save the checkpoints with another dtype, or without them."
+        msg = "these tensors have a dtype that safetensors cannot store:"
+        raise MismatchError(msg, *listed(unknown), advice)
     unusable = [
         repr(name) for name in (*contents.specs, *contents.tied) if name == "__metadata__" or not _is_unicode(name)
     ]
     if unusable:
-        msg = (
-            f"safetensors cannot store tensors of these names:\n{listing(unusable)}\n"
-            "Give the output a torch name (.pt), or rename them in the checkpoints."
-        )
-        raise MismatchError(msg)
+        advice = "Give the output a torch name (.pt), or rename them in the checkpoints."
+        msg = "safetensors cannot store tensors of these names:"
+        raise MismatchError(msg, *listed(unusable), advice)
 
 
 def _is_unicode(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from swa_cli.checkpoints import Inspection, inspect_checkpoints
 from swa_cli.config import AverageConfig
-from swa_cli.errors import CheckpointError, listing
+from swa_cli.errors import CheckpointError, listed
 from swa_cli.pipeline.common import Notify, needed, selection_of
 
 
@@ -33,5 +33,6 @@ def check_inspection(inspection: Inspection) -> None:
     unreadable = inspection.survey.unreadable
     if unreadable:
         names = [str(path) for path, _ in unreadable]
-        msg = f"files that cannot be read:\n{listing(names)}\nLeave them out with --exclude, or save them again."
-        raise CheckpointError(msg)
+        advice = "Leave them out with --exclude, or save them again."
+        msg = "files that cannot be read:"
+        raise CheckpointError(msg, *listed(names), advice)

@@ -71,7 +71,7 @@ def built(name: str, factory: Callable[..., Task], arguments: Mapping[str, Any])
             f"found {problem['input']!r}."
             for problem in error.errors()
         ]
-        raise UsageError("\n".join(problems)) from error
+        raise UsageError(*problems) from error
 
 
 def choose_task(example: Example, output: object) -> Task:
