@@ -223,7 +223,7 @@ def test_one_example_decides_nothing_and_is_valid_json(run_swa, folder):
     assert {(one["ci_low"], one["ci_high"]) for one in result["comparisons"]} == {(None, None)}
     assert "inf" not in json.dumps(result)
     assert (shown.exit_code, shown.stderr) == (0, "")
-    assert "1 example is too few to tell" in shown.stdout
+    assert "1 example cannot show whether" in shown.stdout
 
 
 def test_two_examples_in_batches_of_one_and_everything_asked_for(run_swa, folder):

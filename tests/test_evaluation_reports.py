@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,8 +58,9 @@ OTHERS = {
 def compared(metric, kind, numbers, verdict: Any = "better", **fields: Any):
     difference, low, high = numbers
     defaults: dict[str, Any] = {
-        "p_value": 0.0001,
-        "p_adjusted": 0.0004,
+        "p_value": 0.0002,
+        "p_adjusted": 0.0004 if kind in {"mean", "ensemble"} else 0.0002,
+        "corrected_for": 2 if kind in {"mean", "ensemble"} else 1,
         "standard_error": 0.00325,
         "smallest_resolvable": 0.0091,
         "units_needed": 270,
@@ -103,7 +106,7 @@ COMPARISONS = (
     compared("nll", "best", (-0.0311, -0.0344, -0.0279)),
     compared("accuracy", "mean", (0.0382, 0.0353, 0.0412)),
     compared("nll", "mean", (-0.1150, -0.1185, -0.1115)),
-    compared("accuracy", "control", (0.0046, 0.0007, 0.0085), "inconclusive", p_value=0.031, p_adjusted=0.12),
+    compared("accuracy", "control", (0.0046, -0.0007, 0.0085), "inconclusive", p_value=0.12, p_adjusted=0.12),
     compared("nll", "control", (-0.0118, -0.0139, -0.0097)),
     compared("accuracy", "ensemble", (0.0033, 0.0009, 0.0057)),
     compared("nll", "ensemble", (-0.0288, -0.0326, -0.0250)),
@@ -156,8 +159,17 @@ FULL = replace(
 )
 
 
-def judged(*comparisons, mixed=False, verdict: Any = "inconclusive", secondary: str | None = "nll", **fields: Any):
-    decision = Decision(verdict=verdict, mixed=mixed, primary=comparisons[0].metric, secondary=secondary)
+def judged(
+    *comparisons,
+    mixed=False,
+    verdict: Any = "inconclusive",
+    secondary: str | None = "nll",
+    units_needed: int | None = None,
+    **fields: Any,
+):
+    decision = Decision(
+        verdict=verdict, mixed=mixed, primary=comparisons[0].metric, secondary=secondary, units_needed=units_needed
+    )
     return replace(RESULT, comparisons=comparisons, decision=decision, **fields)
 
 
@@ -222,14 +234,28 @@ def test_each_verdict_has_its_words(comparison, expected):
 
 
 def test_an_interval_without_zero_that_holm_does_not_accept_says_why():
-    held_back = compared("accuracy", "last", (0.0046, 0.0007, 0.0085), "inconclusive", p_value=0.03, p_adjusted=0.12)
-    others = [replace(held_back, kind=kind, other=kind) for kind in ("best", "mean", "ensemble")]
+    numbers = 0.0046, 0.0007, 0.0085
+    of_mcnemar = compared("accuracy", "last", numbers, "inconclusive", p_value=0.0523, p_adjusted=0.0523)
+    of_holm = compared("accuracy", "mean", numbers, "inconclusive", p_value=0.03, p_adjusted=0.06, corrected_for=2)
 
-    assert first_line(held_back, *others).endswith("inconclusive (p = 0.03, with Holm over 4 comparisons 0.12).")
-    assert "(95 % CI +0.07 to +0.85) (p = 0.03, with Holm over 4 comparisons 0.12); this test set" in final_sentence(
-        judged(held_back, *others)
-    )
-    assert first_line(replace(held_back, p_value=0.06, p_adjusted=0.06)).endswith("inconclusive (p = 0.06).")
+    assert first_line(of_holm).endswith("inconclusive (p = 0.03, with Holm over 2 comparisons 0.06).")
+    assert first_line(of_mcnemar).endswith("inconclusive (p = 0.052).")
+    assert "(95 % CI +0.07 to +0.85) (p = 0.052); these data" in final_sentence(judged(of_mcnemar))
+
+
+@pytest.mark.parametrize(
+    ("n_groups", "effective_n", "few"),
+    [(None, 3.4, "about 3 examples"), (None, 1.2, "about 1 example"), (50, 2.0, "about 2 groups")],
+)
+def test_a_difference_that_rests_on_a_few_examples_says_so(n_groups, effective_n, few):
+    numbers = -0.0118, -0.0139, -0.0097
+    dominated = compared("nll", "last", numbers, "inconclusive", dominated=True, effective_n=effective_n)
+    because = f" (the interval is not reliable: the difference rests on {few})"
+    alone = judged(dominated, secondary=None, n_groups=n_groups)
+
+    assert next(iter(sentences(alone))).endswith(f"NLL -0.0118 (-0.0139 to -0.0097): inconclusive{because}.")
+    assert final_sentence(alone).endswith(f"NLL -0.0118 (95 % CI -0.0139 to -0.0097){because}.")
+    assert not [line for line in sentences(alone) if "can resolve" in line]
 
 
 @pytest.mark.parametrize(
@@ -241,6 +267,12 @@ def test_an_interval_without_zero_that_holm_does_not_accept_says_why():
         ((123.456789, 45.6, 345.0), "+123.457 (+45.600 to +345.000)"),
         ((0.1, -math.inf, math.inf), "+0.1000 (no interval)"),
         ((0.1, math.nan, math.nan), "+0.1000 (no interval)"),
+        ((math.nan, -math.inf, math.inf), "n/a (no interval)"),
+        ((math.inf, -math.inf, math.inf), "infinitely higher (no interval)"),
+        ((0.05, 1e-15, 0.1), "+0.050000 (+0.000001 to +0.100000)"),
+        ((0.05, -1e-17, 0.1), "+0.050000 (-0.000001 to +0.100000)"),
+        ((1e20, 5e19, 2e20), "+1.000e+20 (+5.000e+19 to +2.000e+20)"),
+        ((-1e-9, -2e-9, 0.0), "-1.000e-09 (-2.000e-09 to +0)"),
     ],
 )
 def test_no_bound_but_zero_is_shown_as_zero(numbers, expected):
@@ -252,7 +284,8 @@ def test_the_background_says_how_sure_the_numbers_are_and_how_they_came_about():
         "Higher is better for accuracy, lower is better for NLL, cal. NLL, Brier and ECE; passes: the forward passes "
         "that one prediction costs.\n"
         "Intervals: 95 %, paired BCa bootstrap, never narrower than Student's, over the 10,000 examples of the test "
-        "split.\n"
+        "split, taken as independent: where several belong together (one patient, one video), let split_batch give "
+        "their groups.\n"
         "These data can resolve differences of 0.91 points in accuracy and 0.019 in NLL from the last checkpoint, with "
         "80 % power for one comparison alone.\n"
         "No test set shows the variance of training: with another seed the differences may change by more than the "
@@ -316,18 +349,18 @@ def test_what_is_not_known_is_not_said():
 
     assert "\n".join(list(lines)[1:]) == (
         "Lower is better for RMSE; passes: the forward passes that one prediction costs.\n"
-        "Intervals: 95 %, paired BCa bootstrap, never narrower than Student's, over the 1 example of the test split.\n"
+        "No interval can be computed from the 1 example of the test split.\n"
         "No test set shows the variance of training: with another seed the differences may change by more than the "
         "intervals say."
     )
 
 
 def test_groups_are_what_is_resampled():
-    grouped = judged(CLOSE, n_groups=35, n_examples=700, unit="image", split="val")
+    grouped = judged(CLOSE, n_groups=35, n_examples=700, unit="image", split="val", units_needed=7643)
 
     assert (
-        "Intervals: 95 %, paired BCa bootstrap, never narrower than Student's, over the 35 groups that the 700 images "
-        "of the validation split are in."
+        "Intervals: 95 %, paired BCa bootstrap, never narrower than Student's, over the 700 images of the validation "
+        "split, in 35 groups."
     ) in sentences(grouped)
     assert "700 images in 35 groups are too few to tell" in final_sentence(grouped)
     assert "about 7,700 groups would be needed" in final_sentence(grouped)
@@ -336,19 +369,32 @@ def test_groups_are_what_is_resampled():
 def test_better_is_shipped_with_its_gain_and_what_it_saves():
     assert final_sentence(RESULT) == (
         "Ship swa.safetensors: +5.24 points of accuracy over the last checkpoint (95 % CI +4.60 to +5.88) and +0.88 "
-        "over the best by validation (+0.51 to +1.25), and +0.33 over the ensemble of 12 at a twelfth of its cost; of "
-        "averaging alone, against the last checkpoint with recomputed BatchNorm statistics: accuracy +0.46 points (95 "
-        "% CI +0.07 to +0.85), inconclusive, and NLL -0.0118 (95 % CI -0.0139 to -0.0097), better."
+        "over the best by validation (+0.51 to +1.25), and +0.33 points over the ensemble of 12 at a twelfth of its "
+        "cost; averaging alone, against the last checkpoint with recomputed BatchNorm statistics: accuracy +0.46 "
+        "points (95 % CI -0.07 to +0.85), inconclusive, and NLL -0.0118 (95 % CI -0.0139 to -0.0097), better."
     )
+
+
+def test_the_sentence_in_the_readme_is_that_of_its_numbers():
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    number = r"([+-][\d.]+)"
+    shown = rf"{number}(?: points)? \({number} to {number}\): (\w+)"
+    comparisons: list[Comparison] = []
+    for kind, other in OTHERS.items():
+        (line,) = re.findall(rf"SWA against {other}: accuracy {shown}; NLL {shown}\.", text)
+        for metric, scale, (*numbers, verdict) in (("accuracy", 100, line[:4]), ("nll", 1, line[4:])):
+            comparisons.append(compared(metric, kind, [float(one) / scale for one in numbers], verdict))
+
+    assert f"\n{final_sentence(replace(RESULT, comparisons=tuple(comparisons)))}\n" in text
 
 
 def test_what_averaging_alone_gains_is_said_where_there_is_a_control():
     control = compared("accuracy", "control", (0.0046, 0.0007, 0.0085), "better")
 
     assert final_sentence(judged(GAINED, control, verdict="better")) == (
-        "Ship swa.safetensors: +0.52 points of accuracy over the last checkpoint (95 % CI +0.46 to +0.58); of "
-        "averaging alone: accuracy +0.46 points (95 % CI +0.07 to +0.85) against the last checkpoint with recomputed "
-        "BatchNorm statistics."
+        "Ship swa.safetensors: +0.52 points of accuracy over the last checkpoint (95 % CI +0.46 to +0.58); "
+        "averaging alone, against the last checkpoint with recomputed BatchNorm statistics: accuracy +0.46 points (95 "
+        "% CI +0.07 to +0.85), better."
     )
 
 
@@ -359,8 +405,8 @@ def test_averaging_alone_that_is_better_by_neither_metric_is_not_shown_to_be_of_
     )
 
     assert final_sentence(judged(GAINED, *controls, verdict="better")).partition("; ")[2] == (
-        "but averaging alone is not shown to be of use: accuracy +0.16 points (95 % CI -0.18 to +0.51) against the "
-        "last checkpoint with recomputed BatchNorm statistics."
+        "averaging alone is not shown to help, against the last checkpoint with recomputed BatchNorm statistics: "
+        "accuracy +0.16 points (95 % CI -0.18 to +0.51), inconclusive."
     )
 
 
@@ -371,7 +417,7 @@ def test_what_averaging_alone_loses_in_nll_is_said():
     )
 
     assert final_sentence(judged(GAINED, *controls, verdict="better")).partition("; ")[2] == (
-        "of averaging alone, against the last checkpoint with recomputed BatchNorm statistics: accuracy +8.00 points "
+        "averaging alone, against the last checkpoint with recomputed BatchNorm statistics: accuracy +8.00 points "
         "(95 % CI +5.60 to +10.80), better, and NLL +0.1150 (95 % CI +0.0970 to +0.1330), worse."
     )
 
@@ -389,9 +435,12 @@ def test_a_loss_within_its_margin_is_said(primary, verdict):
 
 
 def test_a_margin_asks_how_many_examples_would_rule_it_out():
-    told = final_sentence(judged(replace(CLOSE, margin=0.002, units_needed=61_200)))
+    told = final_sentence(judged(replace(CLOSE, margin=0.002), units_needed=61_200))
 
-    assert told.endswith(", and about 62,000 examples would be needed to tell if it is as large as it looks.")
+    assert told.endswith(
+        ", and about 62,000 examples would be needed to tell in 80 % of cases if all differences are as large as they "
+        "look."
+    )
 
 
 def test_where_both_metrics_disagree_the_other_incumbent_is_not_forgotten():
@@ -406,14 +455,15 @@ def test_where_both_metrics_disagree_the_other_incumbent_is_not_forgotten():
 @pytest.mark.parametrize(
     ("ensemble", "passes", "expected"),
     [
-        ((-0.0011, -0.00241, 0.0002), 10, ", within 0.25 points of the ensemble of 10 at a tenth of its cost."),
-        ((-0.0011, -0.002, 0.0002), 2, ", within 0.20 points of the ensemble of 2 at half of its cost."),
-        ((0.0011, 0.0001, 0.002), 17, ", and +0.11 over the ensemble of 17 at 1/17 of its cost."),
+        ((-0.0011, -0.00241, 0.0002), 10, ", at most 0.25 points below the ensemble of 10 at a tenth of its cost."),
+        ((-0.0011, -0.002, 0.0002), 2, ", at most 0.20 points below the ensemble of 2 at half of its cost."),
+        ((0.0011, 0.0001, 0.002), 17, ", and +0.11 points over the ensemble of 17 at 1/17 of its cost."),
         ((0.0011, 0.0, 0.002), 17, ", no worse than the ensemble of 17 at 1/17 of its cost."),
         ((0.0, 0.0, 0.0), 3, ", no different from the ensemble of 3 at a third of its cost."),
+        ((0.0067, -0.00075, 0.014), 6, ", at most 0.075 points below the ensemble of 6 at a sixth of its cost."),
         ((0.1, -math.inf, math.inf), 3, "."),
         ((0.0011, 0.0001, 0.002), 1, "."),
-        ((-0.08, -0.11, -0.05), 6, ", -8.00 points against the ensemble of 6 at a sixth of its cost."),
+        ((-0.08, -0.11, -0.05), 6, ", but -8.00 points against the ensemble of 6 at a sixth of its cost."),
         (None, 3, "."),
     ],
 )
@@ -432,15 +482,21 @@ def test_the_ensemble_is_named_where_there_is_one(ensemble, passes, expected):
 @pytest.mark.parametrize(
     ("ensemble", "expected"),
     [
-        ((0.01, -0.01, 0.03), ", within 0.030 of the ensemble of 12 at a twelfth of its cost."),
+        ((0.01, -0.01, 0.03), ", at most 0.030 above the ensemble of 12 at a twelfth of its cost."),
         ((-0.01, -0.03, -0.005), ", and 0.0100 lower than the ensemble of 12 at a twelfth of its cost."),
+        ((0.01, 0.005, 0.03), ", but 0.0100 higher than the ensemble of 12 at a twelfth of its cost."),
     ],
 )
 def test_where_lower_is_better_a_gain_is_lower(ensemble, expected):
     result = judged(
         compared("rmse", "last", (-0.12, -0.2, -0.05)),
         compared("rmse", "best", (-0.1, -0.18, -0.02)),
-        compared("rmse", "ensemble", ensemble, "better" if ensemble[2] < 0 else "inconclusive"),
+        compared(
+            "rmse",
+            "ensemble",
+            ensemble,
+            "better" if ensemble[2] < 0 else "worse" if ensemble[1] > 0 else "inconclusive",
+        ),
         verdict="better",
         **OF_RMSE,
     )
@@ -456,22 +512,67 @@ def test_worse_is_not_shipped():
         "Do not ship swa.safetensors: -0.32 points of accuracy against the last checkpoint (95 % CI -0.65 to -0.01)."
     )
     assert final_sentence(judged(LOST, NLL_BETTER, verdict="worse")).endswith(
-        "; NLL is better (-0.0100, 95 % CI -0.0200 to -0.0050)."
+        "; NLL is better than that of the last checkpoint (-0.0100, 95 % CI -0.0200 to -0.0050)."
     )
     assert final_sentence(judged(CLOSE, NLL_WORSE, verdict="worse")) == (
         "Do not ship swa.safetensors: NLL 0.0005 higher than that of the last checkpoint (95 % CI +0.0002 to +0.0008)."
     )
 
 
-def test_worse_than_the_best_is_worse_though_mixed_against_the_last():
-    best = [replace(one, kind="best", other=OTHERS["best"]) for one in (LOST, CLOSE, NLL_WORSE)]
+def of_best(comparison):
+    return replace(comparison, kind="best", other=OTHERS["best"])
 
-    assert final_sentence(judged(GAINED, NLL_WORSE, best[0], mixed=True, verdict="worse")) == (
-        "Do not ship swa.safetensors: -0.32 points of accuracy against the best by validation (95 % CI -0.65 to -0.01)."
-    )
-    assert final_sentence(judged(GAINED, NLL_BETTER, best[1], best[2], verdict="worse")) == (
-        "Do not ship swa.safetensors: NLL 0.0005 higher than that of the best by validation (95 % CI +0.0002 to "
-        "+0.0008)."
+
+TOLD_OF_LAST = "; against the last checkpoint: accuracy +0.52 points (95 % CI +0.46 to +0.58), better"
+
+
+@pytest.mark.parametrize(
+    ("last", "best", "loss", "beside"),
+    [
+        (
+            (GAINED, NLL_WORSE),
+            (LOST,),
+            "-0.32 points of accuracy against the best by validation (95 % CI -0.65 to -0.01)",
+            f"{TOLD_OF_LAST}, and NLL +0.0005 (95 % CI +0.0002 to +0.0008), worse",
+        ),
+        (
+            (GAINED, NLL_BETTER),
+            (CLOSE, NLL_WORSE),
+            "NLL 0.0005 higher than that of the best by validation (95 % CI +0.0002 to +0.0008)",
+            f"{TOLD_OF_LAST}, and NLL -0.0100 (95 % CI -0.0200 to -0.0050), better",
+        ),
+        (
+            (GAINED, NLL_WORSE),
+            (CLOSE, replace(NLL_WORSE, difference=0.0004)),
+            "NLL 0.0004 higher than that of the best by validation (95 % CI +0.0002 to +0.0008)",
+            f"{TOLD_OF_LAST}, and NLL +0.0005 (95 % CI +0.0002 to +0.0008), worse",
+        ),
+        (
+            (CLOSE, NLL_WORSE),
+            (LOST, NLL_BETTER),
+            "-0.32 points of accuracy against the best by validation (95 % CI -0.65 to -0.01)",
+            "; NLL is better than that of the best by validation (-0.0100, 95 % CI -0.0200 to -0.0050)",
+        ),
+        (
+            (LOST,),
+            (replace(LOST, difference=-0.002),),
+            "-0.32 points of accuracy against the last checkpoint (95 % CI -0.65 to -0.01)",
+            "",
+        ),
+    ],
+)
+def test_what_decided_is_named_and_a_gain_over_the_other_does_not_go_unsaid(last, best, loss, beside):
+    result = judged(*last, *map(of_best, best), verdict="worse", mixed=NLL_WORSE in last and GAINED in last)
+
+    assert final_sentence(result) == f"Do not ship swa.safetensors: {loss}{beside}."
+
+
+def test_a_loss_against_the_control_leaves_the_gain_over_the_last_said():
+    control = replace(LOST, kind="control", other=OTHERS["control"])
+
+    assert final_sentence(judged(GAINED, control, verdict="worse")) == (
+        "Do not ship swa.safetensors: -0.32 points of accuracy against the last checkpoint with BatchNorm recomputed "
+        f"(95 % CI -0.65 to -0.01){TOLD_OF_LAST}."
     )
 
 
@@ -487,65 +588,98 @@ def test_non_inferior_may_be_shipped():
     best = replace(KEPT, kind="best", other=OTHERS["best"])
 
     assert final_sentence(judged(KEPT, best, verdict="non-inferior")) == (
-        "You may ship swa.safetensors: accuracy +0.10 points (95 % CI -0.10 to +0.30) against the last checkpoint and "
-        "+0.10 points (95 % CI -0.10 to +0.30) against the best by validation, so not worse by more than the margin of "
-        "0.2 points."
+        "You may ship swa.safetensors: +0.10 points of accuracy over the last checkpoint (95 % CI -0.10 to +0.30) and "
+        "+0.10 over the best by validation (-0.10 to +0.30), so not worse by more than the margin of 0.2 points."
     )
 
 
 def test_better_by_the_secondary_metric_and_non_inferior_by_the_primary_is_shipped():
     assert final_sentence(judged(KEPT, NLL_BETTER, verdict="better")) == (
         "Ship swa.safetensors: +0.10 points of accuracy over the last checkpoint (95 % CI -0.10 to +0.30), so not "
-        "worse by more than the margin of 0.2 points; NLL is better (-0.0100, 95 % CI -0.0200 to -0.0050)."
+        "worse by more than the margin of 0.2 points; NLL is better than that of the last checkpoint (-0.0100, 95 % CI "
+        "-0.0200 to -0.0050)."
     )
 
 
 def test_too_few_examples_says_how_many_would_do():
     told = (
-        "700 examples are too few to tell whether swa.safetensors is better than the last checkpoint: accuracy +0.30 "
-        "points (95 % CI -0.40 to +1.00); this test set can resolve differences of 1.0 points"
+        "700 examples are too few to tell whether swa.safetensors is better or worse than the last checkpoint: "
+        "accuracy +0.30 points (95 % CI -0.40 to +1.00); these data can resolve differences of 1.0 points"
     )
-    needed = ", and about 7,700 examples would be needed to resolve this one if it is as large as it looks"
+    needed = (
+        ", and about 7,700 examples would be needed to tell in 80 % of cases if all differences are as large as they "
+        "look"
+    )
+    better = "; NLL is better than that of the last checkpoint (-0.0100, 95 % CI -0.0200 to -0.0050)"
 
-    assert final_sentence(judged(CLOSE, n_examples=700)) == f"{told}{needed}."
-    assert final_sentence(judged(replace(CLOSE, units_needed=600), n_examples=700)) == f"{told}."
-    assert final_sentence(judged(replace(CLOSE, units_needed=None), n_examples=700)) == f"{told}."
-    assert final_sentence(judged(CLOSE, NLL_BETTER, n_examples=700)) == (
-        f"{told}{needed}; NLL is better (-0.0100, 95 % CI -0.0200 to -0.0050), and --margin names the loss of accuracy "
-        "that is put up with."
+    assert final_sentence(judged(CLOSE, n_examples=700, units_needed=7643)) == f"{told}{needed}."
+    assert final_sentence(judged(CLOSE, n_examples=700, units_needed=600)) == f"{told}."
+    assert final_sentence(judged(CLOSE, n_examples=700)) == f"{told}."
+    assert final_sentence(judged(CLOSE, NLL_BETTER, n_examples=700, units_needed=7643)) == (
+        f"{told}{needed}{better}, and --margin sets the loss of accuracy that you accept."
     )
-    assert final_sentence(judged(replace(CLOSE, margin=0.002), NLL_BETTER)).startswith(
+    with_margin = final_sentence(judged(replace(CLOSE, margin=0.01), NLL_BETTER))
+    assert with_margin.startswith(
         "10,000 examples are too few to tell whether swa.safetensors is worse than the last checkpoint by more than "
-        "the margin of 0.2 points: accuracy +0.30 points"
+        "the margin of 1 point: accuracy +0.30 points"
     )
-    assert "--margin" not in final_sentence(judged(replace(CLOSE, margin=0.002), NLL_BETTER))
+    assert with_margin.endswith(f"{better}.")
 
 
-def test_one_example_tells_nothing():
+@pytest.mark.parametrize(
+    ("difference", "n", "expected"),
+    [
+        (1.0, 1, "1 example cannot show whether {}: accuracy +100.00 points (no interval)."),
+        (math.nan, 60, "60 examples cannot show whether {}: accuracy n/a (no interval)."),
+        (math.inf, 60, "60 examples cannot show whether {}: accuracy infinitely higher (no interval)."),
+        (-math.inf, 60, "60 examples cannot show whether {}: accuracy infinitely lower (no interval)."),
+    ],
+)
+def test_without_an_interval_nothing_is_told(difference, n, expected):
     unknown = compared(
-        "accuracy", "last", (1.0, -math.inf, math.inf), "inconclusive", smallest_resolvable=math.nan, units_needed=None
+        "accuracy", "last", (difference, -math.inf, math.inf), "inconclusive", smallest_resolvable=math.nan
     )
 
-    assert final_sentence(judged(unknown, n_examples=1)) == (
-        "1 example is too few to tell whether swa.safetensors is better than the last checkpoint: accuracy +100.00 "
-        "points (no interval)."
+    assert final_sentence(judged(unknown, n_examples=n, units_needed=n + 1)) == expected.format(
+        "swa.safetensors is better or worse than the last checkpoint"
     )
 
 
 def test_the_same_on_every_example_is_neither_gain_nor_loss():
-    assert final_sentence(judged(SAME)) == (
-        "Shipping swa.safetensors changes no accuracy: it is the same as that of the last checkpoint on every example."
+    told = (
+        "Shipping swa.safetensors in place of the last checkpoint changes no accuracy: it is the same on every example"
     )
-    same = replace(SAME, kind="best", other=OTHERS["best"])
-    assert final_sentence(judged(GAINED, same, verdict="better")).endswith(
-        " and the same accuracy as the best by validation on every example."
+
+    assert final_sentence(judged(SAME)) == f"{told}."
+    assert final_sentence(judged(SAME, of_best(CLOSE))) == (
+        f"{told}; against the best by validation: accuracy +0.30 points (95 % CI -0.40 to +1.00), inconclusive."
     )
+    assert final_sentence(judged(SAME, of_best(SAME))) == (
+        f"{told}; against the best by validation: the same accuracy on every example."
+    )
+    assert final_sentence(judged(SAME, of_best(GAINED), of_best(NLL_WORSE), mixed=True)).endswith(
+        "NLL +0.0005 (95 % CI +0.0002 to +0.0008); against the last checkpoint: the same accuracy on every example."
+    )
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ((6 / 7, 0.2857, 1.2067), "+85.71 points (+28.57 to +100.00)"),
+        ((-6 / 7, -1.2067, -0.2857), "-85.71 points (-100.00 to -28.57)"),
+        ((0.0, -1.4, 1.4), "+0.00 points (-100.00 to +100.00)"),
+    ],
+)
+def test_no_interval_of_a_share_goes_beyond_all_of_it(numbers, expected):
+    assert f"accuracy {expected}: inconclusive" in first_line(compared("accuracy", "last", numbers, "inconclusive"))
+    row = "| the last checkpoint | accuracy | " + expected.replace(" (", " | ").replace(")", " |")
+    assert row in to_markdown(judged(compared("accuracy", "last", numbers, "inconclusive")))
 
 
 def test_without_a_comparison_nothing_is_judged():
     result = replace(RESULT, comparisons=())
 
-    assert final_sentence(result) == "There is nothing to judge swa.safetensors by."
+    assert final_sentence(result) == "There is nothing to compare swa.safetensors with."
     assert not [line for line in sentences(result) if "Intervals" in line]
 
 
@@ -703,9 +837,10 @@ def test_markdown_has_tables_sentences_and_the_last_word():
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         "| epoch-6.pt | 6 | 1 | 86.63 | 0.3559 | 0.3551 | 0.1867 | 1.00 |",
         "| **SWA (swa.safetensors)** |  | **1** | **91.00** | **0.2562** | **0.2551** | **0.1323** | **0.69** |",
-        "| other | metric | difference | 95 % CI | p (Holm) | verdict |",
+        "| other | metric | difference | 95 % CI | p | verdict |",
         "| --- | --- | ---: | ---: | ---: | --- |",
-        "| the last checkpoint | NLL | -0.1607 | -0.1738 to -0.1477 | 0.0004 | better |",
+        "| the last checkpoint | NLL | -0.1607 | -0.1738 to -0.1477 | 0.0002 | better |",
+        "| the ensemble | NLL | -0.0288 | -0.0326 to -0.0250 | 0.0004 (Holm) | better |",
         "| **8, chosen** | **91.10** | **0.2555** |",
         "- Two checkpoints hold the same weights.",
     ):

@@ -18,5 +18,6 @@ def to_csv(result: EvaluationResult) -> str:
     names = [score.name for score in result.scores]
     writer.writerow([*_ABOUT, *names])
     for row in result.candidates:
-        writer.writerow([*(getattr(row, about) for about in _ABOUT), *(row.scores.get(name) for name in names)])
+        scores = [row.scores[name] + 0.0 if name in row.scores else None for name in names]  # + 0.0: no minus at a zero
+        writer.writerow([*(getattr(row, about) for about in _ABOUT), *scores])
     return stream.getvalue()

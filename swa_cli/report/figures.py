@@ -4,13 +4,18 @@ import math
 from collections.abc import Iterable, Sequence
 
 from swa_cli.evaluation.result import Comparison, Score
+from swa_cli.evaluation.verdict import ALPHA
 
 NOT_DEFINED = "n/a"
 _DIGITS = 4
 """After the point, of what is not in percent."""
 _LARGE = 100
-_MOST = 12
-"""Digits after the point: what is smaller is the rounding of float64."""
+_ROUNDING = 1e-12
+"""Relative to the numbers beside it: what is smaller is the rounding of float64."""
+_PLAIN = range(-5, 9)
+"""Powers of ten that are written without an exponent."""
+_SMALLEST = -300
+"""The power of ten below which sizes are not told apart."""
 
 
 def percent(fraction: float, digits: int = 2) -> str:
@@ -21,7 +26,7 @@ def percent(fraction: float, digits: int = 2) -> str:
     """
     if fraction < 1 and round(100 * fraction, digits) >= _LARGE:
         return f"{100 - 10.0**-digits:.{digits}f}"
-    return _never_zero(100 * fraction, digits)
+    return _fixed(0.0 if abs(fraction) < _ROUNDING else 100 * fraction, digits)
 
 
 def column(score: Score, values: Sequence[float | None]) -> list[str]:
@@ -30,10 +35,23 @@ def column(score: Score, values: Sequence[float | None]) -> list[str]:
     >>> nll = Score(name="nll", label="NLL", higher_is_better=False, percent=False, shown=True)
     >>> column(nll, [0.37118, None, math.nan]), column(nll, [0.00021, 0.000134]), column(nll, [12345.678, 9.0])
     (['0.3712', '', 'n/a'], ['0.0002100', '0.0001340'], ['12345.7', '9.0'])
+    >>> column(nll, [0.37118, -1e-17, math.inf]), column(nll, [1.5e20, 0.25])
+    (['0.3712', '0.0000', 'inf'], ['1.500e+20', '2.500e-01'])
     """
     largest = max(_magnitudes(values), default=1.0)
-    digits = max(_digits_of_large(largest), min(_DIGITS - 1 - _exponent(largest), _MOST))
-    return ["" if value is None else _value(score, value, digits) for value in values]
+    digits = max(_digits_of_large(largest), _DIGITS - 1 - _exponent(largest))
+    scientific = _exponent(largest) not in _PLAIN
+    texts: list[str] = []
+    for value in values:
+        if value is None or math.isnan(value):
+            texts.append("" if value is None else NOT_DEFINED)
+        elif score.percent:
+            texts.append(percent(value))
+        elif scientific:
+            texts.append(_scientific(value, _DIGITS - 1))
+        else:
+            texts.append(_fixed(0.0 if abs(value) < _ROUNDING * largest else value, digits))
+    return texts
 
 
 def heading(score: Score) -> str:
@@ -60,27 +78,31 @@ def points(score: Score) -> str:
     return " points" if score.percent else ""
 
 
-def difference(score: Score, comparison: Comparison) -> tuple[str, str, str]:
-    """The difference and the bounds of its interval, all with as many digits as show the smallest of them.
+def has_interval(comparison: Comparison) -> bool:
+    """Whether both bounds are finite, which those of a few examples are not."""
+    return math.isfinite(comparison.ci_high - comparison.ci_low)
 
-    Infinite and NaN bounds, those of a single example, stay as they are: see `interval`.
-    """
-    scale = _scale(score)
-    numbers = [scale * number for number in (comparison.difference, comparison.ci_low, comparison.ci_high)]
-    sizes = _magnitudes(numbers)
-    digits = 2 if score.percent else _digits_of_large(max(sizes, default=0.0))
-    smallest = min(sizes, default=1.0)
-    if round(smallest, digits) == 0:
-        digits = min(1 - _exponent(smallest), _MOST)
-    middle, low, high = (f"{number + 0.0:+.{digits}f}" for number in numbers)  # + 0.0: no minus before a zero
-    return middle, low, high
+
+def bounds(score: Score, comparison: Comparison) -> tuple[float, float]:
+    """Those of the interval; two shares differ by 100 points at most."""
+    low, high = comparison.ci_low, comparison.ci_high
+    return (max(low, -1.0), min(high, 1.0)) if score.percent and abs(comparison.difference) <= 1 else (low, high)
+
+
+def difference(score: Score, comparison: Comparison) -> str:
+    """The difference with its unit."""
+    if math.isnan(comparison.difference):
+        return NOT_DEFINED
+    if math.isinf(comparison.difference):
+        return f"infinitely {'higher' if comparison.difference > 0 else 'lower'}"
+    return f"{numbers(score, comparison)[0]}{points(score)}"
 
 
 def interval(score: Score, comparison: Comparison) -> str:
     """``low to high``, or that there is none."""
-    if not (math.isfinite(comparison.ci_low) and math.isfinite(comparison.ci_high)):
+    if not has_interval(comparison):
         return "no interval"
-    _, low, high = difference(score, comparison)
+    _, low, high = numbers(score, comparison)
     return f"{low} to {high}"
 
 
@@ -92,57 +114,81 @@ def amount(score: Score, size: float) -> str:
     ('0.91 points', '30 points')
     """
     scaled = _scale(score) * size
-    return f"{scaled:.{_two_significant(scaled)}f}{points(score)}"
+    return f"{_two_significant(scaled)}{points(score)}"
 
 
 def at_most(score: Score, size: float) -> str:
-    """As `amount`, rounded up."""
+    """A size above 0 as `amount` has it, rounded up."""
     scaled = _scale(score) * size
-    digits = _two_significant(scaled)
-    up = math.ceil(round(scaled * 10**digits, 6)) / 10**digits  # 0.2 × 100 is 20.000000000000004
-    return f"{up:.{digits}f}{points(score)}"
+    exponent = _exponent(scaled)
+    step = 10.0 ** max(_SMALLEST, exponent - 1 if exponent not in _PLAIN else min(0, exponent - 1))
+    up = math.ceil(round(scaled / step, 6)) * step  # 0.2 × 100 is 20.000000000000004
+    return f"{_two_significant(up)}{points(score)}"
 
 
 def as_given(score: Score, size: float) -> str:
     """A size as the user gave it, with its unit.
 
-    >>> as_given(Score(name="ece", label="ECE", higher_is_better=False, percent=True, shown=True), 0.002)
-    '0.2 points'
+    >>> accuracy = Score(name="accuracy", label="accuracy", higher_is_better=True, percent=True, shown=True)
+    >>> as_given(accuracy, 0.002), as_given(accuracy, 0.01)
+    ('0.2 points', '1 point')
     """
-    return f"{_scale(score) * size:g}{points(score)}"
+    text = f"{_scale(score) * size:.12g}"
+    return f"{text}{points(score).removesuffix('s') if text == '1' else points(score)}"
 
 
 def p_text(p_value: float) -> str:
-    """A p-value.
+    """A p-value; rounding never takes it to the other side of 0.05.
 
-    >>> p_text(2.87e-6), p_text(0.0312), p_text(0.998), p_text(1.0), p_text(math.nan)
-    ('< 0.0001', '0.031', '> 0.99', '1', 'n/a')
+    >>> p_text(2.87e-6), p_text(0.0312), p_text(0.998), p_text(1.0), p_text(math.nan), p_text(0.0501)
+    ('< 0.0001', '0.031', '> 0.99', '1', 'n/a', '> 0.05')
     """
     if math.isnan(p_value):
         return NOT_DEFINED
     if p_value < 1e-4:  # noqa: PLR2004
         return "< 0.0001"
-    return "> 0.99" if 0.99 < p_value < 1 else f"{p_value:.2g}"  # noqa: PLR2004
+    if 0.99 < p_value < 1:  # noqa: PLR2004
+        return "> 0.99"
+    text = f"{p_value:.2g}"
+    return f"> {ALPHA}" if p_value > ALPHA >= float(text) else text
 
 
-def _value(score: Score, number: float, digits: int) -> str:
-    if math.isnan(number):
-        return NOT_DEFINED
-    return percent(number) if score.percent else _never_zero(number, digits)
+def numbers(score: Score, comparison: Comparison) -> tuple[str, str, str]:
+    """The difference and its bounds, all finite; signed, without a unit.
+
+    All have as many digits as show the smallest of them, but no more than six of the largest.
+    """
+    scaled = [_scale(score) * number for number in (comparison.difference, *bounds(score, comparison))]
+    sizes = _magnitudes(scaled)
+    largest, smallest = max(sizes, default=1.0), min(sizes, default=1.0)
+    if _exponent(largest) not in _PLAIN:
+        middle, low, high = (_scientific(number, _DIGITS - 1, "+") for number in scaled)
+        return middle, low, high
+    fewest = 2 if score.percent else _digits_of_large(largest)
+    digits = fewest
+    if round(smallest, digits) == 0:
+        digits = min(1 - _exponent(smallest), max(fewest, _DIGITS + 1 - _exponent(largest)))
+    middle, low, high = (_fixed(number, digits, "+") for number in scaled)
+    return middle, low, high
 
 
-def _never_zero(number: float, digits: int) -> str:
+def _fixed(number: float, digits: int, sign: str = "") -> str:
+    """No minus before a zero, and no zero that is none."""
     if number != 0 and round(number, digits) == 0:
         number = math.copysign(10.0**-digits, number)
-    return f"{number + 0.0:.{digits}f}"
+    return f"{number + 0.0:{sign}.{digits}f}"
+
+
+def _scientific(number: float, digits: int, sign: str = "") -> str:
+    return f"{number:{sign}.{digits}e}" if number else f"{0:{sign}}"
 
 
 def _scale(score: Score) -> int:
     return 100 if score.percent else 1
 
 
-def _magnitudes(numbers: Iterable[float | None]) -> list[float]:
-    return [abs(number) for number in numbers if number and math.isfinite(number)]
+def _magnitudes(values: Iterable[float | None]) -> list[float]:
+    return [abs(number) for number in values if number and math.isfinite(number)]
 
 
 def _exponent(number: float) -> int:
@@ -154,5 +200,9 @@ def _digits_of_large(largest: float) -> int:
     return _DIGITS if largest < _LARGE else max(0, _DIGITS + 1 - _exponent(largest))
 
 
-def _two_significant(size: float) -> int:
-    return min(max(0, 1 - _exponent(size)), _MOST) if size > 0 and math.isfinite(size) else 0
+def _two_significant(size: float) -> str:
+    if size == 0:
+        return "0"
+    if _exponent(size) not in _PLAIN:
+        return _scientific(size, 1)
+    return f"{size:.{max(0, 1 - _exponent(size))}f}"

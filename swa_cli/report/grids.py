@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from swa_cli.evaluation.result import Candidate, Comparison, EvaluationResult, Kind, Score
-from swa_cli.report.figures import column, difference, heading, interval, p_text, points
+from swa_cli.report.figures import column, difference, heading, interval, p_text
 from swa_cli.report.phrases import data_of, split_of, verdict_in_words
 
 _SUMMARY: tuple[Kind, ...] = (
@@ -90,7 +90,7 @@ def comparisons_grid(result: EvaluationResult) -> Grid:
     """SWA minus each of the others."""
     return Grid(
         title="SWA minus each of the others",
-        headings=("other", "metric", "difference", "95 % CI", "p (Holm)", "verdict"),
+        headings=("other", "metric", "difference", "95 % CI", "p", "verdict"),
         words=(0, 1, 5),
         sections=(tuple(_comparison(result, comparison) for comparison in result.comparisons),),
     )
@@ -111,14 +111,13 @@ def name_of(candidate: Candidate) -> str:
 
 def _comparison(result: EvaluationResult, comparison: Comparison) -> tuple[str, ...]:
     score = result.score(comparison.metric)
-    middle, _, _ = difference(score, comparison)
     same = comparison.is_nothing
     return (
         comparison.other,
         score.label,
-        "0" if same else f"{middle}{points(score)}",
+        "0" if same else difference(score, comparison),
         "0" if same else interval(score, comparison),
-        p_text(comparison.p_adjusted),
+        f"{p_text(comparison.p_adjusted)}{' (Holm)' if comparison.corrected_for > 1 else ''}",
         verdict_in_words(result, comparison),
     )
 

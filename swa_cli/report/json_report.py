@@ -43,9 +43,9 @@ def as_mapping(result: EvaluationResult) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no infinity and no NaN: an interval from one example, say, has null for its bounds."""
+    """JSON has no infinity and no NaN: an interval from one example, say, has null for its bounds. −0 is 0."""
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return value + 0.0 if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {name: _finite(entry) for name, entry in cast("Mapping[str, Any]", value).items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

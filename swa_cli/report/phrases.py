@@ -4,8 +4,8 @@ import math
 
 from swa_cli.evaluation.result import Comparison, EvaluationResult
 from swa_cli.evaluation.verdict import ALPHA
-from swa_cli.report.figures import as_given, p_text
-from swa_cli.report.units import counted
+from swa_cli.report.figures import as_given, has_interval, p_text
+from swa_cli.report.units import counted, plural
 
 _SPLITS = {"val": "validation", "train": "training"}
 
@@ -31,11 +31,11 @@ def excludes_zero(comparison: Comparison) -> bool:
 
 def is_resolvable(comparison: Comparison) -> bool:
     """Whether it is known which differences the data resolve."""
-    return comparison.smallest_resolvable > 0 and math.isfinite(comparison.smallest_resolvable)
+    return not comparison.dominated and 0 < comparison.smallest_resolvable < math.inf
 
 
 def margin_of(result: EvaluationResult, comparison: Comparison) -> str:
-    """The loss that is put up with."""
+    """The loss that is accepted."""
     assert comparison.margin is not None
     return f"the margin of {as_given(result.score(comparison.metric), comparison.margin)}"
 
@@ -59,9 +59,18 @@ def verdict_in_words(result: EvaluationResult, comparison: Comparison) -> str:
 
 
 def held_back(result: EvaluationResult, comparison: Comparison) -> str:
-    """Why a difference is not taken for one although its interval excludes zero."""
+    """Why an interval, or the difference that it shows, is not taken for what it is."""
+    if comparison.dominated and has_interval(comparison):
+        return f" (the interval is not reliable: the difference rests on {_few(result, comparison)})"
     if not excludes_zero(comparison) or comparison.p_adjusted <= ALPHA:
         return ""
     alone, adjusted = p_text(comparison.p_value), p_text(comparison.p_adjusted)
-    n = sum(other.metric == comparison.metric for other in result.comparisons)
+    n = comparison.corrected_for
     return f" (p = {alone}" + (f", with Holm over {n} comparisons {adjusted})" if n > 1 else ")")
+
+
+def _few(result: EvaluationResult, comparison: Comparison) -> str:
+    unit = result.unit if result.n_groups is None else "group"
+    if comparison.effective_n is None:
+        return f"few {plural(unit)}"
+    return f"about {counted(max(1, round(comparison.effective_n)), unit)}"

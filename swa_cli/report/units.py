@@ -1,6 +1,7 @@
 """Numbers for people."""
 
 _STEP = 1000
+_VOWEL_AND_Y = ("ay", "ey", "iy", "oy", "uy")
 
 
 def in_bytes(count: float) -> str:
@@ -22,5 +23,15 @@ def counted(count: int, noun: str) -> str:
     >>> counted(1, "checkpoint"), counted(1200, "tensor"), counted(2, "batch")
     ('1 checkpoint', '1,200 tensors', '2 batches')
     """
-    plural = "es" if noun.endswith("ch") else "s"
-    return f"{count:,} {noun}{'' if count == 1 else plural}"
+    return f"{count:,} {noun if count == 1 else plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """Of a regular noun, such as a task of the user's may count.
+
+    >>> plural("example"), plural("box"), plural("query"), plural("day")
+    ('examples', 'boxes', 'queries', 'days')
+    """
+    if noun.endswith(("s", "x", "z", "ch", "sh")):
+        return f"{noun}es"
+    return f"{noun[:-1]}ies" if noun.endswith("y") and not noun.endswith(_VOWEL_AND_Y) else f"{noun}s"

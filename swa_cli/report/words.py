@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from swa_cli.evaluation.result import BnRecord, Comparison, EvaluationResult
-from swa_cli.report.figures import amount, difference, interval, points, value
+from swa_cli.report.figures import amount, difference, has_interval, interval, value
 from swa_cli.report.phrases import data_of, held_back, is_resolvable, split_of, verdict_in_words
 from swa_cli.report.units import counted
 
@@ -51,9 +51,8 @@ def _compared(result: EvaluationResult, comparison: Comparison) -> str:
     score = result.score(comparison.metric)
     if comparison.is_nothing:
         return f"{score.label} the same on every {result.unit}"
-    middle, _, _ = difference(score, comparison)
     verdict = f"{verdict_in_words(result, comparison)}{held_back(result, comparison)}"
-    return f"{score.label} {middle}{points(score)} ({interval(score, comparison)}): {verdict}"
+    return f"{score.label} {difference(score, comparison)} ({interval(score, comparison)}): {verdict}"
 
 
 def _directions(result: EvaluationResult) -> str:
@@ -74,10 +73,10 @@ def _listed(labels: Sequence[str]) -> str:
 def _uncertainty(result: EvaluationResult) -> Iterator[str]:
     if not result.comparisons:
         return
-    over = f"the {data_of(result)}"
-    if result.n_groups is not None:
-        over = f"the {counted(result.n_groups, 'group')} that the {data_of(result)} are in"
-    yield f"Intervals: 95 %, paired BCa bootstrap, never narrower than Student's, over {over}."
+    if any(has_interval(comparison) for comparison in result.comparisons):
+        yield f"Intervals: 95 %, paired BCa bootstrap, never narrower than Student's, over the {_resampled(result)}."
+    else:
+        yield f"No interval can be computed from the {data_of(result)}."
     last = [
         comparison
         for name in (result.decision.primary, result.decision.secondary)
@@ -92,6 +91,16 @@ def _uncertainty(result: EvaluationResult) -> Iterator[str]:
     yield (
         "No test set shows the variance of training: with another seed the differences may change by more than the "
         "intervals say."
+    )
+
+
+def _resampled(result: EvaluationResult) -> str:
+    """What the intervals take as independent."""
+    if result.n_groups is not None:
+        return f"{data_of(result)}, in {counted(result.n_groups, 'group')}"
+    return (
+        f"{data_of(result)}, taken as independent: where several belong together (one patient, one video), let "
+        "split_batch give their groups"
     )
 
 
