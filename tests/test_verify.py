@@ -237,7 +237,7 @@ def test_the_command(tmp_path, run_swa):
     assert "tensor a.weight differs at index [2, 1]: expected" in result.stderr
 
 
-def test_through_a_link_to_another_place(tmp_path):
+def test_through_a_link_to_another_place(tmp_path, monkeypatch):
     """As on clusters, where runs/ is a link to a scratch disk."""
     (tmp_path / "scratch" / "deep").mkdir(parents=True)
     (tmp_path / "project").mkdir()
@@ -246,8 +246,120 @@ def test_through_a_link_to_another_place(tmp_path):
 
     average(plan_average(find_checkpoints([run]).checkpoints), tmp_path / "project" / "runs" / "out.safetensors")
 
-    assert verify(open_single(tmp_path / "project" / "runs" / "out.safetensors")).n_sources == 4
+    monkeypatch.chdir(tmp_path / "project")
+    assert verify(open_single(Path("runs/out.safetensors"))).n_sources == 4
     assert verify(open_single(tmp_path / "scratch" / "deep" / "out.safetensors")).n_sources == 4
+
+
+def test_sources_behind_a_link_beside_the_average(tmp_path):
+    run = save_states(tmp_path / "elsewhere")
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "ckpts").symlink_to(run)
+
+    average(plan_average(find_checkpoints([tmp_path / "project" / "ckpts"]).checkpoints), tmp_path / "project" / "o.pt")
+
+    assert verify(open_single(tmp_path / "project" / "o.pt")).n_sources == 4
+
+
+def test_sources_of_two_folders_one_of_which_is_above(tmp_path, monkeypatch):
+    save_states(tmp_path / "deep")
+    monkeypatch.chdir(tmp_path / "deep")
+    Path("epoch-3.pth").rename("../epoch-3.pth")
+    sources = find_checkpoints([Path("epoch-0.pth"), Path("../epoch-3.pth")]).checkpoints
+
+    average(plan_average(sources), Path("out.safetensors"))
+
+    written = open_single(Path("out.safetensors"))
+    assert written.provenance
+    assert [source.name for source in written.provenance.sources] == ["deep/epoch-0.pth", "epoch-3.pth"]
+    with pytest.raises(
+        SourceError, match=rf"neither below {tmp_path}/deep nor below .* say so: --sources {tmp_path}\."
+    ):
+        verify(written)
+    assert verify(written, sources=tmp_path).n_sources == 2
+    monkeypatch.chdir(tmp_path)
+    assert verify(open_single(Path("deep/out.safetensors"))).n_sources == 2
+
+
+@pytest.fixture
+def secret(tmp_path):
+    """A file outside the folder of the average, of a size that a forger may know."""
+    (tmp_path / "private").mkdir()
+    path = tmp_path / "private" / "secret.txt"
+    path.write_text("r00t:*:2 hunter2\n")
+    return path
+
+
+def forged(work: Path, sources: list[dict], **fields: object) -> Path:
+    work.mkdir(exist_ok=True)
+    torch.save({"w": torch.ones(3)}, work / "epoch-0.pt")
+    average(plan_average(find_checkpoints([work / "epoch-0.pt"]).checkpoints), work / "out.pt", overwrite=True)
+    record = json.loads(open_single(work / "out.pt").metadata["swa_cli"])
+    put_record(work / "out.pt", record | {"sources": sources, "n_averaged": len(sources)} | fields)
+    return work / "out.pt"
+
+
+@pytest.mark.parametrize(
+    "where", ["absolute name", "absolute folder", "name up", "folder up", "link", "link of a folder"]
+)
+def test_a_record_leads_to_no_file_of_others(tmp_path, secret, where, run_swa, monkeypatch):
+    """Wherever it leads, what a file holds that is no checkpoint is not said."""
+    names = {"absolute name": str(secret), "name up": "../private/secret.txt", "link": "link.pt"}
+    folders = {"absolute folder": str(secret.parent), "folder up": "../private", "link of a folder": "linked"}
+    source = {"name": names.get(where, "secret.txt"), "step": 0, "size": secret.stat().st_size}
+    path = forged(tmp_path / "work", [source], folder=folders.get(where, "."))
+    (tmp_path / "work/link.pt").symlink_to(secret)
+    (tmp_path / "work/linked").symlink_to(secret.parent)
+    monkeypatch.chdir(tmp_path / "work")
+
+    result = run_swa("verify", path.name)
+    told = run_swa("verify", path.name, "--sources", tmp_path)
+
+    for said in (result, told):
+        assert (said.exit_code, said.stdout) == (1, "")
+        assert "hunter2" not in said.stderr
+        assert "r00t" not in said.stderr
+    if "link" in where:
+        assert "cannot be read as a checkpoint. swa inspect tells" in result.stderr
+    else:
+        assert "--sources" in result.stderr
+        assert "cannot be read as a checkpoint. swa inspect tells" in told.stderr
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "folder", "device", "empty", "of another size", "of /proc"])
+def test_a_source_is_opened_only_if_it_can_be_what_was_averaged(tmp_path, kind, monkeypatch):
+    path = forged(tmp_path / "work", [{"name": "x.pt", "step": 0, "size": 0 if kind in {"empty", "of /proc"} else 99}])
+    source = tmp_path / "work" / "x.pt"
+    if kind == "FIFO":
+        os.mkfifo(source)
+    elif kind == "folder":
+        source.mkdir()
+    elif kind in {"device", "of /proc"}:
+        source.symlink_to({"device": "/dev/zero", "of /proc": "/proc/self/environ"}[kind])
+    else:
+        source.write_bytes(b"" if kind == "empty" else b"root:*:2")
+    swa = open_single(path)
+    monkeypatch.setattr("swa_cli.averaging.recorded_sources.open_checkpoint", lambda *_, **__: pytest.fail("opened"))
+
+    with pytest.raises(
+        SourceError, match=r"x\.pt (is not a regular file|was another then: expected .*, found \d+ bytes)"
+    ):
+        verify(swa)
+
+
+def test_a_source_is_named_once(tmp_path):
+    path = forged(tmp_path / "work", [{"name": "epoch-0.pt", "step": 0}] * 2)
+
+    with pytest.raises(SourceError, match="its record names a source twice"):
+        verify(open_single(path))
+
+
+def test_names_that_no_file_can_have(tmp_path):
+    for name in ("x" * 5000, "x/" * 3000 + "y"):
+        path = forged(tmp_path / "work", [{"name": name, "step": 0}])
+        for sources in (None, tmp_path):
+            with pytest.raises(SourceError, match="File name too long"):
+                verify(open_single(path), sources=sources)
 
 
 def test_sources_are_found_below_the_folder_that_is_named(tmp_path):

@@ -32,7 +32,7 @@ def provenance_of(
     frozen: Sequence[str],
 ) -> Provenance:
     """The record of an average that is yet to be carried out: of its full length, with zeros for what is not known."""
-    paths = [source.path.absolute() for source in plan.sources]
+    paths = [_without_up(source.path) for source in plan.sources]
     folder = os.path.commonpath([path.parent for path in paths])
     unknown = dict.fromkeys(hashed, "0" * _LENGTH_OF_SHA256)
     sources = tuple(
@@ -57,7 +57,7 @@ def provenance_of(
             allow_nonfinite=allow_nonfinite,
             like=target.like.checkpoint.path.name if target.like else None,
         ),
-        folder=os.path.relpath(os.path.realpath(folder), os.path.realpath(target.folder)),  # as `folder_of` reads it
+        folder=_seen_from(target.folder, folder),
         fingerprints=as_text({tensor.name: 0 for tensor in plan.tensors}),
     )
 
@@ -94,6 +94,19 @@ def from_text(text: str, plan: AveragePlan) -> dict[str, int]:
     return {
         name: int(text[at : at + _DIGITS], 16) for name, at in zip(names, range(0, len(text), _DIGITS), strict=True)
     }
+
+
+def _without_up(path: Path) -> Path:
+    """The absolute path of a file, through its folder's links where ``..`` may lead out of one."""
+    return Path(os.path.realpath(path.parent), path.name) if ".." in path.parts else path.absolute()
+
+
+def _seen_from(output_folder: Path, folder: str) -> str:
+    """The way to the sources, as `folder_of` reads it: through links only if they are all there is below the output."""
+    named = os.path.relpath(folder, output_folder.absolute())
+    if ".." not in Path(named).parts:
+        return named
+    return os.path.relpath(os.path.realpath(folder), os.path.realpath(output_folder))
 
 
 def _digests(source: Checkpoint, digests: Mapping[Path, str]) -> dict[str, str]:

@@ -1,7 +1,5 @@
 """Deriving an average once more from the sources that its record names, and comparing bit for bit."""
 
-import glob
-import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,9 +7,10 @@ from pathlib import Path
 
 from swa_cli.averaging.comparison import Comparison
 from swa_cli.averaging.plan import AveragePlan, plan_average, untied
-from swa_cli.averaging.record import folder_of, from_text
+from swa_cli.averaging.record import from_text
+from swa_cli.averaging.recorded_sources import open_sources
 from swa_cli.averaging.stream import Engine, stream_average
-from swa_cli.checkpoints import Checkpoint, Options, Provenance, Source, as_named, open_checkpoint
+from swa_cli.checkpoints import Checkpoint, Options, Provenance, Source, as_named
 from swa_cli.errors import SourceError, VerifyError, listed
 from swa_cli.progress import Track, silent
 
@@ -43,12 +42,11 @@ def verify(
 
     Raises:
         VerifyError: something differs; tensors are named, with the first element that does.
-        SourceError: no record of what went in, or a source that is not where the record says, or not as large.
+        SourceError: no record of what went in, or as `open_sources`.
         SwaError: as `plan_average` and `stream_average`, where a source was changed so that it cannot be averaged.
     """
     record = _record_of(average)
-    folder = sources or folder_of(average.path, record)
-    opened = [_open(folder, source, record, average.path, was_given=sources is not None) for source in record.sources]
+    folder, opened = open_sources(average, record, folder=sources)
     options = record.options or Options()
     plan = plan_average(
         opened,
@@ -123,26 +121,6 @@ def _other_statistics(average: Checkpoint, recomputed: Mapping[str, int]) -> lis
         if name not in average.tensors
         or zlib.crc32(average.get_elements(name, 0, average.spec(name).numel).tobytes()) != crc
     ]
-
-
-def _open(folder: Path, source: Source, record: Provenance, average: Path, *, was_given: bool) -> Checkpoint:
-    path = _find(folder, as_named(source.name)) if was_given else folder / as_named(source.name)
-    if not path.exists():
-        msg = f"{average}: its source {path} is not there. If the sources were moved, say where with --sources FOLDER."
-        raise SourceError(msg)
-    key = record.options.key if record.options else None
-    checkpoint = open_checkpoint(path, key=key)
-    size = checkpoint.file_bytes
-    if source.size is not None and size != source.size:
-        msg = f"{average}: its source {path} was another then: expected {source.size:,} bytes, found {size:,}."
-        raise SourceError(msg)
-    return checkpoint
-
-
-def _find(folder: Path, name: str) -> Path:
-    """The file of that name in a folder, or the only one further down."""
-    below = [path for path in folder.rglob(glob.escape(Path(name).name)) if str(path).endswith(os.sep + name)]
-    return below[0] if len(below) == 1 and not (folder / name).exists() else folder / name
 
 
 def _differences(average: Checkpoint, plan: AveragePlan) -> list[str]:

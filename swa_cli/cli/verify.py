@@ -13,7 +13,11 @@ def verify(
     swa: Annotated[Path, typer.Argument(metavar="SWA", help="The average: a file, or a directory of shards.")],
     *,
     sources: Annotated[
-        Path | None, typer.Option("--sources", help="The directory that holds the sources now, if they were moved.")
+        Path | None,
+        typer.Option(
+            "--sources",
+            help="The directory that holds the sources, if they were moved or are not below that of the average.",
+        ),
     ] = None,
     key: Annotated[str | None, typer.Option("--key", help="Where the state_dict lies in the average, dotted.")] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto.")] = "auto",

@@ -75,8 +75,8 @@ def replace_tensors(
 
 def _seen_from(output_folder: Path, checkpoint: Checkpoint, folder: str | None) -> str | None:
     """The folder of the sources, which the record of ``checkpoint`` gives as seen from there, as seen from another."""
-    if folder is None:
-        return None
+    if folder is None or output_folder.resolve() == checkpoint.path.parent.resolve():
+        return folder
     there = os.path.realpath(checkpoint.path.parent / folder)
     return os.path.relpath(there, os.path.realpath(output_folder))
 

@@ -1,0 +1,128 @@
+"""Opening the sources that the record of an average names.
+
+A record comes from anybody. Its names are followed below the folder of the average and below the one that the command
+runs in; for any other folder the user must name it. A file is opened if it is a regular one of the recorded size, and
+nothing of a file that is not a checkpoint gets into a message.
+"""
+
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path, PurePath
+from typing import NoReturn
+
+from swa_cli.averaging.record import folder_of
+from swa_cli.checkpoints import Checkpoint, Provenance, Source, as_named, open_checkpoint
+from swa_cli.checkpoints.sharded import INDEX_SUFFIX
+from swa_cli.errors import CheckpointError, SourceError
+
+
+def open_sources(average: Checkpoint, record: Provenance, *, folder: Path | None) -> tuple[Path, list[Checkpoint]]:
+    """Return the folder that holds the sources, and these, in the order of the record.
+
+    Args:
+        folder: where the user says that they are; they may lie anywhere below.
+
+    Raises:
+        SourceError: one is not there, is not what it was by its size, or is no checkpoint; or the record leads to where
+            only the user may.
+    """
+    names = [as_named(source.name) for source in record.sources]
+    if len({*names}) < len(names):
+        msg = f"{average.path}: its record names a source twice: it is damaged or forged. Average anew."
+        raise SourceError(msg)
+    if folder is None:
+        folder = _recorded_folder(average, record)
+        paths = [folder / name for name in _inside(average, names)]
+    else:
+        paths = _found_below(folder, names)
+    key = record.options.key if record.options else None
+    opened = [_open(average.path, path, said, key) for path, said in zip(paths, record.sources, strict=True)]
+    return folder, opened
+
+
+def _recorded_folder(average: Checkpoint, record: Provenance) -> Path:
+    folder = folder_of(average.path, record)
+    own = Path(os.path.realpath(average.path)).parent
+    around = [own.parent if record.files else own]  # what is a folder lies beside its sources
+    with suppress(OSError):
+        around.append(Path.cwd())
+    is_near = any(folder.is_relative_to(near) for near in around if near != near.parent)
+    if is_near or _is_below(as_named(record.folder or "")):
+        return folder
+    msg = (
+        f"{average.path}: its record says that the sources are in {folder}, which is neither below {around[0]} nor "
+        f"below the directory that the command runs in. If they are there, say so: --sources {folder}."
+    )
+    raise SourceError(msg)
+
+
+def _inside(average: Checkpoint, names: Iterable[str]) -> Iterable[str]:
+    for name in names:
+        if not _is_below(name):
+            msg = (
+                f"{average.path}: its record names the source {name}, which is not below the folder of the sources. If "
+                "you know it, say with --sources FOLDER where it is."
+            )
+            raise SourceError(msg)
+        yield name
+
+
+def _is_below(name: str) -> bool:
+    path = PurePath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def _found_below(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Where the files of these names are in a folder, or else the only ones further down."""
+    below = [PurePath(*(part for part in PurePath(name).parts if part not in {"..", os.sep})) for name in names]
+    missing = {name.parts for name in below if not os.path.exists(folder / name)}  # noqa: PTH110  # False on any error
+    found = _further_down(folder, missing)
+    only = {end: paths[0] for end, paths in found.items() if len(paths) == 1}
+    return [only.get(name.parts, folder / name) for name in below]
+
+
+def _further_down(folder: Path, names: set[tuple[str, ...]]) -> Mapping[tuple[str, ...], list[Path]]:
+    """All files below a folder whose paths end in one of these names."""
+    if not names:
+        return {}
+    last, lengths = {name[-1] for name in names if name}, {len(name) for name in names}
+    found: defaultdict[tuple[str, ...], list[Path]] = defaultdict(list)
+    for above, _, files in os.walk(folder):
+        for path in (Path(above, file) for file in last.intersection(files)):
+            for end in {path.parts[-length:] for length in lengths} & names:
+                found[end].append(path)
+    return found
+
+
+def _open(average: Path, path: Path, said: Source, key: str | None) -> Checkpoint:
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        _refuse(average, path, "is not there. If the sources were moved, say where with --sources FOLDER")
+    except OSError as error:
+        _refuse(average, path, f"cannot be read: {error.strerror or error}")
+    if not stat.S_ISREG(status.st_mode):
+        _refuse(average, path, "is not a regular file")
+    if not path.name.endswith(INDEX_SUFFIX):
+        _check_size(average, path, said, status.st_size)
+    checkpoint = None
+    with suppress(CheckpointError):  # whose message tells what the file holds
+        checkpoint = open_checkpoint(path, key=key)
+    if checkpoint is None:
+        _refuse(average, path, "cannot be read as a checkpoint. swa inspect tells what is wrong with it")
+    _check_size(average, path, said, checkpoint.file_bytes)
+    return checkpoint
+
+
+def _check_size(average: Path, path: Path, said: Source, found: int) -> None:
+    if found == 0 or said.size not in {None, found}:
+        expected = "a checkpoint" if said.size is None else f"{said.size:,} bytes"
+        _refuse(average, path, f"was another then: expected {expected}, found {found:,} bytes")
+
+
+def _refuse(average: Path, path: Path, what: str) -> NoReturn:
+    msg = f"{average}: its source {path} {what}."
+    raise SourceError(msg)
