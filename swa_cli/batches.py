@@ -3,13 +3,13 @@
 Nothing is guessed from numbers: a model's output is taken as logits.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
 
 from swa_cli.errors import DataError, UserCodeError, kind_of
-from swa_cli.loaders import samples_in
+from swa_cli.loaders import agreed, lengths_of
 from swa_cli.user_code import user_code
 
 TARGET_KEYS = ("labels", "label", "target")
@@ -182,6 +182,22 @@ def _described(value: object) -> str:
     return kind_of(value)
 
 
-def batch_size(example: Example) -> int:
-    """Length of the first tensor's first dimension, of what goes into the model; 1 where there is none."""
-    return samples_in((example.args, example.kwargs))
+def n_samples_of(example: Example, *, told: int | None, seen: Collection[int]) -> int | None:
+    """How many samples a batch has; None where that cannot be known.
+
+    Where the loader's sampler asks for several entries of the dataset, these are the samples. One entry may be a whole
+    batch: as without a sampler, the inputs, the target and the layers must then agree on a length. Where the layers see
+    another one (the frames of videos, say), that of inputs and target counts.
+
+    Args:
+        told: entries of the dataset that the loader's sampler asked for.
+        seen: lengths of the inputs of layers.
+    """
+    if told is not None and told > 1:
+        return told
+    given = {length for value in (*example.args, *example.kwargs.values()) for length in lengths_of(value)}
+    parts = [given, lengths_of(example.target), {*seen}]
+    together = agreed(parts)
+    if together is None and told is None and all(parts):
+        together = agreed(parts[:2])
+    return told if together is None else together

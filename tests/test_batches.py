@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from swa_cli.batches import Example, batch_size, logits_of, make_splitter, split_batch, to_device
+from swa_cli.batches import Example, logits_of, make_splitter, n_samples_of, split_batch, to_device
 from swa_cli.errors import DataError, UserCodeError
 
 X, Y, Z = torch.zeros(2, 3), torch.ones(2), torch.tensor([0, 1])
@@ -92,7 +92,46 @@ def test_everything_in_a_batch_is_moved():
     assert moved["b"].image.device == meta
 
 
-def test_the_batch_size_is_that_of_the_first_tensor():
-    assert batch_size(Example((3, X), {}, None)) == 2
-    assert batch_size(Example((), {"x": torch.zeros(7, 1)}, None)) == 7
-    assert batch_size(Example(("text",), {}, None)) == 1
+X3, IMAGES = torch.zeros(3, 2), [torch.zeros(3, 5, 5)] * 8
+BOXES = [{"boxes": torch.zeros(2, 4), "labels": torch.zeros(2)}] * 8
+NODES, EDGES = torch.zeros(50, 4), torch.zeros(2, 90)
+
+
+@pytest.mark.parametrize(
+    ("example", "seen", "n"),
+    [
+        (Example((X,), {}, Z), [2], 2),
+        (Example((X,), {}, None), [2, 2], 2),
+        (Example((X,), {}, Z), [2 * 16], 2),  # the frames of videos
+        (Example((), {"x": torch.zeros(7, 1), "mask": torch.zeros(7)}, torch.zeros(7, 9)), [7], 7),
+        (Example((IMAGES,), {}, BOXES), [8], 8),
+        (Example((IMAGES,), {}, BOXES), [8, 800], 8),
+        (Example((IMAGES,), {}, None), [8], 8),
+        (Example((BOXES,), {}, None), [8], 8),
+        (Example((IMAGES, BOXES), {}, None), [8], 8),
+        (Example((SimpleNamespace(x=NODES),), {}, torch.zeros(6)), [50, 6], 6),
+        (Example((torch.zeros(9, 4, 3),), {}, torch.zeros(4)), [4], None),  # time first
+        (Example((NODES, EDGES), {}, torch.zeros(6)), [50], None),
+        (Example((SimpleNamespace(x=NODES),), {}, torch.zeros(6)), [50], None),
+        (Example((X3, torch.zeros(5)), {}, None), [3, 5], None),
+        (Example(("text",), {}, None), [], None),
+    ],
+)
+def test_samples_are_what_inputs_target_and_layers_agree_on(example, seen, n):
+    assert n_samples_of(example, told=None, seen=seen) == n
+
+
+@pytest.mark.parametrize(
+    ("example", "seen", "told", "n"),
+    [
+        (Example((NODES, EDGES), {}, torch.zeros(6)), [50], 6, 6),
+        (Example((SimpleNamespace(x=NODES),), {}, torch.zeros(50)), [50], 6, 6),
+        (Example((torch.zeros(9, 4, 3),), {}, torch.zeros(4)), [4], 4, 4),
+        (Example((torch.zeros(32, 3),), {}, torch.zeros(32)), [32], 1, 32),  # one entry of the dataset is a batch
+        (Example((torch.zeros(32, 3),), {}, None), [32], 1, 32),
+        (Example((torch.zeros(1, 3),), {}, torch.zeros(1)), [1], 1, 1),
+        (Example((NODES, EDGES), {}, torch.zeros(1)), [50], 1, 1),
+    ],
+)
+def test_samples_are_the_entries_of_the_dataset_where_the_sampler_asks_for_several(example, seen, told, n):
+    assert n_samples_of(example, told=told, seen=seen) == n

@@ -228,7 +228,7 @@ def test_floor_of_many_in_one_bin_is_the_mean_deviation_of_a_binomial(chance, n)
 @pytest.mark.parametrize("chances", [(0.03, 0.99), (0.001, 0.05), (0.5, 0.49), (1e-6, 0.019)])
 def test_floor_of_unequal_chances_is_that_of_their_distribution(chances):
     """The distribution of the hits by adding one example after the other."""
-    confidence = np.geomspace(*chances, 90)
+    confidence = np.geomspace(chances[0], chances[1], 90)
     total = 0.0
     for low, high in pairwise(EDGES):
         members = [p for p in confidence.tolist() if low < p <= high]

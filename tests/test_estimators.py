@@ -1,12 +1,21 @@
 """The estimators against their closed forms, with the figures of each trap."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from scipy.stats import norm
 from torch import nn
+from torch.utils.data import DataLoader
 
+from swa_cli.batches import Example, split_batch
 from swa_cli.batchnorm import Estimator, recalibrate
 from swa_cli.errors import DataError
+from swa_cli.loaders import Passes
+from swa_cli.report.bn_update import recalibration_report
+from swa_cli.report.bn_update_json import recalibration_json
 
 
 def spread(n: int, mean: float, variance: float) -> torch.Tensor:
@@ -262,3 +271,73 @@ def test_one_pass_depends_on_the_batch_size_a_little_below_the_first_layer(digit
         ]
         assert estimator == "torch" or worst[0] < 1e-6
         assert bound / 3 < max(worst) < bound
+
+
+class Stacking(nn.Module):
+    """As detectors do: an image for each entry of a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm2d(3)
+
+    def forward(self, images, *_: object):
+        return self.bn(torch.stack([image["image"] if isinstance(image, dict) else image for image in images]))
+
+
+def listed(values: torch.Tensor, kind: str):
+    """A batch of single images (3, 1, 2) of that many."""
+    images = list(values.view(-1, 3, 1, 2).float())
+    if kind == "dicts":
+        return [{"image": image, "boxes": torch.zeros(1, 4)} for image in images]
+    return images, [{"boxes": torch.zeros(1, 4)}] * len(images) if kind == "boxes" else torch.zeros(len(images))
+
+
+def split_dicts(batch):
+    return Example((batch,), {}, None)
+
+
+@pytest.mark.parametrize("kind", ["boxes", "dicts", "labels"])
+def test_official_weighs_by_the_samples_that_went_through(kind):
+    """Not by the channels of the first image, 3 whatever the batch."""
+    values = [spread(6 * n, mean, 1.0) for n, mean in ((20, -1.0), (5, 4.0))]
+    batches = [listed(part, kind) for part in values]
+    model = Stacking()
+    result = recalibrate(model, batches, estimator="official", split=split_dicts if kind == "dicts" else split_batch)
+
+    means = torch.stack([part.view(-1, 3, 2).mean(dim=(0, 2)) for part in values])
+    expected = (means * torch.tensor([[20.0], [5.0]])).sum(dim=0) / 25
+    assert result.n_samples == 25
+    torch.testing.assert_close(model.bn.running_mean, expected.float(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("estimator", ["population", "torch", "official", "sequential"])
+def test_where_samples_cannot_be_counted_official_is_refused(estimator):
+    """Nodes of graphs, of which only the target knows how many there are."""
+    model = nn.Sequential(nn.BatchNorm1d(4))
+    batches = [(torch.randn(50, 4), torch.zeros(6)), (torch.randn(40, 4), torch.zeros(6))]
+    if estimator == "official":
+        with pytest.raises(DataError, match=r"batch 0: how many samples.*cannot be known.*--estimator official weighs"):
+            recalibrate(model, batches, estimator=estimator)
+        return
+    result = recalibrate(model, batches, estimator=estimator)
+
+    assert (result.n_samples, result.n_batches) == (None, 2)
+    assert next(iter(recalibration_report(result))).startswith(
+        "Recomputed the statistics of 1 BatchNorm layer from 2 batches of an unknown number of samples"
+    )
+    assert json.loads(recalibration_json(Path("x"), result, None, ()))["layers"][0]["n_elements"] == 90
+
+
+def test_the_sampler_counts_graphs_whose_nodes_the_layers_see():
+    sizes = [5, 9, 2, 7, 4]
+
+    def collate(graphs):
+        return torch.cat(graphs), torch.zeros(2, 30), torch.zeros(len(graphs))
+
+    def split(batch):
+        return Example(batch[:1], {}, batch[2])
+
+    graphs: Any = [torch.randn(n, 4) for n in sizes]
+    loader = Passes(DataLoader(graphs, batch_size=2, collate_fn=collate))
+
+    assert recalibrate(nn.Sequential(nn.BatchNorm1d(4)), loader, estimator="official", split=split).n_samples == 5

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
@@ -545,15 +546,62 @@ def test_the_first_batches_of_a_generator_are_given_and_no_more_are_taken():
     ("batch", "size"),
     [
         (torch.zeros(3, 2), 3),
-        ([["a", "b"], torch.zeros(4)], 4),
-        ({"name": "x", "image": (torch.zeros(5, 1), torch.zeros(9))}, 5),
+        ([torch.zeros(4, 2), torch.zeros(4)], 4),
+        ([["a", "b"], torch.zeros(2)], 2),
+        (([torch.zeros(3, 5, 5)] * 8, [{"boxes": torch.zeros(2, 4)}] * 8), 8),
+        ([{"image": torch.zeros(3, 5, 5)}] * 8, 8),
+        ({"pixels": torch.zeros(5, 1), "label": torch.zeros(5), "split": "train"}, 5),
+        ((torch.zeros(50, 4), torch.zeros(2, 90), torch.zeros(6)), None),
         (torch.tensor(1), 1),
-        ("text", 1),
-        ([], 1),
+        ("text", None),
+        (object(), None),
     ],
 )
-def test_the_samples_of_a_batch_are_those_of_its_first_tensor(batch, size):
+def test_the_samples_of_a_batch_are_the_length_that_its_parts_agree_on(batch, size):
     assert samples_in(batch) == size
+
+
+def test_samples_that_cannot_be_counted_are_not_limited():
+    batches = [(torch.zeros(50, 4), torch.zeros(2, 90), torch.zeros(6))] * 3
+
+    with pytest.raises(DataError, match=r"of type tuple has cannot be told.*--num-batches"):
+        list(Passes(batches, num_samples=10))
+
+
+def in_order_of_loading(loader, **limits):
+    """What the loader says of each batch, beside the number that the collate function has put into it."""
+    passes = Passes(loader, **limits)
+    return [(passes.told, n) for n in passes]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("make", ["plain", "sizes of its own", "dataset that fetches all at once"])
+def test_the_sampler_says_how_many_samples_a_batch_has(workers, make):
+    dataset: Any = list(range(10))
+    loader = DataLoader(dataset, batch_size=4, collate_fn=len, num_workers=workers)
+    expected = [4, 4, 2]
+    if make == "sizes of its own":
+        sizes = [[0, 1, 2, 3, 4], [5], [6, 7]]
+        loader = DataLoader(dataset, batch_sampler=sizes, collate_fn=len, num_workers=workers)
+        expected = [5, 1, 2]
+    elif make == "dataset that fetches all at once":
+        loader = DataLoader(Slices(), sampler=[[0, 1, 2], [3, 4]], batch_size=None, num_workers=workers)
+        expected = [3, 2]
+
+    assert in_order_of_loading(loader) == [(n, n) for n in expected]
+    assert in_order_of_loading(loader, num_batches=2) == [(n, n) for n in expected[:2]]
+
+
+class Slices(Dataset):
+    def __getitem__(self, index):
+        return len(index)
+
+
+def test_a_single_index_may_stand_for_a_batch_and_so_says_nothing():
+    dataset: Any = [3, 4]
+    passes = Passes(DataLoader(dataset, batch_size=None))
+
+    assert [(passes.told, n) for n in passes] == [(None, 3), (None, 4)]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -4,6 +4,7 @@ from typing import Literal
 
 from swa_cli.batchnorm.inputs import Observed
 from swa_cli.batchnorm.layers import Norm
+from swa_cli.errors import DataError
 
 Estimator = Literal["population", "torch", "official", "sequential"]
 """
@@ -22,12 +23,24 @@ def is_pooled(estimator: Estimator, layer: Norm) -> bool:
     return estimator in {"population", "sequential"} and layer.kind != "instance"
 
 
-def weight_of(estimator: Estimator, seen: Observed, n_samples: int) -> float:
+def weight_of(estimator: Estimator, seen: Observed, n_samples: int | None) -> float:
     """The weight of one input of a layer.
 
     Args:
-        n_samples: of the batch that the model was given.
+        n_samples: of the batch that the model was given; None where that cannot be known.
+
+    Raises:
+        DataError: the estimator needs the number of samples.
     """
     if estimator in {"population", "sequential"}:
         return seen.n
-    return 1 if estimator == "torch" else n_samples
+    if estimator == "torch":
+        return 1
+    if n_samples is None:
+        msg = (
+            "how many samples the batch has cannot be known: its inputs, its target and the layers differ in length. "
+            "--estimator official weighs each batch by that number. Let train_dataloader() return a DataLoader with a "
+            "sampler, or take --estimator population or torch."
+        )
+        raise DataError(msg)
+    return n_samples

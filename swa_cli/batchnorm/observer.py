@@ -27,13 +27,20 @@ _UNBATCHED = {nn.InstanceNorm1d: 2, nn.InstanceNorm2d: 3, nn.InstanceNorm3d: 4}
 class Observer:
     """The inputs of some layers, call by call: ``calls`` has each layer's name and what it was given, in order.
 
-    ``kept`` has the layers that turn out to have no statistics to recompute, and why; their hooks do nothing.
+    ``lengths`` has the first dimensions of these inputs. ``kept`` has the layers that turn out to have no statistics to
+    recompute, and why; their hooks do nothing.
     """
 
     def __init__(self, known: Known) -> None:
         self.calls: list[tuple[str, Observed]] = []
+        self.lengths: list[int] = []
         self.kept: dict[str, str] = {}
         self.known = known
+
+    def clear(self) -> None:
+        """Forget what was observed: the next batch comes."""
+        self.calls.clear()
+        self.lengths.clear()
 
 
 @contextmanager
@@ -140,6 +147,7 @@ class _Watch:
             self._look_at_buffers(values)
         assert self.seen is not None
         self.observer.calls.append((self.layer.name, self.seen))
+        self.observer.lengths.append(len(values))
         self.seen = None
 
     def _serve(self, values: torch.Tensor) -> bool:

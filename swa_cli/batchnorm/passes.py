@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from swa_cli.batches import Splitter, batch_size
+from swa_cli.batches import Example, Splitter, n_samples_of
 from swa_cli.batchnorm.finite import check_finite, is_finite
 from swa_cli.batchnorm.moments import Moments
 from swa_cli.batchnorm.observer import Observer
@@ -18,6 +18,7 @@ from swa_cli.batchnorm.tally import Channels, Tally
 from swa_cli.data import iterate, length_of, no_batches
 from swa_cli.errors import DataError
 from swa_cli.forward import Forward
+from swa_cli.loaders import lengths_of, told_by
 from swa_cli.progress import Track
 from swa_cli.ranks import Step
 
@@ -43,13 +44,16 @@ class Feed:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What one rank, or all together, have seen; on the CPU. ``done`` says that no batches are left."""
+    """What one rank, or all together, have seen; on the CPU. ``done`` says that no batches are left.
+
+    ``n_samples`` is None where it cannot be known of one batch.
+    """
 
     moments: Moments
     elements: Mapping[str, int]
     calls: Mapping[str, int]
     kept: Mapping[str, str]
-    n_samples: int
+    n_samples: int | None
     n_batches: int
     done: bool
 
@@ -60,7 +64,7 @@ class Seen:
             elements=_sum(self.elements, other.elements),
             calls=_sum(self.calls, other.calls),
             kept={**self.kept, **other.kept},
-            n_samples=self.n_samples + other.n_samples,
+            n_samples=_total([self.n_samples, other.n_samples]),
             n_batches=self.n_batches + other.n_batches,
             done=self.done and other.done,
         )
@@ -108,43 +112,57 @@ def _share(
     stream = enumerate(batches)
     forward = feed.forward
     patience = 1 if forward.device.type == "cpu" else _PATIENCE
-    counts = {"samples": 0, "batches": 0}
+    n_batches, sizes = 0, list[int | None]()
     faster: list[Callable[..., Any]] = []
 
     def work(limit: int | None) -> Seen:
+        nonlocal n_batches
         flags: list[torch.Tensor] = []
-        before = counts["batches"]
+        before = n_batches
         for index, batch in islice(stream, limit):
             example = forward.prepare(feed.split(batch), batch=index)
-            n_samples = batch_size(example)
-            observer.calls.clear()
-            usual = faster[0] if faster and n_samples > 1 else model
+            told = told_by(feed.batches)
+            observer.clear()
+            usual = faster[0] if faster and _has_several(example, told) else model
             try:
                 forward.call(usual, example, batch=index)
+                n_samples = n_samples_of(example, told=told, seen=observer.lengths)
                 finite = tally.add(observer.calls, n_samples)
             except DataError as error:
                 error.add_subject(f"batch {index}")
                 raise
             flags.append(torch.stack([finite, is_finite(example, forward.device)]))
-            counts["samples"] += n_samples
-            counts["batches"] += 1
+            sizes[:] = [_total([*sizes, n_samples])]
+            n_batches += 1
             if len(flags) >= patience:
-                check_finite(flags, tally, counts["batches"])
+                check_finite(flags, tally, n_batches)
             if compiling and not faster:
                 faster.append(forward.compiled(feed.model))
             advance(1)
-        check_finite(flags, tally, counts["batches"])
+        check_finite(flags, tally, n_batches)
         return Seen(
             moments=tally.moments.to(torch.device("cpu")),
             elements=dict(tally.elements),
             calls=dict(tally.calls),
             kept=dict(observer.kept),
-            n_samples=counts["samples"],
-            n_batches=counts["batches"],
-            done=limit is None or counts["batches"] - before < limit,
+            n_samples=_total(sizes),
+            n_batches=n_batches,
+            done=limit is None or n_batches - before < limit,
         )
 
     return work
+
+
+def _has_several(example: Example, told: int | None) -> bool:
+    """Whether a batch is known to have more samples than one, which may be a layer's only value."""
+    lengths = {length for value in (*example.args, *example.kwargs.values()) for length in lengths_of(value)}
+    return min(lengths, default=told or 1) > 1
+
+
+def _total(sizes: Sequence[int | None]) -> int | None:
+    """None where one is not known."""
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
 
 
 def _all(parts: Sequence[Seen]) -> Seen:

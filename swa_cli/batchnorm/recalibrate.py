@@ -93,7 +93,7 @@ def recalibrate(
     kept |= {name: UNREACHED for name in layers if name not in reached and name not in kept}
     return RecalibrationResult(
         estimator=estimator,
-        n_samples=max((part.n_samples for part in seen), default=0),
+        n_samples=max((part.n_samples for part in seen if part.n_samples is not None), default=None if seen else 0),
         n_batches=max((part.n_batches for part in seen), default=0),
         layers=statistics,
         kept=kept,
@@ -105,10 +105,12 @@ def recalibrate(
 
 def _check_same_passes(found: Iterable[_Found], until_converged: float | None) -> None:
     """Layers are of one network only if they are of the same data."""
-    samples = {seen.n_samples for _, _, seen in found}
-    if until_converged is None and len(samples) > 1:
+    counts = [seen.n_samples for _, _, seen in found]
+    samples, batches = {count for count in counts if count is not None}, {seen.n_batches for _, _, seen in found}
+    if until_converged is None and (len(samples) > 1 or len(batches) > 1):
+        what, several = ("samples", samples) if len(samples) > 1 else ("batches", batches)
         msg = (
-            f"the training loader gives other samples at every pass ({min(samples):,} to {max(samples):,}): the layers "
+            f"the training loader gives other {what} at every pass ({min(several):,} to {max(several):,}): the layers "
             "would be of different data. Let it give the same ones, or take --estimator population."
         )
         raise DataError(msg)

@@ -56,11 +56,12 @@ class LayerStatistics:
 class RecalibrationResult:
     """How much data was seen, every layer with new statistics in the order of first use, and why others have none.
 
+    ``n_samples`` is None where it cannot be known.
     ``converged`` is None where it was not asked for; ``exhausted`` says that no batches were left.
     """
 
     estimator: Estimator
-    n_samples: int
+    n_samples: int | None
     n_batches: int
     layers: tuple[LayerStatistics, ...]
     kept: dict[str, str]

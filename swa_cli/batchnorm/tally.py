@@ -77,7 +77,7 @@ class Tally:
     def __post_init__(self) -> None:
         self.moments = self.channels.nothing()
 
-    def add(self, calls: Sequence[tuple[str, Observed]], n_samples: int) -> torch.Tensor:
+    def add(self, calls: Sequence[tuple[str, Observed]], n_samples: int | None) -> torch.Tensor:
         """Take in the calls of one batch; whether all of it is finite, as a bool tensor on the device."""
         if not calls:
             return torch.ones((), dtype=torch.bool, device=self.channels.device)
@@ -110,7 +110,7 @@ class Tally:
         found = self.channels.of_layer(name, self.channels.estimate(self.moments))
         return found.mean, found.variance
 
-    def _together(self, once: Mapping[str, Observed], n_samples: int) -> Batch:
+    def _together(self, once: Mapping[str, Observed], n_samples: int | None) -> Batch:
         """At most one call of each layer."""
         channels, layers = self.channels, self.channels.layers
         weights = tuple(

@@ -66,7 +66,8 @@ class BnUpdate(BaseModel):
     data: Unicode
     data_args: Arguments = {}
     estimator: Literal["population", "torch", "official", "sequential"] = "population"
-    n_samples: int
+    n_samples: int | None
+    """None where it cannot be known."""
     n_batches: int
     batch_size: Count | None = None
     """If another was asked for than the loader has."""

@@ -157,7 +157,7 @@ class BnRecord:
     model_args: Mapping[str, Any]
     data: str
     data_args: Mapping[str, Any]
-    n_samples: int
+    n_samples: int | None
     n_batches: int
     batch_size: int | None
     seed: int | None

@@ -3,16 +3,19 @@
 from swa_cli.loaders.batch_size import with_batch_size
 from swa_cli.loaders.copies import in_fixed_order
 from swa_cli.loaders.eval_transforms import Exchanged, NotOfferedError, with_transform_of
-from swa_cli.loaders.passes import Passes
-from swa_cli.loaders.tensors import samples_in, tensors_in
+from swa_cli.loaders.passes import Passes, told_by
+from swa_cli.loaders.tensors import agreed, lengths_of, samples_in, tensors_in
 
 __all__ = [
     "Exchanged",
     "NotOfferedError",
     "Passes",
+    "agreed",
     "in_fixed_order",
+    "lengths_of",
     "samples_in",
     "tensors_in",
+    "told_by",
     "with_batch_size",
     "with_transform_of",
 ]

@@ -5,7 +5,7 @@ from typing import Any, Literal, cast, final
 
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
-from swa_cli.errors import kind_of
+from swa_cli.errors import DataError, kind_of
 from swa_cli.loaders.copies import has_plain_batches, is_loader, parts_of, unused_copy
 from swa_cli.loaders.deaths import deaths_told_while_loading
 from swa_cli.loaders.randomness import OwnGenerators, drawn_apart
@@ -37,6 +37,7 @@ class Passes:
     Attributes:
         digest: CRC-32 of all ranks' stream of indices, once a pass has come to its end; equal on all ranks, or their
             samplers disagree. 0 before, and where there is no such stream.
+        told: how many samples the batch given last has, as the loader's sampler says; None where it does not.
         repeatable: False for a generator or another iterator, whose second pass would be empty.
     """
 
@@ -64,22 +65,25 @@ class Passes:
         self.shared_by: SharedBy = _sharing(parts, ranks, sampled=self._sampled)
         self.repeatable = not any(isinstance(part, Iterator) and not isinstance(part, Dataset) for part in parts)
         self.digest = 0
+        self.told: int | None = None
         share = Share(rank=rank, ranks=ranks, num_batches=num_batches, num_samples=num_samples)
         self._share = share.divided() if self.shared_by == "itself" else share
 
     def __iter__(self) -> Iterator[Any]:
         """This rank's batches; what the loader raises comes through as it is."""
-        self.digest = 0
+        self.digest, self.told = 0, None
         seed = self._seed or 0
         self._generators.rewind(self._seed)
         if not self._sampled:
             stream = deaths_told_while_loading(drawn_apart(unused_copy(self._loader), seed=seed))
-            return (batch for _, batch in self._share.of(stream, samples_in))
+            return (batch for _, batch in self._share.of(stream, _counted))
         return self._from_sampler(cast("DataLoader[Any]", self._loader), seed)
 
     def _from_sampler(self, loader: DataLoader[Any], seed: int) -> Generator[Any]:
-        indices = Indices(index_sampler(loader), self._share)
-        yield from deaths_told_while_loading(drawn_apart(drawing_from(loader, indices, seed=seed), seed=seed))
+        indices = Indices(index_sampler(loader), self._share, batched=loader.batch_sampler is not None)
+        for batch in deaths_told_while_loading(drawn_apart(drawing_from(loader, indices, seed=seed), seed=seed)):
+            self.told = indices.sizes.popleft()
+            yield batch
         if self.shared_by != "itself":
             self.digest = indices.digest
 
@@ -97,6 +101,23 @@ class Passes:
                 raise TypeError(msg)
             length = min(length, -(-self._share.num_samples // size))
         return self._share.length(length)
+
+
+def told_by(batches: Iterable[Any]) -> int | None:
+    """How many samples the batch that ``batches`` gave last has, as far as its loader says."""
+    return batches.told if isinstance(batches, Passes) else None
+
+
+def _counted(batch: object) -> int:
+    """How many samples count towards ``num_samples``."""
+    n_samples = samples_in(batch)
+    if n_samples is None:
+        msg = (
+            f"how many samples a batch of type {kind_of(batch)} has cannot be told from the lengths of its parts. "
+            "Limit the data by --num-batches, or leave out --num-samples."
+        )
+        raise DataError(msg)
+    return n_samples
 
 
 def _sharing(parts: Sequence[object], ranks: int, *, sampled: bool) -> SharedBy:

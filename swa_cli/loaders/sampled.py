@@ -1,6 +1,7 @@
 """A torch DataLoader's stream of indices: cut, shared and seeded before anything is loaded."""
 
 import pickle
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, cast, final
@@ -37,11 +38,16 @@ def drawing_from(loader: DataLoader[Any], indices: "Indices", *, seed: int) -> D
 
 @final
 class Indices:
-    """In the place of a sampler: this rank's entries of its stream, each with its place in the stream."""
+    """In the place of a sampler: this rank's entries of its stream, each with its place in the stream.
 
-    def __init__(self, sampler: Iterable[Any], share: Share) -> None:
-        self._sampler, self._share = sampler, share
+    ``sizes`` has how many samples each entry asks for, None where a single index may stand for a whole batch; who takes
+    the batches takes them out.
+    """
+
+    def __init__(self, sampler: Iterable[Any], share: Share, *, batched: bool) -> None:
+        self._sampler, self._share, self._batched = sampler, share, batched
         self.digest = 0
+        self.sizes: deque[int | None] = deque()
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         digest = 0
@@ -49,6 +55,8 @@ class Indices:
         for place, index in self._share.limited(drawn_apart(self._sampler), len):
             digest = crc32(pickle.dumps(index), digest)
             if place % self._share.ranks == self._share.rank:
+                several = self._batched or isinstance(index, list)
+                self.sizes.append(len(cast("Sequence[object]", index)) if several else None)
                 yield place, index
         self.digest = digest
 

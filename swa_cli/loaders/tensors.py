@@ -1,6 +1,6 @@
 """The tensors in a batch, however it is nested."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -11,10 +11,42 @@ def tensors_in(value: object) -> Generator[torch.Tensor]:
     return (leaf for leaf in _leaves(value) if isinstance(leaf, torch.Tensor))
 
 
-def samples_in(batch: object) -> int:
-    """The length of the first tensor or array in ``batch`` that has one, wherever it is; 1 where there is none."""
-    shapes = (getattr(leaf, "shape", None) for leaf in _leaves(batch))
-    return next((int(shape[0]) for shape in shapes if shape), 1)
+def lengths_of(value: object) -> set[int]:
+    """All that may be the number of samples in ``value``: lengths of its tensors, and of a sequence itself.
+
+    A sequence may hold an entry for each sample, as detection has it, or several tensors of all of them.
+    """
+    if isinstance(value, Mapping):
+        return {length for entry in cast("Mapping[Any, object]", value).values() for length in lengths_of(entry)}
+    if isinstance(value, (list, tuple)):
+        entries = cast("Sequence[object]", value)
+        return {len(entries)} | {length for entry in entries for length in _length(entry)}
+    return _length(value)
+
+
+def samples_in(batch: object) -> int | None:
+    """The number of samples that all entries of a batch agree on; None where they do not, or do not say."""
+    if isinstance(batch, torch.Tensor) and batch.ndim == 0:
+        return 1
+    entries: list[object] = [batch]
+    if isinstance(batch, Mapping):
+        entries = list(cast("Mapping[Any, object]", batch).values())
+    elif isinstance(batch, (list, tuple)):
+        given = list(cast("Sequence[object]", batch))
+        entries = entries if all(isinstance(entry, Mapping) for entry in given) else given
+    return agreed(lengths_of(entry) for entry in entries)
+
+
+def agreed(lengths: Iterable[set[int]]) -> int | None:
+    """The one number that is in all of these sets; empty ones know nothing."""
+    known = [found for found in lengths if found]
+    common = set[int].intersection(*known) if known else set[int]()
+    return common.pop() if len(common) == 1 else None
+
+
+def _length(value: object) -> set[int]:
+    shape: object = getattr(value, "shape", None)
+    return {int(cast("tuple[int, ...]", shape)[0])} if isinstance(shape, tuple) and shape else set()
 
 
 def _leaves(value: object) -> Generator[object]:

@@ -140,7 +140,9 @@ def _warn_of_batches(training: TrainingData, result: RecalibrationResult, notify
             "the training loader does not shuffle: below the first layer the statistics depend on which samples share "
             f"a batch, and standard errors do not hold; {other}"
         )
-    elif result.n_samples - 1 < _SMALL * (result.n_batches - 1):  # the last may be smaller
+    elif result.n_samples is not None and result.n_samples - 1 < _SMALL * (
+        result.n_batches - 1
+    ):  # the last may be smaller
         notify(
             f"batches of about {result.n_samples / result.n_batches:.0f} samples: below the first layer the statistics "
             f"depend on that, by several percent, which no standard error shows; {other}"

@@ -74,9 +74,11 @@ def _of_statistics(update: BnUpdate, name: str, data: str) -> Iterator[str]:
         )
     error = update.standard_error
     if update.partial and (error is None or error > _TOO_LARGE):
+        n, batches = update.n_samples, update.n_batches
+        seen = f"{batches:,} batches" if n is None else f"{n:,} samples"
         size = "not known" if error is None else f"up to {100 * error:.3g} %"
         yield (
-            f"the BatchNorm statistics of {name} are from too little of the data, {update.n_samples:,} samples: their "
+            f"the BatchNorm statistics of {name} are from too little of the data, {seen}: their "
             f"standard errors are {size}, expected {100 * _TOO_LARGE:.0f} % or less. Run "
             "swa-bn-update on more."
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from swa_cli.batchnorm import LayerStatistics, RecalibrationResult
-from swa_cli.report.units import counted
+from swa_cli.report.units import counted, seen_of
 
 _SHOWN = 10
 _NAME = 20
@@ -16,7 +16,7 @@ _NOTHING = 1e-6
 
 def recalibration_report(result: RecalibrationResult) -> Iterator[str]:
     """Lines that say what was recomputed from how much, and how far it moved."""
-    seen = f"{counted(result.n_samples, 'sample')} in {counted(result.n_batches, 'batch')}"
+    seen = seen_of(result.n_samples, result.n_batches)
     how = "" if result.estimator == "population" else f", estimator {result.estimator}"
     yield f"Recomputed the statistics of {counted(len(result.layers), 'BatchNorm layer')} from {seen}{how}."
     layers = [layer for layer in result.layers if math.isfinite(_moved(layer))]

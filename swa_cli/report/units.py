@@ -35,3 +35,17 @@ def plural(noun: str) -> str:
     if noun.endswith(("s", "x", "z", "ch", "sh")):
         return f"{noun}es"
     return f"{noun[:-1]}ies" if noun.endswith("y") and not noun.endswith(_VOWEL_AND_Y) else f"{noun}s"
+
+
+def seen_of(n_samples: int | None, n_batches: int) -> str:
+    """How much data was seen.
+
+    >>> seen_of(202, 8), seen_of(None, 8)
+    ('202 samples in 8 batches', '8 batches of an unknown number of samples')
+    """
+    batches = counted(n_batches, "batch")
+    return (
+        f"{batches} of an unknown number of samples"
+        if n_samples is None
+        else f"{counted(n_samples, 'sample')} in {batches}"
+    )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from swa_cli.evaluation.result import BnRecord, Comparison, EvaluationResult
 from swa_cli.report.figures import amount, difference, has_interval, interval, value
 from swa_cli.report.phrases import data_of, held_back, is_resolvable, split_of, verdict_in_words
-from swa_cli.report.units import counted
+from swa_cli.report.units import counted, seen_of
 
 _SMALLEST_ERROR = 0.1
 """In percent: one below it is not shown as 0.0."""
@@ -162,7 +162,7 @@ def _of(kind: str, name: str, result: EvaluationResult) -> float | None:
 def _origin(record: BnRecord) -> Iterator[str]:
     """By which estimator, from what, how exactly, and for which layers not."""
     arguments = ", ".join(f"{name}={value!r}" for name, value in record.data_args.items())
-    seen = f"{counted(record.n_samples, 'sample')} in {counted(record.n_batches, 'batch')}"
+    seen = seen_of(record.n_samples, record.n_batches)
     yield f"{record.estimator} estimator"
     yield f"{seen} of {record.data}{f' ({arguments})' if arguments else ''}"
     if record.eval_transforms:
