@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from swa_cli.batchnorm import LayerStatistics, RecalibrationResult
-from swa_cli.report.units import counted, seen_of
+from swa_cli.report.units import counted, seen_of, signed
 
 _SHOWN = 10
 _NAME = 20
@@ -27,7 +27,7 @@ def recalibration_report(result: RecalibrationResult) -> Iterator[str]:
         scaled = max(layers, key=lambda layer: abs(layer.std_shift))
         yield (
             f"The furthest that a mean moved is {moved.mean_shift:.3g} standard deviations ({moved.name}); the largest "
-            f"change of a standard deviation is {100 * scaled.std_shift:+.3g} % ({scaled.name})."
+            f"change of a standard deviation is {100 * scaled.std_shift + 0.0:+.3g} % ({scaled.name})."
         )
 
 
@@ -50,7 +50,7 @@ def layers_table(result: RecalibrationResult) -> Table:
             layer.name,
             f"{layer.n_elements:,}",
             f"{layer.mean_shift:.3f}",
-            f"{layer.std_shift:+.3f}",
+            signed(layer.std_shift, 3),
             _percent(layer.mean_error),
             _percent(layer.variance_error),
         )

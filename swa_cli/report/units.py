@@ -7,12 +7,12 @@ _VOWEL_AND_Y = ("ay", "ey", "iy", "oy", "uy")
 def in_bytes(count: float) -> str:
     """Decimal multiples, as disks and safetensors' shard sizes count them.
 
-    >>> in_bytes(999), in_bytes(1_217_000_000)
-    ('999 B', '1.2 GB')
+    >>> in_bytes(999), in_bytes(1_217_000_000), in_bytes(999_960)
+    ('999 B', '1.2 GB', '1.0 MB')
     """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < _STEP:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+    for unit, digits in (("B", 0), ("kB", 1), ("MB", 1), ("GB", 1)):
+        if round(count, digits) < _STEP:
+            return f"{count:.{digits}f} {unit}"
         count /= _STEP
     return f"{count:.1f} TB"
 
@@ -49,3 +49,12 @@ def seen_of(n_samples: int | None, n_batches: int) -> str:
         if n_samples is None
         else f"{counted(n_samples, 'sample')} in {batches}"
     )
+
+
+def signed(number: float, digits: int) -> str:
+    """With its sign, but no minus before a zero.
+
+    >>> signed(-0.0123, 3), signed(-0.0001, 3), signed(0.25, 3)
+    ('-0.012', '+0.000', '+0.250')
+    """
+    return f"{round(number, digits) + 0.0:+.{digits}f}"

@@ -41,7 +41,7 @@ def background(result: EvaluationResult) -> Iterator[str]:
     if result.bn_update:
         yield f"BatchNorm statistics of {result.bn_update.file}: {', '.join(_origin(result.bn_update))}."
         if not result.of_kind("control"):
-            yield "How much of a gain over the last checkpoint is owed to them, and not to averaging, --control tells."
+            yield "Add --control to separate the gain from averaging from that of recomputed BatchNorm statistics."
     if result.plan:
         yield result.plan
     yield from result.notes
