@@ -8,6 +8,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 from swa_cli.errors import DataError, kind_of
 from swa_cli.loaders.copies import has_plain_batches, is_loader, parts_of, unused_copy
 from swa_cli.loaders.deaths import deaths_told_while_loading
+from swa_cli.loaders.groups_offered import groups_offered
 from swa_cli.loaders.randomness import OwnGenerators, drawn_apart
 from swa_cli.loaders.sampled import Indices, drawing_from, index_sampler, tells_indices
 from swa_cli.loaders.shares import Share
@@ -68,6 +69,11 @@ class Passes:
         self.told: int | None = None
         share = Share(rank=rank, ranks=ranks, num_batches=num_batches, num_samples=num_samples)
         self._share = share.divided() if self.shared_by == "itself" else share
+
+    @property
+    def groups_offered(self) -> str | None:
+        """What the dataset has that could group its examples: `swa_cli.loaders.groups_offered`."""
+        return groups_offered(self._loader)
 
     def __iter__(self) -> Iterator[Any]:
         """This rank's batches; what the loader raises comes through as it is."""

@@ -68,7 +68,7 @@ def observe_all(config: Config, ranks: Ranks | None, *, notify: Notify, track: T
         chosen_on=choice.chosen_on,
         curve=choice.curve,
         warnings=(*known, *warnings),
-        notes=(*notes, *_missing(job, observed, choice), *of_kept),
+        notes=(*notes, *_missing(job, observed, choice), *_ungrouped(observed, loaders[job.split]), *of_kept),
         plan=plan,
         bn_update=bn_update_of(job.swa),
     )
@@ -130,6 +130,17 @@ def _missing(job: EvalJob, observed: Observed, choice: Choice) -> list[str]:
             f"The greedy soup is of {', '.join(choice.ingredients)}: swa-average of these, and swa-bn-update, make it."
         )
     return notes
+
+
+def _ungrouped(observed: Observed, loader: Passes) -> list[str]:
+    offered = None if observed.groups is not None else loader.groups_offered
+    if offered is None:
+        return []
+    note = (
+        f"No groups were given, and {offered}. Where several {observed.task.unit}s belong together, let split_batch "
+        "give their groups: without these the intervals are too narrow."
+    )
+    return [note]
 
 
 def _splits(job: EvalJob, chosen_on: Split | None) -> list[Split]:
