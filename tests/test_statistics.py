@@ -2,6 +2,7 @@
 
 import math
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,15 +11,11 @@ from hypothesis import strategies as st
 from references import expanded_level
 from scipy import stats
 
-from swa_cli.evaluation import bootstrap
+from swa_cli.evaluation import bootstrap, shares
 from swa_cli.evaluation.bootstrap import Interval, bca, resampled_sums, resamples_for
-from swa_cli.evaluation.significance import (
-    holm,
-    mcnemar_exact,
-    no_discordance_bound,
-    smallest_resolvable,
-    units_needed,
-)
+from swa_cli.evaluation.few import effective_n, is_dominated, top_share
+from swa_cli.evaluation.power import Effect, units_needed, units_to_decide
+from swa_cli.evaluation.significance import detectable, holm, mcnemar, no_discordance_bound, smallest_resolvable
 from swa_cli.evaluation.verdict import verdict_of
 
 N_RESAMPLES = 1_999
@@ -346,11 +343,35 @@ def test_a_jackknife_without_spread_gives_no_acceleration():
 # Significance
 
 
-@pytest.mark.parametrize(("first", "second"), [(71, 25), (25, 71), (0, 0), (0, 1), (5, 5), (6, 0), (40_000, 40_700)])
-def test_mcnemar_is_the_exact_binomial_test(first, second):
+def mid_p(first, second):
+    """What is less likely than what was seen, and half of what was seen, on both sides."""
+    both = first + second
+    chances = [math.comb(both, k) / 2**both for k in range(both + 1)]
+    fewer = min(first, second)
+    return min(1.0, 2 * (sum(chances[:fewer]) + chances[fewer] / 2))
+
+
+@pytest.mark.parametrize(("first", "second"), [(71, 25), (25, 71), (1, 8), (1, 1), (5, 5), (300, 250)])
+def test_mcnemar_counts_what_was_seen_half(first, second):
+    assert mcnemar(first, second) == pytest.approx(mid_p(first, second), rel=1e-8)
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (0, 1), (6, 0), (0, 12)])
+def test_mcnemar_is_the_exact_binomial_test_where_one_is_never_right_alone(first, second):
     expected = stats.binomtest(first, first + second).pvalue if first + second else 1.0
 
-    assert mcnemar_exact(first, second) == pytest.approx(expected, rel=1e-8)
+    assert mcnemar(first, second) == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize("discordant", [3, 10, 50])
+def test_mcnemar_holds_its_level_on_each_side(discordant):
+    """Of equals at most 2.5 % are called better, whatever share of the examples tells them apart."""
+    found = 0.0
+    for both in range(1, 2 * discordant + 30):
+        least = next((k for k in range(both // 2 + 1, both + 1) if mcnemar(k, both - k) <= 0.05), both + 1)
+        found += stats.poisson.pmf(both, discordant) * stats.binom.sf(least - 1, both, 0.5)
+
+    assert 0.001 < found <= 0.025
 
 
 def holm_by_rejecting(p_values):
@@ -378,20 +399,29 @@ def test_holm_refuses_what_is_no_p_value():
         holm([0.01, math.nan])
 
 
-def test_the_smallest_resolvable_difference_is_found_four_times_in_five():
-    difference = smallest_resolvable(0.01)
+@pytest.mark.parametrize("n", [6, 10, 15, 100])
+def test_the_smallest_resolvable_difference_is_found_four_times_in_five(n):
+    """By Student's test, of samples of as many units."""
+    samples = np.random.default_rng(n).standard_normal((10_000, n))
+    bootstrap_error = 1 / math.sqrt(n) * math.sqrt((n - 1) / n)
 
-    found = stats.norm.sf(stats.norm.isf(0.025), loc=difference / 0.01)
-    assert found == pytest.approx(0.8)
-    assert difference == pytest.approx(0.0280, abs=5e-5)
+    found: Any = stats.ttest_1samp(samples + smallest_resolvable(bootstrap_error, n), 0, axis=1)
+
+    assert np.mean(np.asarray(found.pvalue) <= 0.05) == pytest.approx(0.8, abs=0.013)
 
 
-def test_the_units_needed_make_the_difference_resolvable():
-    needed = units_needed(400, 0.02, -0.01)
+def test_of_one_unit_nothing_is_resolved():
+    assert smallest_resolvable(0.1, 1) == math.inf
+
+
+@pytest.mark.parametrize(("n", "difference"), [(400, -0.01), (10, 0.03), (10, 0.5)])
+def test_the_units_needed_make_the_difference_resolvable(n, difference):
+    needed = units_needed(n, 0.02, difference)
 
     assert needed is not None
-    assert smallest_resolvable(0.02 * math.sqrt(400 / needed)) <= 0.01
-    assert smallest_resolvable(0.02 * math.sqrt(400 / (needed - 1))) > 0.01
+    deviation = 0.02 * n / math.sqrt(n - 1)
+    assert detectable(needed) * deviation / math.sqrt(needed) <= abs(difference)
+    assert needed == 6 or detectable(needed - 1) * deviation / math.sqrt(needed - 1) > abs(difference)
 
 
 @pytest.mark.parametrize(
@@ -402,11 +432,169 @@ def test_units_needed_are_unknown_where_nothing_tells(standard_error, difference
     assert units_needed(100, standard_error, difference) is None
 
 
+def effect(gain, *, seed=0, n=200, margin=None):
+    influences = np.random.default_rng(seed).normal(size=n)
+    return Effect(gain=gain, influences=influences - influences.mean(), margin=margin)
+
+
+def share_decided(effects, n, wanted):
+    """Student's test of each effect, in samples of n normal units as correlated as the influences are."""
+    rng = np.random.default_rng(1)
+    covariance = np.cov(np.stack([one.influences for one in effects]))
+    drawn = rng.multivariate_normal(np.zeros(len(effects)), np.atleast_2d(covariance), size=(3_000, n))
+    drawn = drawn + np.array([one.gain for one in effects])
+    half = stats.t.ppf(0.975, n - 1) * drawn.std(axis=1, ddof=1) / math.sqrt(n)
+    return float(np.mean(wanted(drawn.mean(axis=1) - half, drawn.mean(axis=1) + half)))
+
+
+@pytest.mark.parametrize("gains", [[0.8], [0.4], [0.5, 0.55], [0.4, 1.5]])
+def test_with_the_units_that_a_decision_needs_it_comes_out_four_times_in_five(gains):
+    effects = [effect(gain, seed=seed) for seed, gain in enumerate(gains)]
+
+    needed = units_to_decide([(one, None) for one in effects])
+
+    assert needed is not None
+    assert share_decided(effects, needed, lambda low, _: (low > 0).all(axis=1)) == pytest.approx(0.8, abs=0.03)
+
+
+def test_a_loss_needs_as_many_units_as_a_gain_and_a_margin_those_to_rule_it_out():
+    gain, loss = (units_to_decide([(effect(one), None)]) for one in (0.5, -0.5))
+    within = effect(-0.1, margin=0.6)
+    needed = units_to_decide([(within, None)])
+
+    assert gain is not None
+    assert needed is not None
+    assert loss == pytest.approx(gain, rel=0.1)
+    assert share_decided([within], needed, lambda low, _: low > -0.6) == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    "effects",
+    [
+        [],
+        [(effect(0.0), None)],
+        [(effect(0.5), None), (effect(0.0), None)],
+        [(effect(-0.6, margin=0.5), None)],
+        [(effect(0.5), effect(-0.5, seed=1))],
+        [(effect(0.5, n=5), None)],
+        [(effect(math.inf, n=6), None)],
+    ],
+    ids=["nothing", "no gain", "one gain", "beyond the margin", "mixed", "five units", "infinite"],
+)
+def test_units_to_decide_are_unknown_where_no_number_would(effects):
+    assert units_to_decide(effects) is None
+
+
 @pytest.mark.parametrize("n", [1, 3, 360, 10**9])
 def test_without_discordance_its_share_is_bounded_as_by_clopper_pearson(n):
     expected = stats.binomtest(0, n).proportion_ci(0.95, method="exact").high
 
     assert no_discordance_bound(n) == pytest.approx(float(expected), rel=1e-9)
+
+
+# Shares of right answers
+
+
+@pytest.mark.parametrize(("right", "n"), [(1, 20), (3, 50), (10, 40), (199, 200)])
+def test_of_zeros_and_ones_the_interval_is_that_of_clopper_and_pearson(right, n):
+    interval = shares.of_several(np.repeat([1.0, 0.0], [right, n - right]), n_draws=200_000)
+
+    upper = stats.binomtest(right, n).proportion_ci(0.95, method="exact").high
+    assert interval.high == pytest.approx(upper, abs=0.004)
+
+
+@pytest.mark.parametrize(("first", "second", "n"), [(8, 1, 40), (9, 0, 40), (12, 3, 300), (3, 12, 300), (6, 6, 60)])
+def test_the_interval_of_a_pair_agrees_with_mcnemar(first, second, n):
+    differences = np.repeat([1.0, -1.0, 0.0], [first, second, n - first - second])
+
+    interval = shares.of_pair(differences)
+
+    assert (interval.p_value <= 0.05) == (mcnemar(first, second) <= 0.05) == excludes_zero(interval)
+    assert -1 <= interval.low < differences.mean() < interval.high <= 1
+
+
+@pytest.mark.parametrize(("members", "n"), [(5, 100), (10, 300), (20, 100)])
+def test_an_average_without_an_error_by_luck_is_not_called_better_than_the_mean(members, n):
+    """Equals of 99 %: where SWA is right on every example, Student's interval has next to no spread."""
+    rng = np.random.default_rng(members)
+    sets = [(rng.random((members + 1, n)) > 0.01).astype(np.float64) for _ in range(400)]
+    differences = [one[0] - one[1:].mean(axis=0) for one in sets]
+
+    intervals = [shares.of_several(one, n_draws=999) for one in differences]
+
+    assert np.mean([one.low > 0 for one in intervals]) <= 0.03
+    assert np.mean([one.high < 0 for one in intervals]) <= 0.03
+    students: list[Any] = [stats.ttest_1samp(one, 0) for one in differences if one.any()]
+    assert np.mean([one.pvalue <= 0.05 and one.statistic > 0 for one in students]) > 0.05
+
+
+@pytest.mark.parametrize(("difference", "n"), [(0.0, 60), (1.0, 6), (-1.0, 20), (0.2, 100)])
+def test_where_all_units_differ_by_as_much_there_is_room_for_those_that_were_not_seen(difference, n):
+    interval = shares.of_several(np.full(n, difference))
+
+    unseen = stats.binomtest(0, n).proportion_ci(0.95, method="exact").high
+    assert interval.low == pytest.approx((1 - unseen) * difference - unseen)
+    assert interval.high == pytest.approx((1 - unseen) * difference + unseen)
+
+
+@pytest.mark.parametrize("differences", [np.ones(5), np.array([0.0, 1.0] * 3 + [math.nan])])
+def test_shares_of_few_or_unknown_units_tell_nothing(differences):
+    assert shares.of_several(differences) == UNKNOWN
+
+
+# Few units that make the difference
+
+
+def jackknife_of(differences):
+    return (differences.sum() - differences) / (len(differences) - 1)
+
+
+@pytest.mark.parametrize(
+    ("differences", "expected"),
+    [(np.repeat([1.0, -1.0], 50), 100), (np.repeat([1.0, 0.0], [1, 999]), 1), (np.repeat([1.0, 0.0], [8, 99_992]), 8)],
+    ids=["all", "one", "eight"],
+)
+def test_the_effective_number_of_units_is_how_many_make_the_spread(differences, expected):
+    assert effective_n(jackknife_of(differences)) == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize(("large", "share"), [(1, 0.5), (3, 0.5), (1, 0.9)])
+def test_the_top_share_is_that_of_the_largest_hundredth(large, share):
+    signs = np.tile([1.0, -1.0], 500)
+    sizes = np.ones(1000)
+    sizes[: 10 * large] = share * (1000 - 10 * large) / (10 * large * (1 - share))
+
+    assert top_share(jackknife_of(signs * sizes)) == pytest.approx(share / large, rel=0.02)
+
+
+@pytest.mark.parametrize("jackknife", [np.zeros(10), np.array([math.inf, *[0.0] * 9]), np.full(10, math.nan)])
+def test_without_a_spread_the_effective_number_is_unknown(jackknife):
+    with np.errstate(invalid="ignore"):
+        assert (effective_n(jackknife), top_share(jackknife)) == (None, None)
+        assert not is_dominated(effective_n(jackknife), 10)
+
+
+@pytest.mark.parametrize("n", [300, 1_000, 10_000])
+@pytest.mark.parametrize("rare", [3, 10])
+def test_rare_huge_losses_that_were_seen_are_noticed(n, rare):
+    """Lognormal with sigma 3: one of them has most of the sum."""
+    rng = np.random.default_rng([n, rare])
+    found = []
+    for _ in range(100):
+        losses = 0.1 * rng.standard_normal(n)
+        losses[:rare] += rng.lognormal(3, 3, size=rare)
+        found.append(is_dominated(effective_n(jackknife_of(losses)), n))
+
+    assert np.mean(found) >= 0.85
+
+
+@pytest.mark.parametrize("n", [6, 10, 15, 40, 1_000])
+def test_normal_differences_are_not_dominated_by_few(n):
+    rng = np.random.default_rng(n)
+
+    found = [is_dominated(effective_n(jackknife_of(rng.standard_normal(n))), n) for _ in range(300)]
+
+    assert np.mean(found) <= 0.01
 
 
 # Verdicts
@@ -484,8 +672,8 @@ def intervals():
         resampled = resampled_sums(columns, n_resamples=N_RESAMPLES, seed=seed) / N_EXAMPLES
         jackknife = (columns.sum(0) - columns) / (N_EXAMPLES - 1)
         for j, name in enumerate(true):
-            mcnemar = mcnemar_exact(int((columns[:, j] > 0).sum()), int((columns[:, j] < 0).sum()))
-            found[name].append((bca(columns[:, j].mean(), resampled[:, j], jackknife[:, j]), mcnemar))
+            p_value = mcnemar(int((columns[:, j] > 0).sum()), int((columns[:, j] < 0).sum()))
+            found[name].append((bca(columns[:, j].mean(), resampled[:, j], jackknife[:, j]), p_value))
     return {name: (true[name], found[name]) for name in true}
 
 
@@ -520,7 +708,7 @@ def test_where_few_examples_are_discordant_mcnemar_holds_the_verdict_back(interv
     """The intervals alone would call one of two near twins better or worse too often."""
     found = intervals["accuracy of near twins"][1]
 
-    verdicts = [verdict_of(i.low, i.high, mcnemar, higher_is_better=True, margin=None) for i, mcnemar in found]
+    verdicts = [verdict_of(i.low, i.high, p_value, higher_is_better=True, margin=None) for i, p_value in found]
 
     assert sum(excludes_zero(interval) for interval, _ in found) > 0.06 * N_SETS
     assert verdicts.count("better") + verdicts.count("worse") <= 0.05 * N_SETS

@@ -15,7 +15,7 @@ _DRAWS = 10**8
 _BLOCK = 2**14  # units whose counts are drawn together: their table stays in the cache
 _CELLS = 2**20  # counts held at once; with the draws and their float64 copies about 25 MB
 ROUNDING = 1e-6  # of a forward pass in float32; members that are the same must come out the same
-_FEWEST_UNITS = 6  # of five, all on one side of zero have a chance of 2/32: no test at 5 % is to be had
+FEWEST_UNITS = 6  # of five, all on one side of zero have a chance of 2/32: no test at 5 % is to be had
 
 
 def resamples_for(n_units: int) -> int:
@@ -68,7 +68,7 @@ class Interval:
     standard_error: float
 
 
-_UNKNOWN = Interval(low=-math.inf, high=math.inf, p_value=1.0, standard_error=math.inf)
+UNKNOWN = Interval(low=-math.inf, high=math.inf, p_value=1.0, standard_error=math.inf)
 
 
 def bca(estimate: float, resampled: Floats, jackknife: Floats, *, level: float = 0.95, scale: float = 1.0) -> Interval:
@@ -93,8 +93,8 @@ def bca(estimate: float, resampled: Floats, jackknife: Floats, *, level: float =
     """
     finite = math.isfinite(estimate) and np.isfinite(resampled).all() and np.isfinite(jackknife).all()
     n = len(jackknife)
-    if n < _FEWEST_UNITS or not finite:
-        return _UNKNOWN
+    if n < FEWEST_UNITS or not finite:
+        return UNKNOWN
     rounding = ROUNDING * scale
     estimate = 0.0 if abs(estimate) < rounding else estimate
     ordered = np.sort(np.where(np.abs(resampled) < rounding, 0.0, resampled))
@@ -114,12 +114,12 @@ def bca(estimate: float, resampled: Floats, jackknife: Floats, *, level: float =
     return Interval(
         low=low,
         high=high,
-        p_value=_agreeing(min(1.0, max(smallest, p_value)), 1 - level, excludes_zero=low > 0 or high < 0),
+        p_value=agreeing(min(1.0, max(smallest, p_value)), 1 - level, excludes_zero=low > 0 or high < 0),
         standard_error=float(ordered.std(ddof=1)),
     )
 
 
-def student(estimate: float, jackknife: Floats, *, level: float = 0.95) -> Interval:
+def student(estimate: float, jackknife: Floats, *, error: float | None = None, level: float = 0.95) -> Interval:
     """Student's interval with the jackknife's standard error, which for a mean is the usual one.
 
     Where a few units have most of the difference, as the NLL of nearly perfect models has it, the bootstrap takes the
@@ -128,18 +128,20 @@ def student(estimate: float, jackknife: Floats, *, level: float = 0.95) -> Inter
     Args:
         estimate: from all units.
         jackknife: without each unit in turn, shape (units,).
+        error: the standard error, by default the jackknife's.
     """
     n = len(jackknife)
-    if n < _FEWEST_UNITS or not np.isfinite(jackknife).all():
-        return _UNKNOWN
-    error = math.sqrt((n - 1) / n * float(((jackknife - jackknife.mean()) ** 2).sum()))
+    if n < FEWEST_UNITS or not np.isfinite(jackknife).all():
+        return UNKNOWN
+    if error is None:
+        error = math.sqrt((n - 1) / n * float(((jackknife - jackknife.mean()) ** 2).sum()))
     half = float(stdtrit(n - 1, (1 + level) / 2)) * error
     p_value = 2 * float(stdtr(n - 1, -abs(estimate) / error)) if error else float(estimate == 0)
     excludes_zero = abs(estimate) > half
     return Interval(
         low=estimate - half,
         high=estimate + half,
-        p_value=_agreeing(p_value, 1 - level, excludes_zero=excludes_zero),
+        p_value=agreeing(p_value, 1 - level, excludes_zero=excludes_zero),
         standard_error=error,
     )
 
@@ -187,7 +189,7 @@ def _tail(ordered: Floats, bias: float, acceleration: float) -> float:
     return float(ndtr(_accelerated(z - bias, -acceleration) - bias))
 
 
-def _agreeing(p_value: float, alpha: float, *, excludes_zero: bool) -> float:
+def agreeing(p_value: float, alpha: float, *, excludes_zero: bool) -> float:
     """On its side of ``alpha``, from which rounding could move it."""
     alpha = round(alpha, 12)
     return min(p_value, math.nextafter(alpha, 0)) if excludes_zero else max(p_value, alpha)

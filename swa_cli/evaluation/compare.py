@@ -1,26 +1,26 @@
 """SWA against others on the same units: is a difference larger than the test set can blur?"""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from swa_cli.evaluation.bootstrap import ROUNDING, Interval, bca, resampled_sums, student, wider
+from swa_cli.evaluation import shares
+from swa_cli.evaluation.bootstrap import ROUNDING, UNKNOWN, Interval, bca, student, wider
 from swa_cli.evaluation.decide import DECIDING
+from swa_cli.evaluation.few import effective_n, error_among, is_dominated, peers_of, top_share
+from swa_cli.evaluation.power import units_needed
 from swa_cli.evaluation.result import Comparison, Kind
-from swa_cli.evaluation.significance import (
-    holm,
-    mcnemar_exact,
-    no_discordance_bound,
-    smallest_resolvable,
-    units_needed,
-)
-from swa_cli.evaluation.verdict import verdict_of
+from swa_cli.evaluation.significance import holm, smallest_resolvable
+from swa_cli.evaluation.sums import Figures, figures, resampled, unit_sums
+from swa_cli.evaluation.verdict import ALPHA, verdict_of
 from swa_cli.tasks import Metric, Records
-from swa_cli.tasks.metrics import Parts
 from swa_cli.tasks.records import Array
+
+_OF_MEMBERS = ("mean", "ensemble")
+"""Kinds that see the errors of all checkpoints, where SWA sees its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,94 +39,123 @@ def compare(
     *,
     groups: NDArray[np.int64] | None = None,
     margins: Mapping[str, float] | None = None,
+    n_resamples: int | None = None,
     seed: int = 0,
 ) -> tuple[Comparison, ...]:
     """SWA minus each of the others, by each metric that is ``compared``.
 
     All share the same resamples, of units, or of whole groups of them; what is resampled is what ``units_needed``
-    counts. An interval is that of the bootstrap (`bca`), never narrower than Student's, nor than what the number of
-    units leaves open where nothing was seen.
+    counts. For a score of right or wrong of independent units the interval is that of `shares`, else that of the
+    bootstrap (`bca`), never narrower than Student's.
 
     Args:
         others: records of the same units in the same order.
         groups: the group of each unit, 0, 1, …
-        margins: the loss that is put up with, for a metric, in its own unit.
+        margins: the loss that is accepted, for a metric, in its own unit.
+        n_resamples: by default ``resamples_for`` the units.
     """
     everybody = list({id(one): one for one in (swa, *(one for other in others for one in other.records))}.values())
     places = {id(one): place for place, one in enumerate(everybody)}
+    at = [[places[id(one)] for one in other.records] for other in others]
+    members: Sequence[int] = next((where for other, where in zip(others, at, strict=True) if other.kind == "mean"), ())
     tests = [metric for metric in metrics if metric.compared and metric.parts]
-    sums = [[_by_group(_parts(metric).sums(one), groups) for one in everybody] for metric in tests]
-    n_resampled = len(sums[0][0]) if sums else 0
+    sums = [[unit_sums(metric, one, groups) for one in everybody] for metric in tests]
     by_metric: list[list[Comparison]] = []
-    for metric, of_metric, totals in zip(tests, sums, _resampled(sums, seed), strict=True):
-        figures = _figures(metric, of_metric, totals)
+    for metric, of_metric, totals in zip(tests, sums, resampled(sums, n_resamples=n_resamples, seed=seed), strict=True):
+        found = figures(metric, of_metric, totals)
         margin = (margins or {}).get(metric.name)
         by_metric.append(
-            [
-                _compared(metric, other, [places[id(one)] for one in other.records], figures, n_resampled, margin)
-                for other in others
-            ]
+            [_compared(metric, other, where, members, found, margin) for other, where in zip(others, at, strict=True)]
         )
     alike = [all(rows[place].is_nothing for rows in by_metric) for place in range(len(others))]
-    found: list[Comparison] = []
-    for metric, rows in zip(tests, by_metric, strict=True):
+    compared: list[Comparison] = []
+    for metric, of_metric, rows in zip(tests, sums, by_metric, strict=True):
+        by_right = metric.right_or_wrong if groups is None else None
         left = [
-            row if same else _with_the_unseen(row, metric, swa, other.records, n_resampled, grouped=groups is not None)
+            row
+            if same
+            else _as_nothing_seen(row, metric, len(of_metric[0]))
+            if by_right is None
+            else _by_right_and_wrong(row, by_right, swa, other.records, n_resamples, seed)
             for row, other, same in zip(rows, others, alike, strict=True)
         ]
-        found += _judged(left, metric)
-    return tuple(found)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Figures:
-    """Of each candidate its score: on all units, on each resample (B,), and without each unit (units,)."""
-
-    all_units: Sequence[float]
-    resampled: Sequence[Array]
-    without: Sequence[Array]
-
-
-def _figures(metric: Metric, sums: Sequence[Array], totals: Sequence[Array]) -> _Figures:
-    value = _parts(metric).value
-    return _Figures(
-        all_units=[float(value(one.sum(axis=0))) for one in sums],
-        resampled=[value(one) for one in totals],
-        without=[value(one.sum(axis=0) - one) if len(one) > 1 else value(one) for one in sums],
-    )
+        compared += _judged(left, metric)
+    return tuple(compared)
 
 
 def _compared(
-    metric: Metric, other: Other, places: Sequence[int], figures: _Figures, n_units: int, margin: float | None
+    metric: Metric, other: Other, places: Sequence[int], members: Sequence[int], figures: Figures, margin: float | None
 ) -> Comparison:
+    """From the resamples and the jackknife.
+
+    Args:
+        places: of the other's records.
+        members: of those of the checkpoints, where the other is their mean.
+    """
     ours, theirs = figures.all_units[0], float(np.mean([figures.all_units[place] for place in places]))
-    scale = max(abs(ours), abs(theirs))
-    difference = _rounded(ours - theirs, scale)
     without = figures.without[0] - np.mean([figures.without[place] for place in places], axis=0)
     resampled = figures.resampled[0] - np.mean([figures.resampled[place] for place in places], axis=0)
+    scale = max(abs(ours), abs(theirs))
+    difference = _rounded(ours - theirs, scale)
     interval = bca(ours - theirs, resampled, without, scale=scale)
     if interval.low < interval.high:
-        interval = wider(interval, student(difference, without))
-    return _comparison(metric, other, difference, interval, n_units, margin)
+        error = None
+        if other.kind in _OF_MEMBERS and members:
+            error = error_among(peers_of(_in_swa_s_place(figures, places, members)), without)
+        interval = wider(interval, student(difference, without, error=error))
+    elif difference:
+        interval = _without_spread(metric, difference, len(without))
+    return _comparison(metric, other, difference, interval, without, margin)
+
+
+def _in_swa_s_place(figures: Figures, places: Sequence[int], members: Sequence[int]) -> Iterator[Array]:
+    """The jackknife of each checkpoint's difference: from the mean over the others and SWA, or from the one other."""
+    if len(places) == 1:
+        yield from (figures.without[member] - figures.without[places[0]] for member in members)
+        return
+    total = np.sum([figures.without[place] for place in (0, *members)], axis=0)
+    for member in members:
+        own = figures.without[member]
+        yield own - (total - own) / len(members)
+
+
+def _without_spread(metric: Metric, difference: float, n_units: int) -> Interval:
+    """Where all units differ by as much: what else there is was not seen, and is bounded for a share only."""
+    if not metric.percent:
+        return replace(UNKNOWN, standard_error=0.0)
+    low, high = shares.with_room(difference, n_units)
+    return Interval(low=low, high=high, p_value=ALPHA if low > 0 or high < 0 else 1.0, standard_error=0.0)
 
 
 def _comparison(
-    metric: Metric, other: Other, difference: float, interval: Interval, n_units: int, margin: float | None
+    metric: Metric,
+    other: Other,
+    difference: float,
+    interval: Interval,
+    without: Array,
+    margin: float | None,
 ) -> Comparison:
+    n_units, effective = len(without), effective_n(without)
+    low, high = interval.low, interval.high
+    if metric.percent and math.isfinite(high - low):
+        low, high = max(low, -1.0), min(high, 1.0)
     return Comparison(
         metric=metric.name,
         other=other.name,
         kind=other.kind,
         difference=difference,
-        ci_low=interval.low,
-        ci_high=interval.high,
+        ci_low=low,
+        ci_high=high,
         p_value=interval.p_value,
         p_adjusted=interval.p_value,
         standard_error=interval.standard_error,
-        smallest_resolvable=smallest_resolvable(interval.standard_error),
+        smallest_resolvable=smallest_resolvable(interval.standard_error, n_units),
         units_needed=units_needed(n_units, interval.standard_error, _to_rule_out(metric, difference, margin)),
         margin=margin,
         verdict="inconclusive",
+        effective_n=effective,
+        top_share=top_share(without),
+        dominated=is_dominated(effective, n_units),
     )
 
 
@@ -137,27 +166,22 @@ def _to_rule_out(metric: Metric, difference: float, margin: float | None) -> flo
     return max(0.0, (difference if metric.higher_is_better else -difference) + margin)
 
 
-def _with_the_unseen(
-    row: Comparison, metric: Metric, swa: Records, others: Sequence[Records], n: int, *, grouped: bool
-) -> Comparison:
-    """With what n units leave open of what was not seen among them, which the bootstrap cannot draw.
-
-    Where one of two models is never right alone, that is a share of 1 − 0.025^(1/n); likewise for any fraction that
-    came out the same. For a score of right or wrong the p-value is McNemar's.
-    """
-    if not metric.percent or not math.isfinite(row.ci_high - row.ci_low):
+def _as_nothing_seen(row: Comparison, metric: Metric, n_units: int) -> Comparison:
+    """With what as many units leave open of a share that is the same on all of them, where other scores differ."""
+    if not (row.is_nothing and metric.percent):
         return row
-    bound = no_discordance_bound(n)
-    if grouped or metric.right_or_wrong is None or len(others) > 1:
-        return replace(row, ci_low=-bound, ci_high=bound) if row.is_nothing else row
-    ours, theirs = swa.columns[metric.right_or_wrong] > 0, others[0].columns[metric.right_or_wrong] > 0
-    only_ours, only_theirs = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-    return replace(
-        row,
-        p_value=mcnemar_exact(only_ours, only_theirs),
-        ci_low=row.ci_low if only_theirs else min(row.ci_low, row.difference - bound),
-        ci_high=row.ci_high if only_ours else max(row.ci_high, row.difference + bound),
-    )
+    low, high = shares.with_room(0.0, n_units)
+    return replace(row, ci_low=low, ci_high=high)
+
+
+def _by_right_and_wrong(
+    row: Comparison, column: str, swa: Records, others: Sequence[Records], n_draws: int | None, seed: int
+) -> Comparison:
+    """For independent units that are right or wrong, whose difference is bounded; nothing dominates it."""
+    theirs = np.mean([one.columns[column] > 0 for one in others], axis=0)
+    differences = (swa.columns[column] > 0) - theirs
+    interval = (shares.of_pair if len(others) == 1 else shares.of_several)(differences, n_draws=n_draws, seed=seed)
+    return replace(row, ci_low=interval.low, ci_high=interval.high, p_value=interval.p_value, dominated=False)
 
 
 def _judged(rows: Sequence[Comparison], metric: Metric) -> list[Comparison]:
@@ -180,29 +204,5 @@ def _decided(row: Comparison, metric: Metric, adjusted: float | None, n_further:
     )
 
 
-def _resampled(sums: Sequence[Sequence[Array]], seed: int) -> list[list[Array]]:
-    """Of each metric and candidate the totals of the same resamples, (B, d)."""
-    every = [one for of_metric in sums for one in of_metric]
-    if not every:
-        return []
-    together = resampled_sums(np.concatenate(every, axis=1), seed=seed)
-    ends = np.cumsum([one.shape[1] for one in every])[:-1]
-    columns = iter(np.split(together, ends, axis=1))
-    return [[next(columns) for _ in of_metric] for of_metric in sums]
-
-
-def _by_group(sums: Array, groups: NDArray[np.int64] | None) -> Array:
-    if groups is None:
-        return sums
-    summed = np.zeros((int(groups.max()) + 1, sums.shape[1]))
-    np.add.at(summed, groups, sums)
-    return summed
-
-
 def _rounded(difference: float, scale: float) -> float:
     return 0.0 if abs(difference) < ROUNDING * scale else difference
-
-
-def _parts(metric: Metric) -> Parts:
-    assert metric.parts is not None
-    return metric.parts

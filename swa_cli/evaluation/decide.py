@@ -12,7 +12,7 @@ CONTROL = "control"
 DECIDING = (*INCUMBENTS, CONTROL)
 """Kinds of which the verdict depends on nothing but their own comparisons."""
 
-_WORST_FIRST: tuple[Verdict, ...] = ("worse", "inconclusive", "non-inferior", "better")
+WORST_FIRST: tuple[Verdict, ...] = ("worse", "inconclusive", "non-inferior", "better")
 
 
 def decide(comparisons: Sequence[Comparison], *, primary: str, secondary: str | None) -> Decision:
@@ -33,17 +33,18 @@ def decide(comparisons: Sequence[Comparison], *, primary: str, secondary: str | 
         for kind in DECIDING
         if (kind, primary) in found
     }
-    pairs = [pair for kind, pair in by_kind.items() if kind != CONTROL or _together(*pair) == "worse"]
-    verdicts: list[Verdict] = [_together(*pair) for pair in pairs] or ["inconclusive"]
+    pairs = [pair for kind, pair in by_kind.items() if kind != CONTROL or together(*pair) == "worse"]
+    verdicts: list[Verdict] = [together(*pair) for pair in pairs] or ["inconclusive"]
     return Decision(
-        verdict=min(verdicts, key=_WORST_FIRST.index),
+        verdict=min(verdicts, key=WORST_FIRST.index),
         mixed=("better", "worse") in pairs,
         primary=primary,
         secondary=secondary,
     )
 
 
-def _together(primary: Verdict, secondary: Verdict | None) -> Verdict:
+def together(primary: Verdict, secondary: Verdict | None) -> Verdict:
+    """What the two deciding metrics say together, against one of the others."""
     if secondary is None or secondary in {"inconclusive", "non-inferior"} or primary == "worse":
         return primary
     if secondary == "worse":

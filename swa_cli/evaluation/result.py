@@ -69,7 +69,8 @@ class Comparison:
     Attributes:
         other: what it is compared with, as a sentence names it: "the last checkpoint".
         kind: of the other.
-        p_value: two-sided, of no difference.
+        p_value: two-sided, of no difference. For an accuracy of independent units McNemar's, or from the same draws as
+            the interval; else the larger of the bootstrap's and Student's.
         p_adjusted: the same after Holm's correction, over ``corrected_for`` comparisons of this metric. What decides
             (the last checkpoint, the best by validation, the control) is not corrected: an average that has to beat
             all of them needs no correction.
@@ -78,8 +79,9 @@ class Comparison:
         units_needed: how many units (groups, where there are groups) would show the difference that was found, or with
             a margin rule out a loss of as much, in 80 % of data sets, in this comparison alone; None if it is 0.
         margin: the loss that is accepted, if one was given, in the score's own unit (a fraction, say).
-        effective_n: how many units, all of the same weight, the difference rests on: (Σ|d|)² / Σd²; None if unknown.
-        top_share: of Σ|d|, what the 1 % of units (at least one) with the largest hold; None if unknown.
+        effective_n: how many units of the same weight have as certain a spread as this difference has: (Σu²)² / Σu⁴ of
+            the units' influences u; None if there is no spread, or it is not finite.
+        top_share: of Σ|u|, what the 1 % of units (at least one) with the largest influence have; None likewise.
         dominated: whether so few units make the difference that its interval cannot be relied on. The verdict is then
             "inconclusive", whatever the interval and the p-value are.
     """

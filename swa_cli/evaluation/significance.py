@@ -1,22 +1,29 @@
 """Tests that need no resampling, and what a test set can resolve."""
 
-import math
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
-from scipy.special import bdtr
+from scipy.special import bdtr, nctdtrinc, stdtrit
 
-_DETECTABLE = 1.959963984540054 + 0.8416212335729143  # z of .975, for a two-sided 5 % test, and of .8, its power
 _TAIL = 0.025
+_MISSED = 0.2  # how often a difference that is as large as can be resolved is not found
 
 
-def mcnemar_exact(only_first: int, only_second: int) -> float:
-    """Two-sided p-value of McNemar's exact test, from the units that only one of two models gets right.
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Two-sided p-value of McNemar's test, from the units that only one of two models gets right.
 
-    >>> f"{mcnemar_exact(71, 25):.3g}"
-    '2.87e-06'
+    The mid-p-value (Fagerland et al. 2013, doi:10.1186/1471-2288-13-91), which counts what was seen half, or the exact
+    one where one of the models is never right alone.
+
+    >>> f"{mcnemar(71, 25):.3g}", mcnemar(5, 0)
+    ('1.84e-06', 0.0625)
     """
-    return min(1.0, 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5)))
+    fewer, both = min(only_first, only_second), only_first + only_second
+    tail = float(bdtr(fewer, both, 0.5))
+    if fewer:
+        tail = (tail + float(bdtr(fewer - 1, both, 0.5))) / 2
+    return min(1.0, 2 * tail)
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -33,25 +40,23 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(p) for p in adjusted[np.searchsorted(ordered, p_values)])
 
 
-def smallest_resolvable(standard_error: float) -> float:
-    """The difference that a two-sided 5 % test finds with 80 % power: 2.80 standard errors."""
-    return _DETECTABLE * standard_error
+@cache
+def detectable(n_units: int) -> float:
+    """How many standard errors a difference has if Student's two-sided 5 % test of n units finds it with 80 % power.
+
+    >>> round(detectable(10), 2), round(detectable(10**6), 2)
+    (3.15, 2.8)
+    """
+    return float(nctdtrinc(n_units - 1, _MISSED, stdtrit(n_units - 1, 1 - _TAIL)))
 
 
-def units_needed(n_units: int, standard_error: float, distance: float) -> int | None:
-    """How many units would make ``distance`` the smallest resolvable one, as the standard error falls with 1/√n.
-
-    None where the distance is zero, or where it or the standard error is unknown: not finite, or no spread at all.
+def smallest_resolvable(standard_error: float, n_units: int) -> float:
+    """The difference that a two-sided 5 % test of n units finds with 80 % power.
 
     Args:
-        n_units: those of which ``standard_error`` is; groups, where there are groups.
-        distance: from what is to be ruled out: the difference itself, or with a margin that from the margin.
+        standard_error: the bootstrap's, which is √((n - 1)/n) of the usual one.
     """
-    if not distance or not standard_error:
-        return None
-    ratio = smallest_resolvable(standard_error) / distance
-    needed = n_units * ratio * ratio
-    return math.ceil(needed) if math.isfinite(needed) else None
+    return detectable(n_units) * standard_error * (n_units / (n_units - 1)) ** 0.5 if n_units > 1 else float("inf")
 
 
 def no_discordance_bound(n: int) -> float:
@@ -60,4 +65,4 @@ def no_discordance_bound(n: int) -> float:
     The upper end of the two-sided Clopper-Pearson interval. No difference of accuracies exceeds that share, so that
     ± this is an interval for it where two models are right on the same examples.
     """
-    return -math.expm1(math.log(_TAIL) / n)
+    return float(-np.expm1(np.log(_TAIL) / n))

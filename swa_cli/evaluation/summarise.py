@@ -2,17 +2,18 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from swa_cli.errors import UsageError
 from swa_cli.evaluation.compare import Other, compare
-from swa_cli.evaluation.decide import decide
+from swa_cli.evaluation.decide import INCUMBENTS, decide
+from swa_cli.evaluation.power import effects, units_to_decide
 from swa_cli.evaluation.result import BnRecord, Candidate, Curve, EvaluationResult, Kind, Score
 from swa_cli.evaluation.rows import Observed, Row, RowKind
-from swa_cli.tasks import Metric
+from swa_cli.tasks import Metric, Records
 
 _BESIDES: tuple[Kind, ...] = ("swa-averaged-bn", "control", "window", "greedy")
 """Rows of models other than the checkpoints and the average."""
@@ -66,17 +67,17 @@ def summarise(
     candidates.append(_mean(observed, checkpoints, scores, metrics))
     candidates += [_candidate(row, scores[id(row)]) for row in observed.rows if row.kind in _BESIDES]
     candidates += [_ensemble(row, scores[id(row)]) for row in observed.of_kind("ensemble", "geometric")]
-    comparisons = compare(
-        swa.records,
-        _others(checkpoints, chosen, observed),
-        metrics,
-        groups=observed.groups,
-        margins=own,
-    )
+    others = _others(checkpoints, chosen, observed)
+    comparisons = compare(swa.records, others, metrics, groups=observed.groups, margins=own)
     described = [_score(metric) for metric in metrics]
     extra = dict.fromkeys(name for row in observed.rows for name in row.extra)
     described += [Score(name=name, label=name, higher_is_better=None, percent=False, shown=True) for name in extra]
     secondary = next((m.name for m in metrics if m.compared and m.name == "nll" and m.name != task.primary), None)
+    decision = decide(comparisons, primary=task.primary, secondary=secondary)
+    if decision.verdict == "inconclusive":
+        incumbents: dict[Kind, Records] = {other.kind: other.records[0] for other in others if other.kind in INCUMBENTS}
+        found = effects(comparisons, decision, metrics, swa.records, incumbents, observed.groups)
+        decision = replace(decision, units_needed=units_to_decide(found))
     return EvaluationResult(
         split=observed.split,
         task=task.name,
@@ -86,7 +87,7 @@ def summarise(
         scores=tuple(described),
         candidates=tuple(candidates),
         comparisons=comparisons,
-        decision=decide(comparisons, primary=task.primary, secondary=secondary),
+        decision=decision,
         prefixes=tuple(_ensemble(row, scores[id(row)]) for row in observed.of_kind("prefix")),
         curve=context.curve,
         warnings=(*context.warnings, *observed.warnings),

@@ -1,0 +1,159 @@
+"""How many units a comparison needs, and a decision."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import chdtri, stdtrit
+
+from swa_cli.evaluation.bootstrap import FEWEST_UNITS
+from swa_cli.evaluation.decide import WORST_FIRST, together
+from swa_cli.evaluation.result import Comparison, Decision, Kind
+from swa_cli.evaluation.significance import detectable
+from swa_cli.evaluation.sums import unit_sums, without_each
+from swa_cli.evaluation.verdict import Verdict
+from swa_cli.tasks import Metric, Records
+from swa_cli.tasks.records import Array
+
+_MOST = 10**12
+_DRAWS = 4_000
+_POWER = 0.8
+
+
+def units_needed(n_units: int, standard_error: float, distance: float) -> int | None:
+    """How many units would make ``distance`` the smallest resolvable difference.
+
+    None where the distance is zero, or where it or the standard error is unknown: not finite, or no spread at all.
+
+    Args:
+        n_units: those of which ``standard_error`` is; groups, where there are groups.
+        standard_error: the bootstrap's, which is √((n - 1)/n) of the usual one.
+        distance: from what is to be ruled out: the difference itself, or with a margin that from the margin.
+    """
+    if not distance or not standard_error or not math.isfinite(distance) or not math.isfinite(standard_error):
+        return None
+    spread = standard_error * n_units / math.sqrt(n_units - 1) / abs(distance)
+    return _smallest(lambda n: detectable(n) * spread <= math.sqrt(n))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """A difference that a decision rests on; a positive one is a gain.
+
+    Attributes:
+        gain: from all units.
+        influences: of each unit, whose mean is 0 and whose mean square is n times the squared standard error, (units,).
+        margin: the loss that is accepted, if one was given.
+    """
+
+    gain: float
+    influences: Array
+    margin: float | None
+
+
+def units_to_decide(effects: Sequence[tuple[Effect, Effect | None]]) -> int | None:
+    """How many units make the decision come out as it looks in 80 % of data sets, if all effects are as they look.
+
+    As it looks: better, if the primary metric is a gain against all incumbents; non-inferior or better, if with a
+    margin its losses are smaller; worse, if it is a loss against one, without a margin. The estimates from n units are
+    taken as normal, with the covariance that the units show, and a common scale of their standard errors.
+
+    Args:
+        effects: against each of the incumbents, by the primary metric and the secondary one, if there is one.
+    """
+    primary = [effect for effect, _ in effects]
+    wanted = _as_it_looks(primary)
+    flat = [effect for pair in effects for effect in pair if effect is not None]
+    n_units = len(primary[0].influences) if primary else 0
+    known = all(math.isfinite(one.gain) and np.isfinite(one.influences).all() for one in flat)
+    if wanted is None or n_units < FEWEST_UNITS or not known:
+        return None
+    influences = np.stack([one.influences for one in flat])
+    covariance = influences @ influences.T / (n_units - 1)
+    rng = np.random.default_rng(0)
+    noise = rng.multivariate_normal(np.zeros(len(flat)), covariance, size=_DRAWS, method="svd").T
+    levels = (rng.permutation(_DRAWS) + 0.5) / _DRAWS
+    spread, gains = np.sqrt(np.diag(covariance))[:, None], np.array([one.gain for one in flat])[:, None]
+
+    def holds(n: int) -> bool:
+        half = stdtrit(n - 1, 0.975) * np.sqrt(chdtri(n - 1, levels) / (n - 1)) * spread / math.sqrt(n)
+        estimates = gains + noise / math.sqrt(n)
+        codes = iter(
+            _codes(low, high, one.margin)
+            for low, high, one in zip(estimates - half, estimates + half, flat, strict=True)
+        )
+        verdicts = [_TOGETHER[next(codes), _INCONCLUSIVE if second is None else next(codes)] for _, second in effects]
+        return float(np.isin(np.min(verdicts, axis=0), [WORST_FIRST.index(one) for one in wanted]).mean()) >= _POWER
+
+    return _smallest(holds)
+
+
+def effects(
+    comparisons: Sequence[Comparison],
+    decision: Decision,
+    metrics: Sequence[Metric],
+    swa: Records,
+    incumbents: Mapping[Kind, Records],
+    groups: NDArray[np.int64] | None,
+) -> list[tuple[Effect, Effect | None]]:
+    """Against each incumbent, by both deciding metrics; without a comparison that few units dominate.
+
+    Args:
+        incumbents: of each kind the records that were compared.
+    """
+    by_name = {metric.name: metric for metric in metrics}
+    found: dict[tuple[Kind, str], Effect] = {}
+    for one in comparisons:
+        if one.kind in incumbents and one.metric in {decision.primary, decision.secondary} and not one.dominated:
+            metric = by_name[one.metric]
+            ours, theirs = (
+                without_each(metric, unit_sums(metric, each, groups)) for each in (swa, incumbents[one.kind])
+            )
+            sign, jackknife = (1 if metric.higher_is_better else -1), ours - theirs
+            found[one.kind, one.metric] = Effect(
+                gain=sign * one.difference,
+                influences=sign * (len(jackknife) - 1) * (jackknife.mean() - jackknife),
+                margin=one.margin,
+            )
+    pairs = [(found.get((kind, decision.primary)), found.get((kind, decision.secondary or ""))) for kind in incumbents]
+    return [(first, second) for first, second in pairs if first] if all(first for first, _ in pairs) else []
+
+
+def _as_it_looks(primary: Sequence[Effect]) -> tuple[Verdict, ...] | None:
+    """The verdicts that count; None where a difference is none, or a loss is as large as the margin or larger."""
+    margins = [one.margin for one in primary]
+    if any(margin is not None for margin in margins):
+        within = all(one.gain > -(one.margin or 0.0) for one in primary)
+        return ("non-inferior", "better") if primary and within else None
+    gains = [one.gain for one in primary]
+    if not gains or (min(gains) == 0.0):
+        return None
+    return ("better",) if min(gains) > 0 else ("worse",)
+
+
+def _codes(low: Array, high: Array, margin: float | None) -> NDArray[np.int64]:
+    """Of each draw the place of its verdict in ``WORST_FIRST``; see `swa_cli.evaluation.verdict.verdict_of`."""
+    codes = np.where(high < 0, WORST_FIRST.index("worse"), _INCONCLUSIVE)
+    if margin is not None:
+        codes[low > -margin] = WORST_FIRST.index("non-inferior")
+    codes[low > 0] = WORST_FIRST.index("better")
+    return codes
+
+
+_INCONCLUSIVE = WORST_FIRST.index("inconclusive")
+_TOGETHER = np.array([[WORST_FIRST.index(together(one, other)) for other in WORST_FIRST] for one in WORST_FIRST])
+
+
+def _smallest(holds: Callable[[int], bool]) -> int | None:
+    """The least number of units, six or more, with which it holds; None beyond 10¹²."""
+    low, high = FEWEST_UNITS, FEWEST_UNITS
+    while not holds(high):
+        low, high = high + 1, 2 * high
+        if high > _MOST:
+            return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    return low

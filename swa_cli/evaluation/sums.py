@@ -1,0 +1,62 @@
+"""Scores as functions of sums over units: of all units, of each resample, and without each unit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swa_cli.evaluation.bootstrap import resampled_sums
+from swa_cli.tasks import Metric, Records
+from swa_cli.tasks.metrics import Parts
+from swa_cli.tasks.records import Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """Of each candidate its score: on all units, on each resample (B,), and without each unit (units,)."""
+
+    all_units: Sequence[float]
+    resampled: Sequence[Array]
+    without: Sequence[Array]
+
+
+def unit_sums(metric: Metric, records: Records, groups: NDArray[np.int64] | None) -> Array:
+    """The sums of each unit, or of each group of them, (units, d)."""
+    sums = _parts(metric).sums(records)
+    if groups is None:
+        return sums
+    summed = np.zeros((int(groups.max()) + 1, sums.shape[1]))
+    np.add.at(summed, groups, sums)
+    return summed
+
+
+def figures(metric: Metric, sums: Sequence[Array], totals: Sequence[Array]) -> Figures:
+    """Of each candidate, from the sums of its units and the totals of its resamples."""
+    value = _parts(metric).value
+    return Figures(
+        all_units=[float(value(one.sum(axis=0))) for one in sums],
+        resampled=[value(one) for one in totals],
+        without=[without_each(metric, one) for one in sums],
+    )
+
+
+def without_each(metric: Metric, sums: Array) -> Array:
+    """The score without each unit in turn (the jackknife), (units,)."""
+    return _parts(metric).value(sums.sum(axis=0) - sums if len(sums) > 1 else sums)
+
+
+def resampled(sums: Sequence[Sequence[Array]], *, n_resamples: int | None, seed: int) -> list[list[Array]]:
+    """Of each metric and candidate the totals of the same resamples, (B, d)."""
+    every = [one for of_metric in sums for one in of_metric]
+    if not every:
+        return []
+    together = resampled_sums(np.concatenate(every, axis=1), n_resamples=n_resamples, seed=seed)
+    ends = np.cumsum([one.shape[1] for one in every])[:-1]
+    columns = iter(np.split(together, ends, axis=1))
+    return [[next(columns) for _ in of_metric] for of_metric in sums]
+
+
+def _parts(metric: Metric) -> Parts:
+    assert metric.parts is not None
+    return metric.parts
