@@ -4,6 +4,7 @@ A forged pickle can name one large thing any number of times with a few bytes ea
 compares what it is given as a whole, unless that is small.
 """
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from pickle import UnpicklingError
 from types import FunctionType
@@ -12,8 +13,8 @@ from typing import Any, NoReturn, cast
 from swa_cli.errors import kind_of
 
 _MOST_ARGUMENTS = 16
-_LONGEST_KEY = 8
 _LARGEST_KEY = 1 << 60
+_MOST_IN_A_KEY = 1000
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -26,21 +27,52 @@ class Inert:
     state: Any = None
     items: dict[Any, Any] | None = None
     """Entries set on it, if any: those of a subclass of dict."""
+    is_made: bool = False
+    """Whether a call made it; else it is what the pickle named."""
 
     def __repr__(self) -> str:
         return "(not read)"
 
 
+class MadeDict(dict[Any, Any]):
+    """An OrderedDict, Counter or defaultdict: unlike a plain dict it can have attributes, which are not kept."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as the OrderedDict that most of them are, which torch loads as weights."""
+        return OrderedDict, (), None, None, iter(self.items())
+
+
 def as_key(key: Any) -> Any:
-    """``key`` if it is plain, or a short tuple of plain ones; else a record: hashing others could take for ever."""
-    if type(key) is not tuple:
-        return key if _is_plain(key) else Inert("builtins", kind_of(key))
-    parts = cast("tuple[object, ...]", key)
-    return parts if len(parts) <= _LONGEST_KEY and all(map(_is_plain, parts)) else Inert("builtins", "tuple")
+    """Return ``key`` if it is plain, else a record: hashing others could take for ever.
+
+    Raises:
+        UnpicklingError: no dict takes such a key.
+    """
+    if _is_plain(key):
+        return key
+    left, waiting = _MOST_IN_A_KEY, [key]
+    while waiting:
+        part = waiting.pop()
+        left -= 1
+        if type(part) is tuple:
+            parts = cast("tuple[object, ...]", part)
+            if len(parts) > left:
+                refuse("a key that is too large")
+            waiting += parts
+        elif isinstance(part, (dict, list)) or (type(part) is Inert and part.is_made and part.name in _UNHASHABLE):
+            refuse(f"a {kind_of(cast('object', part))} as a key")
+        if left < 0:
+            refuse("a key that is too large")
+    return Inert("builtins", kind_of(key), is_made=True)
+
+
+_UNHASHABLE = {"set", "bytearray"}
 
 
 def _is_plain(key: object) -> bool:
-    # Beyond 2**61 any number of integers can be found that have the same hash.
+    # Beyond 2**61 any number of integers can be found that have the same hash, and of tuples beyond any size.
     return type(key) in {str, bytes, float, bool, type(None)} or (type(key) is int and abs(key) < _LARGEST_KEY)
 
 
@@ -53,7 +85,22 @@ def call(function: object, args: Any) -> object:
         return function(*arguments)
     if type(function) is not Inert:
         refuse("a call of what is no function, or not with so many arguments")
-    return Inert(function.module, function.name, arguments)
+    return Inert(function.module, function.name, arguments, is_made=True)
+
+
+def new(function: object, args: Any) -> object:
+    """What ``function.__new__`` gives; our own functions stand for classes that are made so without arguments only."""
+    if type(function) is FunctionType and args != ():
+        refuse("a value that is made in a way that torch does not know")
+    return call(function, args)
+
+
+def cost_of_call(function: object, args: Any) -> int:
+    """How much a function of ours may copy or look at."""
+    if type(function) is not FunctionType or type(args) is not tuple:
+        return 1
+    sized = (dict, MadeDict, list, tuple, str, bytes)
+    return 1 + sum(len(arg) for arg in cast("tuple[Any, ...]", args)[:_MOST_ARGUMENTS] if type(arg) in sized)
 
 
 def few(args: Any) -> tuple[Any, ...]:
@@ -63,13 +110,24 @@ def few(args: Any) -> tuple[Any, ...]:
     return cast("tuple[Any, ...]", args)
 
 
+def build(target: object, state: Any) -> None:
+    """Keep the state of a record; attributes of a dict are nothing that is read.
+
+    Torch gives a tensor other values by its state, and a plain dict, a list or a class takes none.
+    """
+    if type(target) is Inert and target.is_made and target.state is None:
+        target.state = state
+    elif type(target) is not MadeDict or not isinstance(state, dict):
+        refuse(f"a state for a {kind_of(target)}")
+
+
 def set_items(target: object, items: Any) -> None:
     """Set alternating keys and values on a dict, or on a record of what may be one."""
     if type(target) is Inert:
         if target.items is None:
             target.items = {}
         target = target.items
-    if type(target) is not dict:
+    if not isinstance(target, dict):
         refuse("an entry of what is no mapping")
     entries = cast("dict[Any, Any]", target)
     for key, value in zip(items[::2], items[1::2], strict=True):
@@ -86,8 +144,10 @@ def extend(target: object, items: Any) -> None:
 
 def add_elements(target: object, items: list[Any]) -> None:
     """Keep the elements of a set as older protocols write them: a list, its only argument."""
-    if type(target) is not Inert:
+    if type(target) is not Inert or not target.is_made:
         refuse("an element of what is no set")
+    for item in items:
+        as_key(item)
     if not target.args:
         target.args = (items,)
     elif type(target.args[0]) is list:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from swa_cli.checkpoints.inert import Inert
-from swa_cli.checkpoints.torch_pickle import PickledTensor
+from swa_cli.checkpoints.torch_rebuild import PickledTensor
 from swa_cli.checkpoints.whole_module import MOST_WORK, is_module, module_state_dict
 
 

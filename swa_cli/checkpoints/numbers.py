@@ -7,7 +7,7 @@ import numpy as np
 
 from swa_cli.checkpoints.dtypes import Dtype
 from swa_cli.checkpoints.inert import Inert
-from swa_cli.checkpoints.torch_pickle import PickledTensor
+from swa_cli.checkpoints.torch_rebuild import PickledTensor
 
 Number = int | float
 ReadTensor = Callable[[PickledTensor], Number | None]
@@ -47,7 +47,7 @@ def read_number(value: object, read: ReadTensor) -> Number | None:
 
 def entries_of(value: object) -> dict[Any, Any]:
     """``value`` as a mapping, or an empty one if it is none."""
-    if type(value) is dict:
+    if isinstance(value, dict):
         return cast("dict[Any, Any]", value)
     return value.items or {} if type(value) is Inert else {}
 

@@ -42,7 +42,7 @@ def _states(value: object) -> list[Mapping[Any, Any]]:
         entries = entries_of(value)
         if "state" in entries:
             state = entries["state"]
-            return [entries_of(state)] if type(state) in {dict, Inert} else []
+            return [entries_of(cast("object", state))] if isinstance(state, dict) or type(state) is Inert else []
         below = [*islice(entries.values(), _MOST)]
     dicts = [entries for item in below if (entries := entries_of(item))]
     return [entries_of(item["state"]) for item in dicts if "state" in item]

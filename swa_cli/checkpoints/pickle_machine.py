@@ -1,21 +1,45 @@
 """A stack machine for pickles that imports nothing and calls nothing.
 
 It follows the opcodes of protocols 0 to 5 (`pickletools` describes each). Plain values, lists, dicts and tuples are
-built; whatever else a pickle asks for becomes an `Inert` record. Whatever the bytes are, the work and the memory stay
-proportional to their number.
+built; whatever else a pickle asks for becomes an `Inert` record. Where Python's own unpickler raises, so does this.
+
+Opcodes and the containers that they make are counted, so that no file takes more time or memory than its size is
+worth: about a second and 250 MB for one of 16 MB.
 """
 
 import codecs
+import re
 from collections.abc import Callable
 from struct import Struct
 from typing import Any
 
-from swa_cli.checkpoints.inert import Inert, add_elements, as_key, call, extend, few, refuse, set_items
+from swa_cli.checkpoints.inert import (
+    Inert,
+    add_elements,
+    as_key,
+    build,
+    call,
+    cost_of_call,
+    extend,
+    few,
+    new,
+    refuse,
+    set_items,
+)
 
 _LONGEST_NUMBER = 255
 _LONGEST_OPERAND = 8
 _CUT_SHORT = "the pickle is cut short"
 _NEWEST_PROTOCOL = 5
+_TOO_MUCH = "it holds too many values beside the weights"
+_LEAST_OPCODES, _BYTES_OF_OPCODE = 2_000_000, 5
+_LEAST_CONTAINERS, _BYTES_OF_CONTAINER = 1_000_000, 16
+_NOTHING = object()
+_NOT_THERE = "it refers to what is not there"
+_WIDEST_GAP = 1000
+"""Numbers that the memo may leave out: Python 2 began at 1."""
+_INTEGER = re.compile(rb"-?(0|[1-9][0-9]*)")
+_REAL = re.compile(rb"[-+0-9.einfa]+")
 
 _u16 = Struct("<H").unpack_from
 _u32 = Struct("<I").unpack_from
@@ -44,20 +68,28 @@ def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent o
         Exception: of any other kind, when ``data`` is damaged.
     """
     stack: list[Any] = []
-    marks: list[int] = []
-    memo: dict[Any, Any] = {}
+    below: list[list[Any]] = []  # what lies below each mark; nothing takes from there
+    memo: list[Any] = []
+    made = max(_LEAST_CONTAINERS, len(data) // _BYTES_OF_CONTAINER)
     push, pop = stack.append, stack.pop
     i = start
     try:
-        while True:
+        for _ in range(max(_LEAST_OPCODES, len(data) // _BYTES_OF_OPCODE)):
             opcode = data[i]
             i += 1
             match opcode:
                 case 0x72:  # LONG_BINPUT
-                    memo[_u32(data, i)[0]] = stack[-1]
+                    index = _u32(data, i)[0]
                     i += 4
+                    if index == len(memo):
+                        memo.append(stack[-1])
+                    else:
+                        _remember(memo, index, stack[-1])
                 case 0x68:  # BINGET
-                    push(memo[data[i]])
+                    value = memo[data[i]]
+                    if value is _NOTHING:
+                        refuse(_NOT_THERE)
+                    push(value)
                     i += 1
                 case 0x4B:  # BININT1
                     push(data[i])
@@ -67,24 +99,38 @@ def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent o
                     i = first + _u32(data, i)[0]
                     push(data[first:i].decode("utf-8", "surrogatepass"))
                 case 0x28:  # MARK
-                    marks.append(len(stack))
+                    made -= 1
+                    below.append(stack)
+                    stack = []
+                    push, pop = stack.append, stack.pop
                 case 0x74:  # TUPLE
-                    first = marks.pop()
-                    items = tuple(stack[first:])
-                    del stack[first:]
+                    made -= 1
+                    items = tuple(stack)
+                    stack = below.pop()
+                    push, pop = stack.append, stack.pop
                     push(items)
                 case 0x71:  # BINPUT
-                    memo[data[i]] = stack[-1]
+                    index = data[i]
                     i += 1
-                case 0x52 | 0x81:  # REDUCE, NEWOBJ
-                    args = pop()
-                    push(call(pop(), args))
+                    if index == len(memo):
+                        memo.append(stack[-1])
+                    else:
+                        _remember(memo, index, stack[-1])
+                case 0x52:  # REDUCE
+                    args, function = pop(), pop()
+                    made -= cost_of_call(function, args)
+                    if made < 0:
+                        refuse(_TOO_MUCH)
+                    push(call(function, args))
                 case 0x86:  # TUPLE2
+                    made -= 1
                     last = pop()
                     push((pop(), last))
                 case 0x85:  # TUPLE1
+                    made -= 1
                     push((pop(),))
                 case 0x51:  # BINPERSID
+                    made -= 1
                     push(find_persistent(pop()))
                 case 0x29:  # EMPTY_TUPLE
                     push(())
@@ -97,11 +143,15 @@ def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent o
                     push(_i32(data, i)[0])
                     i += 4
                 case 0x6A:  # LONG_BINGET
-                    push(memo[_u32(data, i)[0]])
+                    value = memo[_u32(data, i)[0]]
+                    if value is _NOTHING:
+                        refuse(_NOT_THERE)
+                    push(value)
                     i += 4
                 case 0x94:  # MEMOIZE
-                    memo[len(memo)] = stack[-1]
+                    memo.append(stack[-1])
                 case 0x87:  # TUPLE3
+                    made -= 1
                     last, middle = pop(), pop()
                     push((pop(), middle, last))
                 case 0x8C:  # SHORT_BINUNICODE
@@ -109,20 +159,27 @@ def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent o
                     i = first + data[i]
                     push(data[first:i].decode("utf-8", "surrogatepass"))
                 case 0x7D:  # EMPTY_DICT
+                    made -= 1
                     push({})
                 case 0x5D:  # EMPTY_LIST
+                    made -= 1
                     push([])
                 case 0x73:  # SETITEM
+                    made -= 1
                     value, key = pop(), pop()
                     set_items(stack[-1], (key, value))
                 case 0x75:  # SETITEMS
-                    items = _since_mark(stack, marks)
+                    items = stack
+                    stack = below.pop()
+                    push, pop = stack.append, stack.pop
                     set_items(stack[-1], items)
                 case 0x61:  # APPEND
                     last = pop()
                     extend(stack[-1], (last,))
                 case 0x65:  # APPENDS
-                    items = _since_mark(stack, marks)
+                    items = stack
+                    stack = below.pop()
+                    push, pop = stack.append, stack.pop
                     extend(stack[-1], items)
                 case 0x4E:  # NONE
                     push(None)
@@ -136,34 +193,54 @@ def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent o
                     i = first + data[i]
                     push(int.from_bytes(data[first:i], "little", signed=True))
                 case 0x63:  # GLOBAL
+                    made -= 1
                     module, i = _line(data, i)
                     name, i = _line(data, i)
                     push(_global(find_global, module.decode(), name.decode()))
                 case 0x93:  # STACK_GLOBAL
+                    made -= 1
                     name = pop()
                     push(_global(find_global, pop(), name))
                 case 0x62:  # BUILD
                     state = pop()
-                    if type(stack[-1]) is Inert:
-                        stack[-1].state = state
+                    build(stack[-1], state)
                 case 0x80:  # PROTO
                     if data[i] > _NEWEST_PROTOCOL:
                         refuse(f"protocol {data[i]} is unknown")
                     i += 1
                 case 0x95:  # FRAME
                     i += 8
+                    _check_frame(data, i)
+                case 0x81:  # NEWOBJ
+                    made -= 1
+                    args = pop()
+                    push(new(pop(), args))
                 case 0x2E:  # STOP
+                    if made < 0:
+                        refuse(_TOO_MUCH)
                     return pop(), i
                 case 0x92:  # NEWOBJ_EX
+                    made -= 1
                     named, args = pop(), pop()
-                    push(call(pop(), (*few(args), named)))
+                    if not isinstance(named, dict):
+                        refuse("named arguments that are no dict")
+                    push(new(pop(), (*few(args), named)))
                 case 0x8F:  # EMPTY_SET
-                    push(Inert("builtins", "set"))
+                    made -= 1
+                    push(Inert("builtins", "set", is_made=True))
                 case 0x90:  # ADDITEMS
-                    items = _since_mark(stack, marks)
+                    items = stack
+                    stack = below.pop()
+                    push, pop = stack.append, stack.pop
                     add_elements(stack[-1], items)
                 case 0x91:  # FROZENSET
-                    push(Inert("builtins", "frozenset", (_since_mark(stack, marks),)))
+                    made -= 1
+                    items = stack
+                    stack = below.pop()
+                    push, pop = stack.append, stack.pop
+                    for item in items:
+                        as_key(item)
+                    push(Inert("builtins", "frozenset", (items,), is_made=True))
                 case 0x42 | 0x54:  # BINBYTES, BINSTRING
                     first = i + 4
                     i = first + _u32(data, i)[0]
@@ -181,30 +258,45 @@ def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent o
                     i = first + _u64(data, i)[0]
                     push(data[first:i])
                 case 0x96:  # BYTEARRAY8
+                    made -= 1
                     i += 8 + _u64(data, i)[0]
-                    push(Inert("builtins", "bytearray"))
+                    push(Inert("builtins", "bytearray", is_made=True))
                 case 0x8B:  # LONG4
                     first = i + 4
                     i = first + _u32(data, i)[0]
                     push(_number(data[first:i]))
                 case 0x30:  # POP
-                    pop()
+                    if stack:
+                        pop()
+                    else:
+                        stack = below.pop()
+                        push, pop = stack.append, stack.pop
                 case 0x31:  # POP_MARK
-                    del stack[marks.pop() :]
+                    stack = below.pop()
+                    push, pop = stack.append, stack.pop
                 case 0x32:  # DUP
                     push(stack[-1])
                 case 0x64:  # DICT
-                    items = _since_mark(stack, marks)
+                    made -= 1
+                    items = stack
+                    stack = below.pop()
+                    push, pop = stack.append, stack.pop
                     push({})
                     set_items(stack[-1], items)
                 case 0x6C:  # LIST
-                    push(_since_mark(stack, marks))
+                    items = stack
+                    stack = below.pop()
+                    push, pop = stack.append, stack.pop
+                    push(items)
                 case 0x67:  # GET
                     text, i = _line(data, i)
-                    push(memo[_index(text)])
+                    index = _index(text)
+                    if index < 0 or memo[index] is _NOTHING:
+                        refuse(_NOT_THERE)
+                    push(memo[index])
                 case 0x70:  # PUT
                     text, i = _line(data, i)
-                    memo[as_key(_index(text))] = stack[-1]
+                    _remember(memo, _index(text), stack[-1])
                 case 0x49:  # INT
                     text, i = _line(data, i)
                     push(text == b"01" if text in {b"00", b"01"} else _index(text))
@@ -213,9 +305,13 @@ def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent o
                     push(_index(text.removesuffix(b"L")))
                 case 0x46:  # FLOAT
                     text, i = _line(data, i)
+                    if not _REAL.fullmatch(text):
+                        refuse("a number that is none")
                     push(float(text))
                 case 0x53:  # STRING
                     text, i = _line(data, i)
+                    if len(text) < len("''") or text[:1] != text[-1:] or text[:1] not in {b"'", b'"'}:
+                        refuse("a string without quotes")
                     push(_python2_string(codecs.escape_decode(text[1:-1])[0]))
                 case 0x56:  # UNICODE
                     text, i = _line(data, i)
@@ -226,24 +322,39 @@ def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent o
                 case 0x69:  # INST
                     module, i = _line(data, i)
                     name, i = _line(data, i)
-                    made = _global(find_global, module.decode(), name.decode())
-                    push(call(made, tuple(_since_mark(stack, marks))))
+                    made -= 1
+                    items = stack
+                    stack = below.pop()
+                    push, pop = stack.append, stack.pop
+                    push(new(_global(find_global, module.decode(), name.decode()), tuple(items)))
                 case 0x6F:  # OBJ
-                    made, *rest = _since_mark(stack, marks)
-                    push(call(made, tuple(rest)))
+                    made -= 1
+                    function, *items = stack
+                    stack = below.pop()
+                    push, pop = stack.append, stack.pop
+                    push(new(function, tuple(items)))
                 case _:  # EXT1, EXT2, EXT4, NEXT_BUFFER, READONLY_BUFFER: nothing that a file alone can explain
                     refuse(f"opcode {opcode:#04x} at byte {i - 1} means nothing in a file")
+            if made < 0:
+                break
+        refuse(_TOO_MUCH)
     except Exception as error:
         if i > len(data) - _LONGEST_OPERAND:
             raise EOFError(_CUT_SHORT) from error
         raise
 
 
-def _since_mark(stack: list[Any], marks: list[int]) -> list[Any]:
-    first = marks.pop()
-    items = stack[first:]
-    del stack[first:]
-    return items
+def _remember(memo: list[Any], index: int, value: object) -> None:
+    """Put ``value`` into the memo where the numbers are not simply the next ones."""
+    if index > len(memo) + _WIDEST_GAP or index < 0:
+        refuse("a memo with gaps")
+    memo += [_NOTHING] * (index + 1 - len(memo))
+    memo[index] = value
+
+
+def _check_frame(data: bytes, start: int) -> None:
+    if start + _u64(data, start - 8)[0] > len(data):
+        raise EOFError(_CUT_SHORT)
 
 
 def _line(data: bytes, start: int) -> tuple[bytes, int]:
@@ -268,11 +379,13 @@ def _number(content: bytes) -> object:
 def _index(text: bytes) -> int:
     if len(text) > _LONGEST_NUMBER:
         refuse("a number of more digits than any has")
+    if not _INTEGER.fullmatch(text):
+        refuse("a number that is none")
     return int(text)
 
 
-def _python2_string(content: bytes) -> str | bytes:
+def _python2_string(content: bytes) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError:
-        return content
+        refuse("a string of Python 2 that is not UTF-8: torch.load(path, encoding='latin1') reads it; save it again")

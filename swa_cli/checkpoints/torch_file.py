@@ -8,9 +8,8 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from math import prod
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.lost import lost_tensors, networks_beside
@@ -23,15 +22,14 @@ from swa_cli.checkpoints.reading import stamp_of
 from swa_cli.checkpoints.steps import counters_of
 from swa_cli.checkpoints.stored import StoredTensor, spec_of
 from swa_cli.checkpoints.torch_legacy import read_legacy
-from swa_cli.checkpoints.torch_pickle import PickledStorage, PickledTensor, TorchFile
+from swa_cli.checkpoints.torch_pickle import TorchFile
+from swa_cli.checkpoints.torch_rebuild import PickledStorage, PickledTensor
 from swa_cli.checkpoints.torch_zip import read_zip
 from swa_cli.checkpoints.unwrap import find_state_dict, other_state_dicts, strip_beside, strip_wrappers, wrappers_in
 from swa_cli.checkpoints.zip_directory import ZIP_MAGIC
 from swa_cli.errors import CheckpointError
 from swa_cli.regular_files import open_regular
 
-_MOST_DIMENSIONS = 64
-_LARGEST = 1 << 62
 _MOST_REPEATED = 1 << 28
 """Bytes that a tensor may have whose elements lie upon each other; a small file could ask for any number."""
 
@@ -113,6 +111,7 @@ def _open(path: Path, descriptor: int, key: str | None) -> Checkpoint:
     found = read_state(descriptor, key)
     tensors = found.tensors
     stored = {name: _stored(name, tensor, found.file.place) for name, tensor in tensors.items()}
+    found.file.check_storages()
     others = {name: value for name, value in found.state.items() if name not in tensors}
     plain = plain_values(others)
     extra = strip_beside(plain, tensors)
@@ -163,9 +162,6 @@ def _stored(name: str, tensor: PickledTensor, place: Callable[[PickledStorage], 
     if tensor.unsupported or storage is None:
         msg = f"tensor {name} is {tensor.unsupported}; only dense tensors can be averaged."
         raise CheckpointError(msg)
-    if not _makes_sense(shape, stride, first, storage.start):
-        msg = f"tensor {name} has an impossible shape, stride or offset: the file is damaged."
-        raise CheckpointError(msg)
     try:
         offset, size = place(storage)
     except CheckpointError as error:
@@ -187,16 +183,3 @@ def _stored(name: str, tensor: PickledTensor, place: Callable[[PickledStorage], 
         )
         raise CheckpointError(msg)
     return stored
-
-
-def _makes_sense(shape: Any, stride: Any, *offsets: Any) -> bool:
-    """Whether these are sizes that a tensor can have, each of them a number of its own kind."""
-    if type(shape) is not tuple or type(stride) is not tuple:
-        return False
-    sizes, steps = cast("tuple[Any, ...]", shape), cast("tuple[Any, ...]", stride)
-    if len(sizes) != len(steps) or len(sizes) > _MOST_DIMENSIONS:
-        return False
-    numbers = (*sizes, *steps, *offsets)
-    if {*map(type, numbers)} != {int} or min(numbers) < 0 or max(numbers) >= _LARGEST:
-        return False
-    return prod(size or 1 for size in sizes) < _LARGEST if 0 in sizes else prod(sizes) < _LARGEST

@@ -17,6 +17,7 @@ _VERSION = 1001
 _HEAD = 32
 _FIRST_READ = 1 << 16
 _COUNT = 8
+_TAR_HEADER = 512
 
 
 def looks_legacy(head: bytes) -> bool:
@@ -31,6 +32,8 @@ def read_legacy(descriptor: int) -> TorchFile:
         CheckpointError: the file is of another machine's byte order, truncated or damaged.
         Exception: of any kind, when a pickle is damaged.
     """
+    if _is_tar(os.pread(descriptor, _TAR_HEADER, 0)):
+        _refuse("it is a tar archive, too")
     data, start, pickled, keys, end = _read_pickles(descriptor)
     places = _places(descriptor, end, keys, pickled.storages)
 
@@ -40,7 +43,13 @@ def read_legacy(descriptor: int) -> TorchFile:
             raise CheckpointError(msg)
         return places[storage.key]
 
-    return TorchFile(contents=pickled.contents, pickle=data, start=start, place=place, metadata={})
+    def check_storages() -> None:
+        for storage in pickled.storages.values():
+            place(storage)
+
+    return TorchFile(
+        contents=pickled.contents, pickle=data, start=start, place=place, metadata={}, check_storages=check_storages
+    )
 
 
 def _read_pickles(descriptor: int) -> tuple[bytes, int, Pickled, list[object], int]:
@@ -56,16 +65,29 @@ def _read_pickles(descriptor: int) -> tuple[bytes, int, Pickled, list[object], i
         length *= 4
 
 
+def _is_tar(head: bytes) -> bool:
+    """Whether torch would read a file with this head as a tar archive, by the sum of its bytes as tar has it."""
+    digits = head[148:156].strip(b"\0 ")
+    if len(head) < _TAR_HEADER or not digits:
+        return False
+    rest = head[:148] + b" " * 8 + head[156:]
+    sums = {sum(rest), sum(byte - 256 if byte > 127 else byte for byte in rest)}  # noqa: PLR2004  # as old ones sum
+    return digits.isdigit() and int(digits, 8) in sums if not {*digits} - {*b"01234567"} else head[148] >> 7 == 1
+
+
 def _parse(data: bytes) -> tuple[bytes, int, Pickled, list[object], int]:
     """The data, where in it the contents begin, what they are, the storages' keys, and where the pickles end."""
-    version = read_pickle(data, read_pickle(data).end)
+    magic = read_pickle(data)
+    version = read_pickle(data, magic.end)
     machine = read_pickle(data, version.end)
-    if version.contents != _VERSION or not isinstance(machine.contents, dict):
+    if (magic.contents, version.contents) != (int.from_bytes(_MAGIC, "little"), _VERSION) or not isinstance(
+        machine.contents, dict
+    ):
         _refuse("it does not begin as torch begins its files")
     if cast("dict[object, object]", machine.contents).get("little_endian") is not True:
         msg = "saved on a big-endian machine. Load it with torch.load there, and save it again."
         raise CheckpointError(msg)
-    pickled = read_pickle(data, machine.end)
+    pickled = read_pickle(data, machine.end, legacy=True)
     keys = read_pickle(data, pickled.end)
     if not isinstance(keys.contents, list):
         _refuse("it does not list its storages")
@@ -85,7 +107,9 @@ def _places(
         size = count * storages[key].dtype.itemsize
         places[key] = (end + _COUNT, size)
         end += _COUNT + size
-        if count < 0 or end > file_size:
+        if count != storages[key].numel:
+            _refuse(f"storage {key!r:.100} has {count:,} elements, and its pickle says {storages[key].numel:,}")
+        if end > file_size:
             raise EOFError(f"storage {key} would end at byte {end:,}, the file has {file_size:,}")
     return places
 

@@ -1,18 +1,18 @@
 """What the pickle of a torch checkpoint means: tensors become records of where they lie, and nothing is run.
 
-Plain containers and the functions that rebuild tensors have a meaning here; every other global stays the inert record
-that `swa_cli.checkpoints.pickle_machine` makes of it.
+Plain containers and the functions that rebuild tensors have a meaning here (`swa_cli.checkpoints.torch_rebuild`); every
+other global stays the inert record that `swa_cli.checkpoints.pickle_machine` makes of it.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-import numpy as np
-
+from swa_cli.checkpoints import torch_rebuild as rebuild
 from swa_cli.checkpoints.dtypes import BY_NAME, Dtype
-from swa_cli.checkpoints.inert import Inert, as_key
+from swa_cli.checkpoints.inert import Inert, refuse
 from swa_cli.checkpoints.pickle_machine import run
+from swa_cli.checkpoints.torch_rebuild import REBUILD, PickledStorage
 
 # The pickles' own names of the kinds of storage, and what their elements are.
 STORAGES = {
@@ -33,37 +33,21 @@ STORAGES = {
         "Untyped": "uint8",
     }.items()
 }
-_MOST_ARGUMENTS = 8
+_OLD_TENSORS = tuple(name.replace("Storage", "Tensor") for name in STORAGES if name != "UntypedStorage")
 _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # in the protocol that torch.save writes
+_LARGEST = 1 << 62
 
 
-@dataclass(slots=True)
-class PickledStorage:
-    """A storage as the pickle names it; ``start`` is the byte of it at which a view (of old files) begins."""
+class StorageKind(NamedTuple):
+    """A class of storages."""
 
-    key: str
+    name: str
     dtype: Dtype
-    start: Any = 0
-
-
-@dataclass(slots=True)
-class PickledTensor:
-    """A tensor as the pickle describes it, sizes in elements; unchecked, against the file and in itself.
-
-    ``unsupported`` says why it cannot be read, if so ("sparse"); the other fields then mean nothing.
-    """
-
-    storage: PickledStorage | None = None
-    dtype: Dtype = BY_NAME["uint8"]
-    storage_offset: Any = 0
-    shape: Any = ()
-    stride: Any = ()
-    unsupported: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pickled:
-    """What a pickle holds, the storages it names (by key, each as it is named first), and the byte where it ends."""
+    """What a pickle holds, the storages it names (by key), and the byte where it ends."""
 
     contents: Any
     storages: Mapping[str, PickledStorage]
@@ -84,32 +68,77 @@ class TorchFile:
     place: Callable[[PickledStorage], tuple[int, int]]
     metadata: Mapping[str, str]
     """What swa-cli says of a file that it wrote."""
+    check_storages: Callable[[], None]
+    """Raises CheckpointError for any storage that the pickle names and the file does not hold whole, read or not."""
 
 
-def read_pickle(data: bytes, start: int = 0) -> Pickled:
+def read_pickle(data: bytes, start: int = 0, *, legacy: bool = False) -> Pickled:
     """Read the pickle that begins at ``start``.
+
+    Args:
+        legacy: it is one of the format from before torch 1.6, which names storages in another way.
 
     Raises:
         EOFError: ``data`` ends before the pickle does.
         Exception: of any other kind, when ``data`` is damaged.
     """
     storages: dict[str, PickledStorage] = {}
+    views: dict[object, PickledStorage] = {}
 
     def find_persistent(pid: Any) -> object:
-        if type(pid) is not tuple or not 2 <= len(cast("tuple[Any, ...]", pid)) <= _MOST_ARGUMENTS:  # noqa: PLR2004
-            return Inert("torch", "an unknown persistent id")
-        kind, what, *rest = cast("tuple[Any, ...]", pid)
-        if kind == "module":  # a class and its source
-            return what
-        if kind != "storage" or not isinstance(what, np.dtype) or not rest or type(rest[0]) is not str:
-            return Inert("torch", "a storage of an unknown kind")
-        key, view = rest[0], rest[3] if len(rest) > 3 else None  # noqa: PLR2004  # the key, where it was, its size
-        storage = PickledStorage(key, cast("Dtype", what), 0 if view is None else view[1] * what.itemsize)
-        storages.setdefault(key, storage)
-        return storage
+        if type(pid) is not tuple or not pid:
+            refuse("a persistent id that is none of torch's")
+        kind, *rest = cast("tuple[Any, ...]", pid)
+        if legacy and kind == "module" and len(rest) == 3:  # noqa: PLR2004  # a class, its file and its source
+            return rest[0]
+        if kind != "storage" or len(rest) != (5 if legacy else 4):
+            refuse("a persistent id that is none of torch's")
+        what, key, location, numel, *view = rest
+        _check_storage(key, location, numel)
+        if type(what) is not StorageKind:
+            return _unknown_kind(what)
+        if legacy and what.name == "UntypedStorage":
+            refuse("torch itself cannot read a storage without a type in a file of this format")
+        storage = PickledStorage(key, what.dtype, 0, numel)
+        first = storages.setdefault(key, storage)
+        if first != storage:
+            if numel or first.numel:  # empty ones of several types may have one key
+                refuse(f"storage {key!r:.100} is named as two different ones")
+            return storage
+        return first if not view or view[0] is None else _view(first, view[0], storages, views)
 
     contents, end = run(data, start, _find_global, find_persistent)
     return Pickled(contents=contents, storages=storages, end=end)
+
+
+def _check_storage(key: object, location: object, numel: object) -> None:
+    if type(key) is not str or type(location) is not str or location == "meta":
+        refuse("a storage without a key or a place")
+    if type(numel) is not int or not 0 <= numel < _LARGEST:
+        refuse(f"storage {key!r:.100} has an impossible size")
+
+
+def _unknown_kind(what: object) -> Inert:
+    if type(what) is not Inert or what.is_made or not what.name.endswith("Storage"):
+        refuse("a storage of what is no kind of storage")
+    return Inert("torch", "a storage of an unknown kind", is_made=True)
+
+
+def _view(
+    root: PickledStorage, view: Any, storages: Mapping[str, PickledStorage], views: dict[object, PickledStorage]
+) -> PickledStorage:
+    """Part of a storage, as files from before torch 0.4 name it: by a key of its own, the first element, how many."""
+    key, first, numel = view
+    if (key, first, numel) == (root.key, 0, root.numel):  # the whole of it
+        return root
+    if type(key) is not str or key in storages or type(first) is not int or type(numel) is not int:
+        refuse("a view of a storage that is none")
+    if first < 0 or numel < 0 or first + numel > root.numel:
+        refuse("a view reaches beyond its storage")
+    made = PickledStorage(root.key, root.dtype, first * root.dtype.itemsize, numel)
+    if views.setdefault(key, made) != made:
+        refuse("a view of a storage is named as two different ones")
+    return views[key]
 
 
 def _find_global(module: str, name: str) -> object:
@@ -118,97 +147,23 @@ def _find_global(module: str, name: str) -> object:
     return Inert(module, name) if found is None else found
 
 
-def _dict(entries: object = None) -> dict[Any, Any]:
-    """An OrderedDict, Counter or defaultdict; its entries follow in the pickle, or stand in ``entries``."""
-    if type(entries) is dict:
-        return cast("dict[Any, Any]", entries)
-    filled: dict[Any, Any] = {}
-    if type(entries) is list:  # the pairs of an OrderedDict that Python 2 wrote
-        pairs = cast("list[Any]", entries)
-        for key, value in pairs:
-            filled[as_key(key)] = value
-        pairs.clear()  # nobody else holds the list; a forged pickle would have it copied any number of times
-    return filled
-
-
-def _size(lengths: object = ()) -> object:
-    return lengths
-
-
-def _tensor_v2(
-    storage: object,
-    storage_offset: object,
-    size: object,
-    stride: object,
-    _requires_grad: object = None,
-    _hooks: object = None,
-    metadata: object = None,
-) -> PickledTensor:
-    if metadata:  # its bytes are not its values
-        return PickledTensor(unsupported="a lazy conjugate or negative")
-    if type(storage) is not PickledStorage:
-        return PickledTensor(unsupported="in a storage of an unknown kind")
-    return PickledTensor(storage, storage.dtype, storage_offset, size, stride)
-
-
-def _tensor_v3(
-    storage: object,
-    storage_offset: object,
-    size: object,
-    stride: object,
-    _requires_grad: object,
-    _hooks: object,
-    dtype: object,
-    metadata: object = None,
-) -> PickledTensor:
-    tensor = _tensor_v2(storage, storage_offset, size, stride, metadata=metadata)
-    if not isinstance(dtype, np.dtype):
-        name = dtype.name if type(dtype) is Inert else "unknown"
-        return PickledTensor(unsupported=f"of dtype {name}")
-    tensor.dtype = dtype
-    return tensor
-
-
-def _parameter(data: object, _requires_grad: object = None, _hooks: object = None, _state: object = None) -> object:
-    return data
-
-
-def _from_type(rebuild: object, _kind: object, args: Any, _state: object = None) -> object:
-    few = type(args) is tuple and len(cast("tuple[Any, ...]", args)) <= _MOST_ARGUMENTS
-    if not few or rebuild not in _REBUILD.values():
-        return PickledTensor(unsupported="of a tensor subclass")
-    return cast("Callable[..., object]", rebuild)(*args)
-
-
-def _unsupported(why: str) -> Callable[..., PickledTensor]:
-    def rebuild(*_: object) -> PickledTensor:
-        return PickledTensor(unsupported=why)
-
-    return rebuild
-
-
-_REBUILD: dict[str, Callable[..., object]] = {
-    "_rebuild_tensor": _tensor_v2,  # without the last three arguments
-    "_rebuild_tensor_v2": _tensor_v2,
-    "_rebuild_tensor_v3": _tensor_v3,
-    "_rebuild_parameter": _parameter,
-    "_rebuild_parameter_with_state": _parameter,
-    "_rebuild_device_tensor_from_cpu_tensor": _parameter,
-    "_rebuild_sparse_tensor": _unsupported("sparse"),
-    "_rebuild_sparse_csr_tensor": _unsupported("sparse"),
-    "_rebuild_nested_tensor": _unsupported("nested"),
-    "_rebuild_qtensor": _unsupported("quantized"),
-    "_rebuild_meta_tensor_no_storage": _unsupported("on the meta device, without data"),
-    "_rebuild_wrapper_subclass": _unsupported("of a tensor subclass"),
-    "_rebuild_device_tensor_from_numpy": _unsupported("of a device that stores numpy arrays"),
-    "_rebuild_xla_tensor": _unsupported("of a device that stores numpy arrays"),
-}
 _KNOWN: dict[tuple[str, str], object] = {
-    **{("collections", name): _dict for name in ("OrderedDict", "defaultdict", "Counter")},
-    ("torch", "Size"): _size,
-    **{("torch._utils", name): function for name, function in _REBUILD.items()},
-    ("torch._tensor", "_rebuild_from_type_v2"): _from_type,
-    ("torch._tensor", "_rebuild_from_type"): _from_type,
-    **{(module, name): kind for module in ("torch", "torch.storage", "torch.cuda") for name, kind in STORAGES.items()},
+    ("collections", "OrderedDict"): rebuild.ordered_dict,
+    ("collections", "Counter"): rebuild.counter,
+    ("collections", "defaultdict"): rebuild.default_dict,
+    ("builtins", "set"): rebuild.set_,
+    ("torch", "Size"): rebuild.size,
+    ("torch", "Tensor"): rebuild.old_tensor,
+    ("torch.nn.parameter", "Parameter"): rebuild.old_parameter,
+    **{("torch._utils", name): function for name, function in REBUILD.items()},
+    ("torch._tensor", "_rebuild_from_type_v2"): rebuild.from_type_v2,
+    ("torch._tensor", "_rebuild_from_type"): rebuild.from_type,
+    ("torch.tensor", "_rebuild_from_type"): rebuild.from_type,
+    **{(module, name): rebuild.old_tensor for module in ("torch", "torch.cuda") for name in _OLD_TENSORS},
+    **{
+        (module, name): StorageKind(name, dtype)
+        for module in ("torch", "torch.storage", "torch.cuda")
+        for name, dtype in STORAGES.items()
+    },
     **{("torch", name): dtype for name, dtype in BY_NAME.items()},
 }

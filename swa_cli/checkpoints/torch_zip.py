@@ -1,5 +1,6 @@
 """The zip container of ``torch.save``: a pickle, and beside it one record for each storage."""
 
+import re
 from functools import cache, lru_cache
 
 from swa_cli.checkpoints.record_text import PROVENANCE
@@ -14,6 +15,9 @@ _OTHER_ARCHIVES = {
     "archive_version": "a torch.export archive",
     ".data/extern_modules": "a torch.package archive",
 }
+_VERSION = re.compile(rb"([1-9]|10)\n?")
+"""Torch reads versions 1 to 10 of its archives."""
+_READ_BY_TORCH = (".format_version", ".data/serialization_id", ".data/version")
 
 read_once = lru_cache(maxsize=1)(read_pickle)
 """The pickles of a run are often equal, byte by byte. Nobody may change what this gives."""
@@ -34,11 +38,25 @@ def read_zip(descriptor: int) -> TorchFile:
     if "data.pkl" not in records:
         msg = "a zip file, but not one that torch.save wrote: it has no data.pkl. Leave it out."
         raise CheckpointError(msg)
+    version = records.read("version") if "version" in records else b""
+    if not _VERSION.fullmatch(version):
+        msg = f"of a version of the format that torch does not read ({version[:10]!r}). It is damaged; save it again."
+        raise CheckpointError(msg)
+    alignment = records.read(".storage_alignment") if ".storage_alignment" in records else b"64"
+    if not alignment.isdigit():
+        msg = f"its record .storage_alignment is no number ({alignment[:10]!r}); the file is damaged."
+        raise CheckpointError(msg)
+    for name in _READ_BY_TORCH:
+        if name in records:
+            records.extent(name)
     if "byteorder" in records and records.read("byteorder") != b"little":
         msg = "saved on a big-endian machine. Load it with torch.load there or here, and save it again."
         raise CheckpointError(msg)
     pickle = records.read("data.pkl")
-    contents = read_once(pickle).contents
+    pickled = read_once(pickle)
+    if pickled.end != len(pickle):
+        msg = "something follows the pickle in its record; the file is damaged."
+        raise CheckpointError(msg)
 
     @cache
     def place(key: str) -> tuple[int, int]:
@@ -48,7 +66,19 @@ def read_zip(descriptor: int) -> TorchFile:
             msg = f"its record data/{key} is missing; the file is damaged."
             raise CheckpointError(msg) from None
 
+    def check_storages() -> None:
+        for key, storage in pickled.storages.items():
+            expected, size = storage.numel * storage.dtype.itemsize, place(key)[1]
+            if size != expected:
+                msg = f"its record data/{key} is damaged: expected {expected:,} bytes, found {size:,}. Save it again."
+                raise CheckpointError(msg)
+
     metadata = {PROVENANCE: records.read(PROVENANCE).decode()} if PROVENANCE in records else {}
     return TorchFile(
-        contents=contents, pickle=pickle, start=0, place=lambda storage: place(storage.key), metadata=metadata
+        contents=pickled.contents,
+        pickle=pickle,
+        start=0,
+        place=lambda storage: place(storage.key),
+        metadata=metadata,
+        check_storages=check_storages,
     )

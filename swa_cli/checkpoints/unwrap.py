@@ -8,7 +8,7 @@ from swa_cli.checkpoints.dtypes import is_averaged
 from swa_cli.checkpoints.inert import Inert
 from swa_cli.checkpoints.mappings import Mappings
 from swa_cli.checkpoints.optimizer_state import is_of_optimizer
-from swa_cli.checkpoints.torch_pickle import PickledTensor
+from swa_cli.checkpoints.torch_rebuild import PickledTensor
 from swa_cli.errors import LISTED, CheckpointError, kind_of, shortened
 
 USUAL_KEYS = ("state_dict", "model", "model_state_dict", "model_state", "module", "net")

@@ -65,8 +65,8 @@ def _attributes(value: object) -> dict[str, Any] | None:
         return {"_parameters": {}, "_buffers": {}, "_modules": {"_orig_mod": value.args[0]}}
     state = cast("tuple[Any, ...]", value.state)[:1] if type(value.state) is tuple else (value.state,)
     for candidate in (*state, *value.args[:1]):
-        attributes = cast("dict[str, Any]", candidate if type(candidate) is dict else {})
-        if all(type(attributes.get(part)) is dict for part in _PARTS):
+        attributes = cast("dict[str, Any]", candidate if isinstance(candidate, dict) else {})
+        if all(isinstance(attributes.get(part), dict) for part in _PARTS):
             return attributes
     return None
 

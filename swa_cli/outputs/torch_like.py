@@ -9,7 +9,7 @@ from swa_cli.checkpoints import strip_wrappers
 from swa_cli.checkpoints.dtypes import BY_NAME
 from swa_cli.checkpoints.reading import Stamp, open_same
 from swa_cli.checkpoints.torch_file import TorchState, read_state
-from swa_cli.checkpoints.torch_pickle import PickledStorage, PickledTensor
+from swa_cli.checkpoints.torch_rebuild import PickledStorage, PickledTensor
 from swa_cli.checkpoints.unwrap import strip_beside
 from swa_cli.errors import CheckpointError, shortened
 from swa_cli.outputs import pickle_edit as edit

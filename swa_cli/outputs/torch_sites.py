@@ -7,7 +7,8 @@ from typing import cast
 from swa_cli.checkpoints import TensorSpec
 from swa_cli.checkpoints.dtypes import Dtype
 from swa_cli.checkpoints.stored import row_major
-from swa_cli.checkpoints.torch_pickle import STORAGES, PickledTensor
+from swa_cli.checkpoints.torch_pickle import STORAGES
+from swa_cli.checkpoints.torch_rebuild import PickledTensor
 from swa_cli.errors import CheckpointError
 from swa_cli.outputs import pickle_edit as edit
 from swa_cli.outputs import pickle_tree as tree
