@@ -23,6 +23,7 @@ A message names the file and the tensor, what was expected, what was found and w
 
 from collections.abc import Sequence
 
+_LONGEST_LINE = 5000  # characters
 LISTED = 10  # an error that lists things names this many, then counts the rest
 
 
@@ -109,9 +110,18 @@ def kind_of(value: object) -> str:
     return type(value).__name__
 
 
+def cut(text: str, most: int = 500) -> str:
+    """Return ``text``, or its beginning and end if it is longer than ``most`` characters.
+
+    >>> cut("a" * 9, 5)
+    'aa…aa'
+    """
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - (most - 1) // 2 :]}"
+
+
 def listed(lines: Sequence[str]) -> list[str]:
     """Return the first ten lines, indented, and one that says how many more there are."""
-    shown = [f"  {line}" for line in lines[:LISTED]]
+    shown = [f"  {cut(line, _LONGEST_LINE)}" for line in lines[:LISTED]]
     if len(lines) > LISTED:
         shown.append(f"  … and {len(lines) - LISTED} more")
     return shown
@@ -124,4 +134,4 @@ def shortened(names: Sequence[str], count: int | None = None) -> str:
         count: how many there are in all, where ``names`` are only the first of them.
     """
     more = (len(names) if count is None else count) - LISTED
-    return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(cut(name) for name in names[:LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.steps import natural_key, step_in_name
+from swa_cli.checkpoints.stored import StoredTensor
 
 _SAMPLED_TENSORS = 64
 _SAMPLE = 256
@@ -60,7 +61,12 @@ def _fingerprint(checkpoint: Checkpoint, names: Sequence[str]) -> bytes:
 def _equal(first: Checkpoint, second: Checkpoint) -> bool:
     if any(first.spec(name) != second.spec(name) for name in first.tensors):
         return False
+    seen: set[tuple[StoredTensor, StoredTensor]] = set()
     for name in first.tensors:
+        places = first.tensors[name], second.tensors[name]
+        if places in seen:  # tied
+            continue
+        seen.add(places)
         numel = first.spec(name).numel
         for start in range(0, numel, _CHUNK):
             stop = min(numel, start + _CHUNK)

@@ -98,9 +98,9 @@ def new(function: object, args: Any) -> object:
 def cost_of_call(function: object, args: Any) -> int:
     """How much a function of ours may copy or look at."""
     if type(function) is not FunctionType or type(args) is not tuple:
-        return 1
+        return 2
     sized = (dict, MadeDict, list, tuple, str, bytes)
-    return 1 + sum(len(arg) for arg in cast("tuple[Any, ...]", args)[:_MOST_ARGUMENTS] if type(arg) in sized)
+    return 2 + sum(len(arg) for arg in cast("tuple[Any, ...]", args)[:_MOST_ARGUMENTS] if type(arg) in sized)
 
 
 def few(args: Any) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from swa_cli.checkpoints.dtypes import is_averaged
 from swa_cli.checkpoints.inert import Inert
 from swa_cli.checkpoints.mappings import Mappings
 from swa_cli.checkpoints.stored import StoredTensor
-from swa_cli.checkpoints.torch_pickle import PickledTensor
+from swa_cli.checkpoints.torch_rebuild import PickledTensor
 from swa_cli.checkpoints.unwrap import strip_wrappers
 from swa_cli.errors import CheckpointError
 
@@ -45,7 +45,7 @@ def lost_tensors(others: Mapping[Any, Any], tensors: Iterable[str], *, at_top: b
             continue
         if at_top and not isinstance(value, PickledTensor):
             known = any(passenger in str(name).lower() for passenger in _PASSENGERS)
-            if known or type(value) is dict or (dotted and "." not in str(name)):
+            if known or isinstance(value, dict) or (dotted and "." not in str(name)):
                 continue
         holds, looked_at = _look_for_tensors(value, left)
         left -= looked_at

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from swa_cli.checkpoints.inert import Inert
 from swa_cli.checkpoints.torch_rebuild import PickledTensor
-from swa_cli.checkpoints.whole_module import MOST_WORK, is_module, module_state_dict
+from swa_cli.checkpoints.whole_module import is_module, module_state_dict, most_work
 
 
 class Mappings:
@@ -14,8 +14,8 @@ class Mappings:
     Each is looked at once, however often a file names it.
     """
 
-    def __init__(self) -> None:
-        self._work = MOST_WORK
+    def __init__(self, pickle_size: int) -> None:
+        self._work = most_work(pickle_size)
         self._modules: dict[int, Mapping[Any, Any]] = {}
         self._hold_tensors: dict[int, bool] = {}
 

@@ -19,6 +19,7 @@ _TIMINGS = ("_runtime", "_per_second", "_time")
 _MOST_CALLBACKS = 100
 _MOST_FILES = 1000
 _LONGEST = 40
+_LONGEST_NAME = 1000
 
 _NUMBER = r"[-+]?(?:\d+(?:\.\d+)?(?:e[-+]?\d+)?|nan|inf)"
 _PAIR = re.compile(rf"(?<![A-Za-z\d_])([A-Za-z][\w/]*)=({_NUMBER})(?![A-Za-z\d])", flags=re.IGNORECASE)
@@ -71,7 +72,10 @@ def metrics_among(numbers: Mapping[str, float]) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in numbers.items()
-        if name.lower() not in _NO_METRICS and not name.lower().startswith("best") and not name.endswith(_TIMINGS)
+        if len(name) <= _LONGEST_NAME
+        and name.lower() not in _NO_METRICS
+        and not name.lower().startswith("best")
+        and not name.endswith(_TIMINGS)
     }
 
 
@@ -96,6 +100,6 @@ def _of_lightning(callbacks: object, read: ReadTensor, path: Path) -> dict[str, 
         ]
         score = of_this[0] if of_this else state.get("current_score") if len(states) == 1 else None
         number = read_number(score, read)
-        if type(monitor) is str and number is not None:
+        if type(monitor) is str and len(monitor) <= _LONGEST_NAME and number is not None:
             found[monitor] = float(number)
     return found

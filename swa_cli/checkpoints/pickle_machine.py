@@ -26,14 +26,15 @@ from swa_cli.checkpoints.inert import (
     refuse,
     set_items,
 )
+from swa_cli.errors import CheckpointError
 
 _LONGEST_NUMBER = 255
 _LONGEST_OPERAND = 8
 _CUT_SHORT = "the pickle is cut short"
 _NEWEST_PROTOCOL = 5
-_TOO_MUCH = "it holds too many values beside the weights"
-_LEAST_OPCODES, _BYTES_OF_OPCODE = 2_000_000, 5
-_LEAST_CONTAINERS, _BYTES_OF_CONTAINER = 1_000_000, 16
+_TOO_MUCH = "holds too many values beside the weights to be read. Save model.state_dict() alone."
+_LEAST_OPCODES, _BYTES_OF_OPCODE = 2_500_000, 5
+_LEAST_CONTAINERS, _BYTES_OF_CONTAINER = 1_000_000, 8
 _NOTHING = object()
 _NOT_THERE = "it refers to what is not there"
 _WIDEST_GAP = 1000
@@ -120,7 +121,7 @@ def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent o
                     args, function = pop(), pop()
                     made -= cost_of_call(function, args)
                     if made < 0:
-                        refuse(_TOO_MUCH)
+                        break
                     push(call(function, args))
                 case 0x86:  # TUPLE2
                     made -= 1
@@ -193,12 +194,12 @@ def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent o
                     i = first + data[i]
                     push(int.from_bytes(data[first:i], "little", signed=True))
                 case 0x63:  # GLOBAL
-                    made -= 1
+                    made -= 2
                     module, i = _line(data, i)
                     name, i = _line(data, i)
                     push(_global(find_global, module.decode(), name.decode()))
                 case 0x93:  # STACK_GLOBAL
-                    made -= 1
+                    made -= 2
                     name = pop()
                     push(_global(find_global, pop(), name))
                 case 0x62:  # BUILD
@@ -217,7 +218,7 @@ def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent o
                     push(new(pop(), args))
                 case 0x2E:  # STOP
                     if made < 0:
-                        refuse(_TOO_MUCH)
+                        break
                     return pop(), i
                 case 0x92:  # NEWOBJ_EX
                     made -= 1
@@ -337,11 +338,11 @@ def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent o
                     refuse(f"opcode {opcode:#04x} at byte {i - 1} means nothing in a file")
             if made < 0:
                 break
-        refuse(_TOO_MUCH)
     except Exception as error:
         if i > len(data) - _LONGEST_OPERAND:
             raise EOFError(_CUT_SHORT) from error
         raise
+    raise CheckpointError(_TOO_MUCH)
 
 
 def _remember(memo: list[Any], index: int, value: object) -> None:

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from safetensors import SafetensorError, safe_open
 
+from swa_cli.checked_json import check_values
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.dtypes import BY_NAME
 from swa_cli.checkpoints.metrics import metrics_in_name, metrics_of_text
@@ -21,6 +22,7 @@ from swa_cli.checkpoints.reading import Stamp, stamp_of
 from swa_cli.checkpoints.record_text import EXTRA_STATE, PROVENANCE
 from swa_cli.checkpoints.steps import COUNTERS, counters_of
 from swa_cli.checkpoints.stored import StoredTensor, TensorSpec, row_major, spec_of
+from swa_cli.checkpoints.torch_rebuild import MOST_DIMENSIONS
 from swa_cli.checkpoints.unwrap import strip_wrappers, wrappers_in
 from swa_cli.errors import CheckpointError, OutputError
 from swa_cli.regular_files import open_stream
@@ -57,6 +59,9 @@ RESERVED = frozenset({"format", PROVENANCE, EXTRA_STATE, *COUNTERS})
 
 _LENGTH = struct.Struct("<Q")
 _LONGEST_HEADER = 100_000_000  # what the library lets pass
+_MOST_VALUES, _BYTES_OF_VALUE = 1_000_000, 16
+"""Of a header: nine for each tensor."""
+_MOST_METADATA = 100_000
 
 
 def looks_like_safetensors(head: bytes) -> bool:
@@ -120,10 +125,14 @@ def _read_header(path: Path) -> tuple[_Header, Stamp]:
     for header in _latest:
         if header.text == text and header.file_size == size:
             return header, stamp
+    check_values(text, max(_MOST_VALUES, len(text) // _BYTES_OF_VALUE))
     with safe_open(path, framework="np"):  # the library checks offsets, overlaps and sizes
         pass
     entries = cast("dict[str, Any]", json.loads(text))
     metadata = cast("dict[str, str]", entries.pop("__metadata__", None) or {})
+    if len(metadata) > _MOST_METADATA:
+        msg = f"its metadata have {len(metadata):,} entries, expected at most {_MOST_METADATA:,}."
+        raise CheckpointError(msg)
     start = _LENGTH.size + len(text)
     tensors = {name: _stored(name, entry, start) for name, entry in entries.items()}
     tied = {
@@ -157,6 +166,9 @@ def _stored(name: str, entry: Mapping[str, Any], start: int) -> StoredTensor:
         msg = f"tensor {name} has dtype {entry['dtype']}, which cannot be averaged."
         raise CheckpointError(msg)
     shape = tuple(entry["shape"])
+    if len(shape) > MOST_DIMENSIONS:
+        msg = f"tensor {name} has {len(shape):,} dimensions, and torch and numpy know {MOST_DIMENSIONS} at most."
+        raise CheckpointError(msg)
     return StoredTensor(
         spec=spec_of(shape, dtype), offset=start + int(entry["data_offsets"][0]), stride=row_major(shape)
     )

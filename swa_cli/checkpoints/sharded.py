@@ -1,11 +1,11 @@
 """Hugging Face's sharded form: an index that says which file holds which tensor."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from swa_cli.checked_json import parse_json
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.metrics import metrics_in_name
 from swa_cli.checkpoints.stored import StoredTensor
@@ -25,11 +25,11 @@ def shards_of(index: Path) -> Mapping[str, str]:
         CheckpointError: the file cannot be read, or is no such index.
     """
     try:
-        contents = json.loads(read_regular(index, most=_LARGEST))
+        contents = parse_json(read_regular(index, most=_LARGEST))
     except OSError as error:
         msg = f"{index}: cannot be read: {error.strerror or error}."
         raise CheckpointError(msg) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         msg = f"{index}: not a whole index ({error}). Copy or save the checkpoint again."
         raise CheckpointError(msg) from error
     where = cast("dict[str, Any]", contents).get("weight_map") if isinstance(contents, dict) else None

@@ -56,6 +56,11 @@ class StoredTensor(NamedTuple):  # made by the ten thousand, in a quarter of the
         last = sum((size - 1) * step for size, step in zip(self.spec.shape, self.stride, strict=True))
         return (last + 1) * self.spec.dtype.itemsize
 
+    @property
+    def amount(self) -> int:
+        """Bytes to be looked at when it is read: those of the elements, or those that they are spread over."""
+        return max(self.spec.nbytes, self.span if self.spec.numel else 0)
+
     def narrow(self, axis: int, first: int, last: int) -> "StoredTensor":
         """The view from ``first`` to ``last`` along ``axis``."""
         shape = (*self.spec.shape[:axis], last - first, *self.spec.shape[axis + 1 :])

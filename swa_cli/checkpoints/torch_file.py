@@ -5,7 +5,7 @@ Only what describes the file is read: tensors stay on disk until they are asked 
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,8 +30,10 @@ from swa_cli.checkpoints.zip_directory import ZIP_MAGIC
 from swa_cli.errors import CheckpointError
 from swa_cli.regular_files import open_regular
 
-_MOST_REPEATED = 1 << 28
-"""Bytes that a tensor may have whose elements lie upon each other; a small file could ask for any number."""
+_MOST_REPEATED = 1 << 27
+"""Bytes that tensors may have whose elements lie upon each other; a small file could ask for any number."""
+_MOST_TIMES = 8
+"""How often the bytes of a file may be read for its tensors, beside that."""
 
 
 def open_torch(path: Path, *, key: str | None = None) -> Checkpoint:
@@ -91,7 +93,7 @@ def read_state(descriptor: int, key: str | None) -> TorchState:
     """
     read = read_zip if _is_zip(descriptor) else read_legacy
     file = read(descriptor)
-    mappings = Mappings()
+    mappings = Mappings(len(file.pickle) - file.start)
     where, state = find_state_dict(file.contents, key, mappings)
     top = mappings.of(file.contents) or {}
     steps = (where,) if where in top else tuple(filter(None, where.split(".")))
@@ -112,6 +114,7 @@ def _open(path: Path, descriptor: int, key: str | None) -> Checkpoint:
     tensors = found.tensors
     stored = {name: _stored(name, tensor, found.file.place) for name, tensor in tensors.items()}
     found.file.check_storages()
+    _check_amount(stored.values(), os.fstat(descriptor).st_size)
     others = {name: value for name, value in found.state.items() if name not in tensors}
     plain = plain_values(others)
     extra = strip_beside(plain, tensors)
@@ -137,6 +140,19 @@ def _open(path: Path, descriptor: int, key: str | None) -> Checkpoint:
         stripped=wrappers_in(stored),
         optimizer_is_empty=optimizer_is_empty(top),
     )
+
+
+def _check_amount(stored: Collection[StoredTensor], file_size: int) -> None:
+    """Find out whether there is not far more to read than the file holds, tied tensors once."""
+    most = _MOST_REPEATED + _MOST_TIMES * file_size
+    if sum(tensor.amount for tensor in stored) > most:
+        amount = sum(tensor.amount for tensor in {*stored})
+        if amount > most:
+            msg = (
+                f"its tensors repeat the {file_size:,} bytes of the file to {amount:,}. "
+                "Save them as tensor.contiguous()."
+            )
+            raise CheckpointError(msg)
 
 
 def _is_zip(descriptor: int) -> bool:

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pickle import UnpicklingError
 from typing import NoReturn, cast
 
-from swa_cli.checkpoints.torch_pickle import Pickled, PickledStorage, TorchFile, read_pickle
+from swa_cli.checkpoints.torch_pickle import Pickled, TorchFile, read_pickle
+from swa_cli.checkpoints.torch_rebuild import PickledStorage
 from swa_cli.errors import CheckpointError
 
 _MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")

@@ -1,10 +1,10 @@
 """What the Hugging Face Trainer writes of a checkpoint beside its weights."""
 
-import json
 from dataclasses import replace
 from fnmatch import fnmatch
 from typing import Any, cast
 
+from swa_cli.checked_json import parse_json
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.metrics import metrics_among
 from swa_cli.regular_files import read_regular
@@ -12,6 +12,7 @@ from swa_cli.regular_files import read_regular
 FILE = "trainer_state.json"
 _WEIGHTS = ("model.*", "model-*", "pytorch_model.*", "pytorch_model-*", "adapter_model.*")
 _LARGEST = 1 << 28
+_LARGEST_NUMBER = 1 << 63
 
 
 def with_trainer_state(checkpoint: Checkpoint) -> Checkpoint:
@@ -20,23 +21,27 @@ def with_trainer_state(checkpoint: Checkpoint) -> Checkpoint:
         return checkpoint
     beside = checkpoint.path.with_name(FILE)
     try:
-        state = json.loads(read_regular(beside, most=_LARGEST))
-    except (OSError, ValueError, RecursionError):
+        state = parse_json(read_regular(beside, most=_LARGEST))
+    except (OSError, ValueError):
         return checkpoint
     step = _entries(state).get("global_step")
-    if type(step) is not int:
+    if type(step) is not int or abs(step) >= _LARGEST_NUMBER:
         return checkpoint
     logged: dict[str, float] = {}
     history = _entries(state).get("log_history")
     for entry in cast("list[Any]", history) if isinstance(history, list) else []:
         if _entries(entry).get("step") == step:
-            numbers = {name: value for name, value in _entries(entry).items() if type(value) in {int, float}}
+            numbers = {name: value for name, value in _entries(entry).items() if _is_number(value)}
             logged |= metrics_among(numbers)
     return replace(
         checkpoint,
         counters={"global_step": step, **checkpoint.counters},
         metrics={**checkpoint.metrics, **logged},
     )
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < _LARGEST_NUMBER)
 
 
 def _entries(value: object) -> dict[str, Any]:

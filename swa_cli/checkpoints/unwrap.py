@@ -9,10 +9,13 @@ from swa_cli.checkpoints.inert import Inert
 from swa_cli.checkpoints.mappings import Mappings
 from swa_cli.checkpoints.optimizer_state import is_of_optimizer
 from swa_cli.checkpoints.torch_rebuild import PickledTensor
-from swa_cli.errors import LISTED, CheckpointError, kind_of, shortened
+from swa_cli.errors import LISTED, CheckpointError, cut, kind_of, shortened
 
 USUAL_KEYS = ("state_dict", "model", "model_state_dict", "model_state", "module", "net")
 _SHOWN = 100
+_MOST_LISTED = 10_000
+_LONGEST_NAME = 10_000
+"""Characters of a tensor's name: far more than any has, and few enough to be shown."""
 
 V = TypeVar("V")
 
@@ -47,7 +50,7 @@ def find_state_dict(contents: object, key: str | None, mappings: Mappings) -> tu
             msg = f"holds tensors, and state_dicts beside them: {shortened(beside)}. Name one of these with --key."
             raise CheckpointError(msg)
         return "", mapping
-    found = list(_tensor_mappings(mapping, mappings))
+    found = list(islice(_tensor_mappings(mapping, mappings), _MOST_LISTED))
     if is_of_optimizer(mapping, found):
         msg = "holds the state of an optimizer and no model. Leave it out (--exclude)."
         if "ds_version" in mapping or "ds_config" in mapping:
@@ -84,8 +87,12 @@ def strip_wrappers(state: Mapping[str, V]) -> dict[str, V]:
     counter ``n_averaged`` that ``torch.optim.swa_utils.AveragedModel`` adds beside its ``module.`` goes with it.
 
     Raises:
-        CheckpointError: two names become one. The message has no file name; the caller adds it.
+        CheckpointError: two names become one, or one is too long. The message has no file name; the caller adds it.
     """
+    longest = max(map(len, state), default=0)
+    if longest > _LONGEST_NAME:
+        msg = f"a tensor has a name of {longest:,} characters, expected at most {_LONGEST_NAME:,}. Save it again."
+        raise CheckpointError(msg)
     if not any("_orig_mod" in name or name.startswith("module.") for name in state):
         return dict(state)
     depth = _wrapped(state)
@@ -166,7 +173,7 @@ def _walk(contents: object, key: str, mappings: Mappings) -> Mapping[Any, Any]:
 
 
 def _tensor_mappings(mapping: Mapping[Any, Any], mappings: Mappings) -> Iterator[str]:
-    """Dotted keys of the mappings of tensors, three levels down."""
+    """Dotted keys of the mappings of tensors, three levels down; long ones are cut."""
     level, seen = [("", mapping)], {id(mapping)}
     for _ in range(3):
         below: list[tuple[str, Mapping[Any, Any]]] = []
@@ -174,10 +181,10 @@ def _tensor_mappings(mapping: Mapping[Any, Any], mappings: Mappings) -> Iterator
             for name, value in outer.items():
                 inner = mappings.of(value)
                 if mappings.of_tensors(value) is not None:
-                    yield f"{prefix}{name}"
+                    yield cut(f"{prefix}{name}", _SHOWN)
                 elif inner is not None and id(inner) not in seen:
                     seen.add(id(inner))
-                    below.append((f"{prefix}{name}.", inner))
+                    below.append((cut(f"{prefix}{name}.", _SHOWN), inner))
         level = below
 
 

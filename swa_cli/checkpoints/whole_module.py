@@ -8,10 +8,16 @@ from swa_cli.errors import CheckpointError
 
 _PARTS = ("_parameters", "_buffers", "_modules")
 _DEEPEST = 200
-_PER_MODULE = 100
-MOST_WORK = 1 << 26
-"""Modules and entries looked at, characters of names: where modules share modules, a small file could ask for any
-number of them."""
+_PER_MODULE, _PER_ENTRY = 300, 400
+"""Bytes that a module takes, and that each entry takes from here on, beside its name."""
+
+
+def most_work(size: int) -> int:
+    """Bytes that the modules of a pickle of ``size`` bytes may grow to.
+
+    Where modules share modules, a small file could ask for any number of names.
+    """
+    return (16 << 20) + 6 * size
 
 
 def is_module(value: object) -> bool:
@@ -19,14 +25,14 @@ def is_module(value: object) -> bool:
     return _attributes(value) is not None
 
 
-def module_state_dict(module: Inert, work: int = MOST_WORK) -> tuple[dict[str, Any], int]:
+def module_state_dict(module: Inert, work: int) -> tuple[dict[str, Any], int]:
     """What ``module.state_dict()`` would give, in its order; a shared module or tensor has all of its names.
 
     A submodule that was pickled in a way of its own stands among the tensors as the record that it is.
 
     Args:
         module: its record.
-        work: how much may be done; what is left of it is given back beside the state_dict.
+        work: bytes that it may take (`most_work`); what is left of them is given back beside the state_dict.
 
     Raises:
         CheckpointError: a module holds itself, or there is more to do than that.
@@ -44,7 +50,7 @@ def module_state_dict(module: Inert, work: int = MOST_WORK) -> tuple[dict[str, A
             name: buffer for name, buffer in _named(attributes["_buffers"]).items() if name not in passing
         }
         children = _named(attributes["_modules"])
-        work -= _PER_MODULE + sum(len(attributes[part]) for part in _PARTS) + len(passing)
+        work -= _PER_MODULE + _PER_ENTRY * sum(len(attributes[part]) for part in _PARTS) + len(passing)
         work -= sum(len(prefix) + len(name) for name in (*tensors, *children))
         if work < 0 or depth > _DEEPEST:
             msg = "holds a module within itself, or too many to read. Save model.state_dict() instead of the model."

@@ -1,6 +1,5 @@
 """The structure of another checkpoint, its weights replaced: the same container, names, shards and files beside it."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -9,6 +8,7 @@ from typing import Any, cast
 
 from safetensors import safe_open
 
+from swa_cli.checked_json import parse_json
 from swa_cli.checkpoints import Checkpoint, StoredTensor, open_checkpoint, strip_wrappers
 from swa_cli.checkpoints.record_text import EXTRA_STATE, PROVENANCE
 from swa_cli.checkpoints.sharded import INDEX_SUFFIX, shards_of
@@ -204,7 +204,7 @@ def _all_names(contents: Contents) -> list[tuple[str, str]]:
 
 def _index_like(checkpoint: Checkpoint, contents: Contents, files: Sequence[OutputFile]) -> OutputFile:
     path = checkpoint.path
-    written = json.loads(read_regular(path)).get("metadata")
+    written = parse_json(read_regular(path)).get("metadata")
     metadata = cast("dict[str, object]", written) if isinstance(written, dict) else {}
     size = sum(spec.nbytes for spec in contents.specs.values())
     where = shards_of(path)

@@ -85,16 +85,16 @@ def _facts(description: Description) -> Iterator[str]:
     if description.container != "safetensors":
         yield f"weights under {description.key}" if description.key else "weights at the top"
     if description.stripped:
-        yield f"{', '.join(description.stripped)} stripped"
+        yield f"{shortened(description.stripped)} stripped"
     dtypes = ", ".join(f"{name} ({count:,})" for name, count in description.dtypes)
     yield (
         f"{counted(description.tensors, 'tensor')}, {counted(description.parameters, 'parameter')}, {dtypes}, "
         f"{in_bytes(description.weight_bytes)}"
     )
     if description.ema:
-        yield f"EMA under {', '.join(description.ema)}"
+        yield f"EMA under {shortened(description.ema)}"
     if description.other_weights:
-        yield f"other weights under {', '.join(description.other_weights)}"
+        yield f"other weights under {shortened(description.other_weights)}"
     if description.average_of is not None:
         yield f"written by swa-cli, the average of {counted(description.average_of, 'checkpoint')}"
     if description.optimizer_is_empty is not None:
