@@ -4,10 +4,10 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import ConfigDict, Field, PositiveFloat
 from pydantic.dataclasses import dataclass
 
-from swa_cli.config_values import Margins, Numbers, Paths, Patterns, Size, Windows
+from swa_cli.config_values import Count, Margins, Numbers, Paths, Patterns, Size, Step, Threads, Windows
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -28,12 +28,12 @@ class AverageConfig:
     output: Path | None = None
     include: Patterns = ()
     exclude: Patterns = ()
-    from_step: int | None = None
-    to_step: int | None = None
-    every: PositiveInt | None = None
-    first: PositiveInt | None = None
-    last: PositiveInt | None = None
-    best: PositiveInt | None = None
+    from_step: Step | None = None
+    to_step: Step | None = None
+    every: Count | None = None
+    first: Count | None = None
+    last: Count | None = None
+    best: Count | None = None
     metric: str | None = None
     mode: Literal["min", "max"] | None = None
     key: str | None = None
@@ -44,7 +44,7 @@ class AverageConfig:
     like: Path | None = None
     max_shard_size: Size | None = None
     device: str = "auto"
-    threads: PositiveInt | None = None
+    threads: Threads | None = None
     allow_nonfinite: bool = False
     checksum: bool = False
     force: bool = False
@@ -59,9 +59,9 @@ class BnUpdateConfig:
     output: Path | None = None
     key: str | None = None
     estimator: Literal["population", "torch", "official", "sequential"] = "population"
-    num_batches: PositiveInt | None = None
-    num_samples: PositiveInt | None = None
-    batch_size: PositiveInt | None = None
+    num_batches: Count | None = None
+    num_samples: Count | None = None
+    batch_size: Count | None = None
     until_converged: PositiveFloat | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     eval_transforms: bool = False
@@ -82,12 +82,12 @@ class EvalConfig:
     swa: Path | None = None
     include: Patterns = ()
     exclude: Patterns = ()
-    from_step: int | None = None
-    to_step: int | None = None
-    every: PositiveInt | None = None
-    first: PositiveInt | None = None
-    last: PositiveInt | None = None
-    best: PositiveInt | None = None
+    from_step: Step | None = None
+    to_step: Step | None = None
+    every: Count | None = None
+    first: Count | None = None
+    last: Count | None = None
+    best: Count | None = None
     metric: str | None = None
     mode: Literal["min", "max"] | None = None
     key: str | None = None
@@ -103,7 +103,7 @@ class EvalConfig:
     amp: Literal["bf16", "fp16"] | None = None
     channels_last: bool = False
     compile: bool = False
-    at_once: PositiveInt | None = None
+    at_once: Count | None = None
     cache: Path | None = None
     from_records: Path | None = None
     save_records: Path | None = None

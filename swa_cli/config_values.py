@@ -1,11 +1,20 @@
 """What one entry of a configuration, or one flag, may be written as."""
 
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
-from pydantic import BeforeValidator, Field, PositiveInt, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
+
+_LARGEST = 2**63 - 1
+Count = Annotated[int, Field(gt=0, le=_LARGEST)]
+"""A number of things, as sizes of containers are limited."""
+Step = Annotated[int, Field(ge=-_LARGEST, le=_LARGEST)]
+"""A step of the training, as files record it."""
+Threads = Annotated[int, Field(gt=0, le=256)]
+"""Each has buffers of its own, and more than the cores are of no use."""
 
 
 def _as_list(value: object) -> object:
@@ -26,7 +35,7 @@ def _windows(value: object) -> object:
     if value == "log":
         return value
     try:
-        return TypeAdapter(tuple[PositiveInt, ...]).validate_python(_split(value))
+        return TypeAdapter(tuple[Count, ...]).validate_python(_split(value))
     except ValidationError as error:
         kind, expected = "windows", "numbers of checkpoints, as 1,2,4, or log"
         raise PydanticCustomError(kind, expected) from error
@@ -58,13 +67,15 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "K
 
 def _in_bytes(value: object) -> object:
     """``5GB``, as Hugging Face's tools read it."""
-    found = re.fullmatch(r"([0-9.]+) ?([A-Za-z]*)", value.strip()) if isinstance(value, str) else None
-    if isinstance(value, str) and (found is None or found[2].upper() not in _UNITS or found[1].count(".") > 1):
+    found = (
+        re.fullmatch(r"([0-9]{1,20}(?:\.[0-9]{0,20})?) ?([A-Za-z]*)", value.strip()) if isinstance(value, str) else None
+    )
+    if isinstance(value, str) and (found is None or found[2].upper() not in _UNITS):
         raise PydanticCustomError("size", "a size in bytes, as 5GB or 500MiB")  # noqa: EM101  # as pydantic has it
     if found is None:
         return value
-    return int(float(found[1]) * _UNITS[found[2].upper()])
+    return int(Decimal(found[1]) * _UNITS[found[2].upper()])
 
 
-Size = Annotated[PositiveInt, BeforeValidator(_in_bytes)]
+Size = Annotated[Count, BeforeValidator(_in_bytes)]
 """Bytes, as a number or with a unit."""

@@ -1,9 +1,13 @@
 """From YAML and flags to one configuration."""
 
+import re
 from pathlib import Path
 
 import pytest
+import torch
 
+from swa_cli.averaging import Engine, average, plan_average
+from swa_cli.checkpoints import open_checkpoint
 from swa_cli.config_file import load_config
 from swa_cli.errors import ConfigError
 
@@ -117,6 +121,66 @@ def test_what_is_wrong_in_a_file_is_said(tmp_path, text, message):
         load_config(path)
     assert str(path) in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+HUGE = "9" * 400
+
+
+@pytest.mark.parametrize("value", [HUGE, str(2**63)], ids=["huge", "2**63"])
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [
+        *(("average", name) for name in ("every", "first", "last", "best", "from_step", "to_step", "max_shard_size")),
+        *(("bn_update", name) for name in ("num_batches", "num_samples", "batch_size", "seed")),
+        *(("eval", name) for name in ("every", "first", "last", "best", "from_step", "to_step", "at_once")),
+    ],
+)
+def test_numbers_beyond_any_use_are_refused(tmp_path, section, name, value):
+    path = tmp_path / "run.yaml"
+    path.write_text(f"{section}: {{{name}: {value}}}")
+
+    with pytest.raises(ConfigError, match=rf"{section}\.{name}: expected less than .*, found 9"):
+        load_config(path)
+    with pytest.raises(ConfigError, match=rf"{section}\.{name}: expected less than .*, found 9"):
+        load_config(None, {section: {name: int(value)}})
+
+
+@pytest.mark.parametrize(
+    "size", [HUGE, f"{HUGE}GB", "1e400", f"1{HUGE}.5TB", ".", "..", "5.5.5GB", "inf", "nanGB", "1" * 5000]
+)
+def test_a_size_that_is_none_is_refused(size):
+    with pytest.raises(
+        ConfigError, match=r"average\.max_shard_size: expected a size in bytes, as 5GB or 500MiB, found '"
+    ):
+        load_config(None, {"average": {"max_shard_size": size}})
+
+
+@pytest.mark.parametrize(("size", "nbytes"), [("5GB", 5 * 10**9), ("1.5 MiB", 3 << 19), ("0.3kB", 300), (7, 7)])
+def test_a_size_is_exact(size, nbytes):
+    assert load_config(None, {"average": {"max_shard_size": size}}).average.max_shard_size == nbytes
+
+
+@pytest.mark.parametrize("threads", [0, 257, 99_999_999_999, int(HUGE)], ids=["none", "many", "very many", "huge"])
+@pytest.mark.parametrize("command", [["average", "x.pt", "-o", "o.safetensors"], ["verify", "x.pt"]])
+def test_more_threads_than_are_of_use_are_refused(run_swa, command, threads):
+    result = run_swa(*command, "--threads", threads)
+
+    assert result.exit_code == 2
+    assert re.search("Invalid value for '--threads': Input should be (less|greater) than or equal to", result.stderr)
+    with pytest.raises(ConfigError, match=r"average\.threads: expected (less|greater) than"):
+        load_config(None, {"average": {"threads": threads}})
+
+
+def test_there_are_no_more_workers_than_pieces(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr("swa_cli.averaging.cpu.CpuWorker.__init__", lambda self, job, *, chunk: made.append(job))
+    monkeypatch.setattr("swa_cli.averaging.stream.work", lambda *_, **__: None)
+    torch.save({"w": torch.ones(100)}, tmp_path / "1.pt")
+    plan = plan_average([open_checkpoint(tmp_path / "1.pt")])
+
+    average(plan, tmp_path / "o.safetensors", engine=Engine(device="cpu", threads=256, chunk=40))
+
+    assert len(made) == 3
 
 
 def test_an_empty_file_is_the_defaults(tmp_path):

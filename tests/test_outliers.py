@@ -1,5 +1,8 @@
 """Checkpoints that lie apart are named, wanderers are not."""
 
+import itertools
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,9 @@ from safetensors.torch import save_file
 from test_engine import late_device, save_as, states_of_all_kinds
 
 from swa_cli.averaging import Engine, average, plan_average
-from swa_cli.averaging.outliers import outliers, ratios_at
+from swa_cli.averaging.outliers import blocks_of, outliers, ratios_at
 from swa_cli.averaging.sampling import choose_places
+from swa_cli.averaging.unrelated import are_unrelated, correlations_at
 from swa_cli.checkpoints import find_checkpoints, open_checkpoint
 from swa_cli.demo.train import train_digits
 
@@ -99,6 +103,9 @@ def test_the_runs_of_the_demo_are_one_run_each_and_strangers_are_named(tmp_path,
             plan = plan_average([*run[-n:-1], last])
             named[n, label] = average(plan, tmp_path / "o.safetensors", overwrite=True).outliers
 
+    seeds = average(plan_average([run[-1], other[-1]]), tmp_path / "o.safetensors", overwrite=True)
+    ends = average(plan_average([run[0], run[-1]]), tmp_path / "o.safetensors", overwrite=True)
+    assert (seeds.unrelated, ends.unrelated) == (True, False)
     for n in (3, 5, 12):
         assert named[n, "own"] == {}
         assert list(named[n, "other"]) == [other[-1].path]
@@ -165,8 +172,9 @@ def test_places_are_few_spread_and_short_however_many_sources_there_are(tmp_path
     assert max(place.stop - place.start for place in few) == 2048
     assert sum(place.stop - place.start for place in few) <= 8_000_000 // 64
     assert max(place.stop - place.start for place in many) * 600 <= 1 << 18
-    assert len(many) * 600**2 <= 1 << 21
-    assert choose_places(plan_average(sources[:2])) == []
+    assert len(many) * sum(len(range(600)[block]) ** 2 for block in blocks_of(600)) <= 1 << 21
+    assert len(choose_places(plan_average(sources[:2]))) == 32
+    assert choose_places(plan_average(sources[:1])) == []
 
 
 def test_a_ratio_is_the_distance_over_that_to_the_usual_neighbour():
@@ -177,8 +185,90 @@ def test_a_ratio_is_the_distance_over_that_to_the_usual_neighbour():
     assert ratios is not None
     assert ratios[:4, :4].tolist() == [[abs(i - j) for j in range(4)] for i in range(4)]
     assert ratios[4].tolist() == [30, 29, 28, 27, 0]
-    assert outliers([ratios]) == {4: 27}
-    assert outliers([]) == {}
+    assert outliers([[ratios]], 5) == {4: 27}
+    assert outliers([], 5) == {}
+
+
+def test_many_checkpoints_are_compared_in_time_and_memory_that_grow_with_their_number(tmp_path):
+    compared = {count: sum(len(range(count)[block]) ** 2 for block in blocks_of(count)) for count in (1000, 20_000)}
+
+    assert compared[20_000] < 21 * compared[1000]
+    for count in (1, 2, 127, 128, 129, 191, 192, 193, 1000):
+        blocks = [range(count)[block] for block in blocks_of(count)]
+        assert {number for block in blocks for number in block} == {*range(count)}
+        assert max(map(len, blocks)) == min(count, 128)
+        assert all({*one} & {*other} for one, other in itertools.pairwise(blocks))
+
+
+def rows_of(tensors) -> np.ndarray:
+    return torch.stack(list(tensors)).double().numpy()
+
+
+@pytest.mark.parametrize("count", [129, 300])
+def test_of_very_many_the_odd_ones_are_named_too(count):
+    def named(rows) -> dict[int, float]:
+        places = [
+            [ratios_at(rows[block, start : start + 100]) for block in blocks_of(count)] for start in (0, 100, 200)
+        ]
+        return dict(outliers(places, count))
+
+    rows, others = rows_of(walk(count, 300)), rows_of(walk(count, 300))
+    assert named(rows) == {}
+    for odd in ([0], [count // 2], [count - 1], [64, 65], [*range(count - 30, count)], [*range(3, count, count // 3)]):
+        mixed = rows.copy()
+        mixed[odd] = others[odd]
+        assert sorted(named(mixed)) == odd
+    mixed[: count // 3] = others[: count // 3]
+    mixed[count // 3 :] = rows[count // 3 :]
+    assert sorted(named(mixed)) == [*range(count // 3)]
+    assert named(np.zeros((count, 300))) == {}
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 150])
+def test_models_of_different_seeds_are_called_unrelated(run_swa, save_run, tmp_path, n):
+    folder = save_run([{"w": torch.randn(3000), "norm": 1 + 0.1 * torch.randn(200)} for _ in range(n)])
+
+    result = run_swa("average", folder, "-o", "o.safetensors")
+
+    said = " ".join(result.stderr.split())
+    which = "the two checkpoints do not" if n == 2 else f"no two of the {n} checkpoints"
+    assert result.exit_code == 0
+    assert f"warning: {which} resemble each other: their weights are not correlated" in said
+    assert "swa-eval --compare-ensemble" in said
+    assert (tmp_path / "o.safetensors").exists()
+
+
+RELATED = {
+    "a run": walk,
+    "large steps": lambda n: walk(n, steps=[100] * n),
+    "scattered wide": lambda n: [start + torch.randn(3000) for start in [torch.randn(3000)] for _ in range(n)],
+    "one pair": lambda n: [*(torch.randn(3000) for _ in range(n - 1)), *walk(2)][-n:],
+    "one stranger": lambda n: [*walk(n - 1), torch.randn(3000)] if n > 2 else walk(n),
+    "offset alone": lambda n: [torch.linspace(0, 1, 3000) + step for step in range(n)],
+    "constant": lambda n: [torch.full((3000,), float(step)) for step in range(n)],
+    "not finite": lambda n: [torch.full((3000,), torch.inf) for _ in range(n)],
+}
+
+
+@pytest.mark.parametrize("kind", RELATED)
+@pytest.mark.parametrize("n", [2, 3, 10, 150])
+def test_checkpoints_of_which_two_resemble_each_other_are_not(n, kind):
+    rows = rows_of(RELATED[kind](n))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        places = [[correlations_at(rows[block, at : at + 64]) for block in blocks_of(n)] for at in range(0, 2944, 92)]
+
+    assert not are_unrelated(places)
+    assert not are_unrelated([])
+
+
+def test_tiny_and_huge_weights_are_compared_like_any():
+    rows = np.random.default_rng(0).standard_normal((4, 5000))
+
+    for scale in (1e-200, 1.0, 1e200):
+        assert are_unrelated([[correlations_at(rows * scale)]])
+        assert not are_unrelated([[correlations_at((rows[:1] + 0.1 * rows) * scale)]])
 
 
 def test_the_note_names_file_and_distance_and_the_average_is_written(run_swa, tmp_path):

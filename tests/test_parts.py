@@ -112,6 +112,46 @@ def test_checkpoints_of_a_run_are_no_parts(tmp_path, layout):
     assert len(find_checkpoints([tmp_path]).checkpoints) == len(WHOLE[layout])
 
 
+@pytest.mark.parametrize(
+    ("names", "pattern"),
+    [
+        (WHOLE["seeds"], "seed0_epoch*.pt"),
+        (WHOLE["folds"], "fold_1_of_*.pt"),
+        (["fold0/best.pt", "fold1/best.pt", "fold2/best.pt"], "fold0"),
+        (["model-seed=1.ckpt", "model-seed=2.ckpt"], "model-seed=1.ckpt"),
+    ],
+)
+def test_folds_and_seeds_are_said(tmp_path, names, pattern):
+    save(tmp_path, names)
+
+    notices = find_checkpoints([tmp_path]).notices
+
+    said = [notice for notice in notices if "models of different folds or seeds: " in notice]
+    assert len(said) == 1
+    assert said[0].endswith(f"from the same weights, average the checkpoints of one: --include '{pattern}'.")
+    assert all(name in said[0] for name in names)
+
+
+def test_the_epochs_of_one_seed_are_none(tmp_path):
+    save(tmp_path, [f"seed1_epoch{epoch}.pt" for epoch in range(3)])
+
+    assert find_checkpoints([tmp_path]).notices == ()
+
+
+def test_the_ranks_of_a_fold_are_parts(tmp_path):
+    save(tmp_path, [f"fold{fold}-step5-rank{rank}.pt" for fold in (0, 1) for rank in (0, 1)])
+
+    with pytest.raises(SourceError, match=r"written by each rank(?s:.*)--include 'fold\*-step\*-rank0\.pt'"):
+        find_checkpoints([tmp_path])
+
+
+def test_a_name_with_the_marks_of_ours_is_a_name_like_any(tmp_path):
+    save(tmp_path, ["\ue007rank1.pt", "rank\ue007.pt", "\ue007rank2.pt", "\ue007\ue007.pt"])
+
+    with pytest.raises(SourceError, match="written by each rank"):
+        find_checkpoints([tmp_path])
+
+
 @pytest.mark.parametrize("names", [["rank0.pt", "rank1.pt"], ["part_1.pt", "part_2.pt"], ["net_g.pt", "net_d.pt"]])
 def test_files_that_say_different_steps_are_no_parts(tmp_path, names):
     for step, name in enumerate(names):

@@ -11,6 +11,7 @@ from swa_cli.averaging.outliers import outlier_notice
 from swa_cli.averaging.plan import AveragePlan, untied
 from swa_cli.averaging.record import completed, contents_of, provenance_of
 from swa_cli.averaging.stream import Engine, Streamed, stream_average
+from swa_cli.averaging.unrelated import unrelated_warning
 from swa_cli.checkpoints import BnStatistics, Checkpoint, Provenance
 from swa_cli.collector import without_collections
 from swa_cli.outputs import Layout, Target, check_not_read, check_target, plan_layout, stored_apart, write_output
@@ -40,6 +41,8 @@ class AverageResult:
     """Of every tensor, see `swa_cli.averaging.fingerprints`."""
     outliers: Mapping[Path, float]
     """Sources that lie apart from the others, see `swa_cli.averaging.outliers`."""
+    unrelated: bool
+    """Whether no two sources resemble each other, see `swa_cli.averaging.unrelated`."""
     sha256: Mapping[Path, str]
     """Of every file of the sources, shards one by one; empty unless it was asked for."""
     peak_memory: int | None
@@ -52,6 +55,11 @@ class AverageResult:
         far = (outlier_notice(self.outliers),) if self.outliers else ()
         left = (f"left out of {self.path}, as they belong to other weights: {', '.join(self.left_out)}.",)
         return (*frozen, *far, *(left if self.left_out else ()))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes the average useless, most likely."""
+        return (unrelated_warning(self.n_averaged),) if self.unrelated else ()
 
     @property
     def n_averaged(self) -> int:
@@ -160,6 +168,7 @@ def result_of(
         device=streamed.device,
         fingerprints=streamed.fingerprints,
         outliers=streamed.outliers,
+        unrelated=streamed.unrelated,
         sha256=streamed.sha256,
         peak_memory=_peak_memory(),
     )

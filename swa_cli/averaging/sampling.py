@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from swa_cli.averaging.job import Worker
-from swa_cli.averaging.outliers import FEWEST, Ratios, outliers, ratios_at
+from swa_cli.averaging.outliers import Ratios, blocks_of, outliers, ratios_at
 from swa_cli.averaging.pieces import Part, Piece
 from swa_cli.averaging.plan import AveragePlan
+from swa_cli.averaging.unrelated import Correlations, are_unrelated, correlations_at
 from swa_cli.checkpoints import Checkpoint, OpenFiles, read_tensor
 from swa_cli.checkpoints.dtypes import real_dtype
 
@@ -24,8 +25,8 @@ _SHORTEST = 16
 """Elements that a place should have: fewer say nothing about a model."""
 _MOST = 1 << 18
 """Elements of a place in all sources together."""
-_MOST_RATIOS = 1 << 21
-"""Ratios between sources at all places together."""
+_MOST_PAIRS = 1 << 21
+"""Pairs of sources that are compared at all places together."""
 
 
 class Place(NamedTuple):
@@ -42,10 +43,11 @@ def choose_places(plan: AveragePlan) -> list[Place]:
     tensors = [tensor for tensor in plan.tensors if tensor.policy == "mean" and tensor.spec.numel]
     ends = np.cumsum([0, *(tensor.spec.numel for tensor in tensors)])
     total = int(ends[-1])
-    count = min(_PLACES, total // _SHORTEST, max(1, _MOST_RATIOS // k**2))
-    if k < FEWEST or not count:
+    pairs = sum((block.stop - block.start) ** 2 for block in blocks_of(k))
+    count = min(_PLACES, total // _SHORTEST, max(1, _MOST_PAIRS // pairs))
+    if k == 1 or not count:
         return []
-    length = min(max(_SHORT, total // count // _SHARE), _LENGTH, total // count, max(1, _MOST // k))
+    length = min(max(_SHORT, total // count // _SHARE), _LENGTH, total // count, max(_SHORTEST, _MOST // k))
     places: list[Place] = []
     for number in range(count):
         at = total * number // count
@@ -64,7 +66,8 @@ class Sampler:
         self._places: dict[str, list[tuple[int, Place]]] = {}
         for number, place in enumerate(choose_places(plan)):
             self._places.setdefault(place.tensor, []).append((number, place))
-        self._seen: dict[int, Ratios] = {}
+        self._blocks = blocks_of(len(plan.sources))
+        self._seen: dict[int, tuple[list[Ratios | None], list[Correlations | None]]] = {}
 
     def look(self, piece: Piece) -> None:
         """Compare the sources at the places that start in ``piece``; from any thread.
@@ -75,15 +78,22 @@ class Sampler:
         for part in piece.parts:
             for number, place in self._places.get(part.tensor.name, ()):
                 if _holds(part, place.start):
-                    rows = [self._read(source, place) for source in self._plan.sources]
-                    ratios = ratios_at(np.stack(rows))
-                    if ratios is not None:
-                        self._seen[number] = ratios
+                    rows = np.stack([self._read(source, place) for source in self._plan.sources])
+                    blocks = [rows[block] for block in self._blocks]
+                    self._seen[number] = [*map(ratios_at, blocks)], [*map(correlations_at, blocks)]
 
     def outliers(self) -> Mapping[Path, float]:
         """The sources that lie apart, and how far; see `swa_cli.averaging.outliers`."""
-        found = outliers([self._seen[number] for number in sorted(self._seen)])
-        return {self._plan.sources[number].path: ratio for number, ratio in found.items()}
+        sources = self._plan.sources
+        found = outliers([ratios for ratios, _ in self._in_order()], len(sources))
+        return {sources[number].path: ratio for number, ratio in found.items()}
+
+    def are_unrelated(self) -> bool:
+        """Whether no two sources resemble each other; see `swa_cli.averaging.unrelated`."""
+        return are_unrelated([correlations for _, correlations in self._in_order()])
+
+    def _in_order(self) -> list[tuple[list[Ratios | None], list[Correlations | None]]]:
+        return [self._seen[number] for number in sorted(self._seen)]
 
     def _read(self, source: Checkpoint, place: Place) -> npt.NDArray[np.float64]:
         stored = source.tensors[place.tensor]

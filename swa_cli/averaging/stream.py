@@ -45,6 +45,8 @@ class Streamed:
     """Of every tensor, see `swa_cli.averaging.fingerprints`."""
     outliers: Mapping[Path, float]
     """The sources that lie apart from the others, see `swa_cli.averaging.outliers`."""
+    unrelated: bool
+    """Whether no two sources resemble each other, see `swa_cli.averaging.unrelated`."""
     sha256: Mapping[Path, str]
     """Of the files that were to be hashed, in hexadecimal."""
 
@@ -92,9 +94,9 @@ def stream_average(
         def run(device: str, tensors: Sequence[TensorPlan]) -> float:
             """Average some of the tensors; seconds taken, without those to start."""
             job.fingerprints.begin(tensors)
-            workers, chunk = _workers(job, device, engine)
             with without_collections():
-                pieces = list(cut(plan, tensors, offsets, chunk=chunk))
+                pieces = list(cut(plan, tensors, offsets, chunk=_chunk(device, engine)))
+            workers = _workers(job, device, engine, most=max(1, len(pieces)))
             start = time.perf_counter()
             sampling = [SamplingWorker(worker, sampler) for worker in workers]
             work(pieces, sampling, advance=advance, bytes_of=lambda piece: _bytes_of(plan, piece))
@@ -120,22 +122,31 @@ def stream_average(
         device=device,
         fingerprints=job.fingerprints.as_mapping(),
         outliers=sampler.outliers(),
+        unrelated=sampler.are_unrelated(),
         sha256=sha256,
     )
 
 
-def _workers(job: Job, device: str, engine: Engine) -> tuple[Sequence[Worker], int]:
-    """Workers for a device, and how many elements their pieces may have."""
+def _chunk(device: str, engine: Engine) -> int:
+    """How many elements the pieces for a device may have."""
     if device == "cpu":
-        chunk = max(_LEAST, engine.chunk or cpu.CHUNK)
-        return [cpu.CpuWorker(job, chunk=chunk) for _ in range(engine.threads or default_threads())], chunk
+        return max(_LEAST, engine.chunk or cpu.CHUNK)
+    from swa_cli.averaging import device as ring  # noqa: PLC0415  # the CPU does without torch
+
+    return max(_LEAST, engine.chunk or ring.CHUNK)
+
+
+def _workers(job: Job, device: str, engine: Engine, *, most: int) -> Sequence[Worker]:
+    """Workers for a device, ``most`` at most: each has buffers of its own."""
+    chunk = _chunk(device, engine)
+    if device == "cpu":
+        return [cpu.CpuWorker(job, chunk=chunk) for _ in range(min(most, engine.threads or default_threads()))]
     from swa_cli.averaging import cuda  # noqa: PLC0415  # the CPU does without torch
     from swa_cli.averaging import device as ring  # noqa: PLC0415
 
     accelerator = cuda.cuda(device)
-    chunk = max(_LEAST, engine.chunk or ring.CHUNK)
-    count = min(engine.threads or ring.WORKERS, ring.WORKERS)
-    return [ring.DeviceWorker(job, accelerator, chunk=chunk) for _ in range(count)], chunk
+    count = min(most, engine.threads or ring.WORKERS, ring.WORKERS)
+    return [ring.DeviceWorker(job, accelerator, chunk=chunk) for _ in range(count)]
 
 
 def _bytes_of(plan: AveragePlan, piece: Piece) -> int:

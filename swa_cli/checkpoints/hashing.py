@@ -31,6 +31,7 @@ def checksums(stamps: Mapping[Path, Stamp], *, threads: int) -> Generator[Digest
         CheckpointError: from the digests: a file that cannot be read, or was changed since its header was read.
     """
     hashing = _Hashing(stamps)
+    threads = max(1, min(threads, len(stamps)))
     with ThreadPoolExecutor(threads, thread_name_prefix="swa-checksum") as pool:
         futures = [pool.submit(hashing.run) for _ in range(min(threads, len(stamps)))]
 

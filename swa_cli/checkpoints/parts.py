@@ -25,6 +25,8 @@ class _Kind(NamedTuple):
     """When it makes sense to average one of the parts alone."""
     needs_step: bool = False
     """Whether checkpoints that follow one another have such names too."""
+    is_model: bool = False
+    """Whether each is a whole model, whose mean may mean something."""
 
 
 _MERGE = "Save it whole (full_state_dict), or merge the parts with the tool of the training library."
@@ -81,7 +83,14 @@ _KINDS = (
     *map(_networks, ("(net_?[GD])", "([GD])", "(gen|disc?)", "(generator|discriminator)")),
     *map(_networks, ("(encoder|decoder)", "(actor|critic)")),
 )
-_ANY = re.compile("|".join(kind.pattern.pattern for kind in _KINDS), re.IGNORECASE)
+_MODELS = _Kind(
+    re.compile(r"(?<![A-Za-z])(?:fold|seed)[-_.=]?(\d+)", re.IGNORECASE),
+    "models of different folds or seeds",
+    "Unless all were fine-tuned from the same weights, average the checkpoints of one",
+    is_model=True,
+)
+_ALL = (*_KINDS, _MODELS)
+_ANY = re.compile("|".join(kind.pattern.pattern for kind in _ALL), re.IGNORECASE)
 _MARKED = 0xE000
 _STEP = re.compile(r"(?<![A-Za-z\d])(?:\d+|best|last|latest|final)(?![A-Za-z])", re.IGNORECASE)
 
@@ -94,21 +103,32 @@ class _Part(NamedTuple):
     """The path without them."""
 
 
-def about_parts(files: Sequence[Checkpoint]) -> str | None:
-    """What to say of files that are parts of one checkpoint, or different networks; None if there are no two."""
-    groups: dict[str, list[_Part]] = {}
+class Parts(NamedTuple):
+    """What names say of files that are not checkpoints of one run."""
+
+    refusal: str | None = None
+    """Why they have no meaningful mean: they are parts of one checkpoint, or different networks."""
+    notice: str | None = None
+    """That they are models of different folds or seeds."""
+
+
+def about_parts(files: Sequence[Checkpoint]) -> Parts:
+    """Look for files that are parts of one checkpoint, different networks, or models of different folds or seeds."""
+    groups: dict[object, list[_Part]] = {}
     for file in files:
         path = os.path.abspath(file.path)  # noqa: PTH100  # however it was spelt; Path.absolute keeps ".."
         if _ANY.search(path):
             part = _part(file, path)
-            groups.setdefault(part.rest, []).append(part)
+            groups.setdefault((part.rest, tuple(kind.are for kind, _ in part.values)), []).append(part)
     found = [pair for group in groups.values() for pair in _of_one_checkpoint(group)]
-    return _in_words(found) if found else None
+    parts = [pair for pair in found if not pair[2].is_model]
+    models = [pair for pair in found if pair[2].is_model]
+    return Parts(_refusal(parts) if parts else None, _notice(models) if models else None)
 
 
 def _part(file: Checkpoint, path: str) -> _Part:
     values: list[tuple[_Kind, str]] = []
-    for number, kind in enumerate(_KINDS):
+    for number, kind in enumerate(_ALL):
         values += [(kind, match[1].lower()) for match in kind.pattern.finditer(path)]
         path = kind.pattern.sub(lambda match, number=number: _without(match, chr(_MARKED + number)), path)
     return _Part(file, tuple(values), path)
@@ -126,21 +146,31 @@ def _of_one_checkpoint(group: Sequence[_Part]) -> Iterator[tuple[_Part, _Part, _
         apart = [one[0] for one, two in zip(first.values, other.values, strict=True) if one != two]
         common = first.file.counters.keys() & other.file.counters.keys()
         one_step = all(first.file.counters[name] == other.file.counters[name] for name in common)
-        if apart and one_step and (not apart[0].needs_step or common or _tells_step(Path(first.rest))):
-            yield first, other, apart[0]
+        kind = next((kind for kind in apart if kind.is_model), apart[0] if apart else None)
+        if kind and one_step and (not kind.needs_step or common or _tells_step(Path(first.rest))):
+            yield first, other, kind
 
 
 def _tells_step(rest: Path) -> bool:
     return bool(_STEP.search(rest.name)) or step_in_name(rest.parent / "x") is not None
 
 
-def _in_words(found: Sequence[tuple[_Part, _Part, _Kind]]) -> str:
+def _refusal(found: Sequence[tuple[_Part, _Part, _Kind]]) -> str:
     first, _, kind = found[0]
-    same = [pair for pair in found if pair[2] is kind]
-    paths = dict.fromkeys(str(part.file.path) for pair in same for part in pair[:2])
+    paths = _paths([pair for pair in found if pair[2] is kind])
     alone = f"{kind.by_itself}: --include '{_pattern(first.file.path, kind)}'." if kind.by_itself else ""
     advice = " ".join(filter(None, (kind.advice, alone)))
-    return f"by their names, these files are {kind.are}; their mean would mean nothing: {shortened([*paths])}. {advice}"
+    return f"by their names, these files are {kind.are}; their mean would mean nothing: {shortened(paths)}. {advice}"
+
+
+def _notice(found: Sequence[tuple[_Part, _Part, _Kind]]) -> str:
+    first, _, kind = found[0]
+    pattern = _pattern(first.file.path, kind)
+    return f"by their names, these are {kind.are}: {shortened(_paths(found))}. {kind.advice}: --include '{pattern}'."
+
+
+def _paths(found: Sequence[tuple[_Part, _Part, _Kind]]) -> list[str]:
+    return [*dict.fromkeys(str(part.file.path) for pair in found for part in pair[:2])]
 
 
 def without_parts(name: str) -> str:

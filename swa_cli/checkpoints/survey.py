@@ -67,13 +67,14 @@ def survey_checkpoints(
     ]
     again = [*((copy, other.path) for copy, other in copies), *linked]
     order = in_order_of_steps(_with_metrics_of(again, kept))
+    parts = about_parts(order.checkpoints)
     return Survey(
         order=order,
         copies=tuple(again),
         own=tuple(own),
         unreadable=tuple(unreadable),
-        notices=(*notices, *order.notices),
-        parts=about_parts(order.checkpoints),
+        notices=(*notices, *order.notices, *([parts.notice] if parts.notice else [])),
+        parts=parts.refusal,
     )
 
 

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from swa_cli.cli.options import ConfigFile, Debug, Force, Key, selecting
-from swa_cli.cli.terminal import exit_on_error, notify, say, show, track
+from swa_cli.cli.options import ConfigFile, Debug, Force, Key, Threads, selecting
+from swa_cli.cli.terminal import caution, exit_on_error, notify, say, show, track
 
 
 @selecting
@@ -66,9 +66,7 @@ def average(  # noqa: PLR0913
             "shows CUDA to be faster.",
         ),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Worker threads; by default one for each core, up to 8.")
-    ] = None,
+    threads: Threads = None,
     dry_run: Annotated[bool | None, typer.Option("--dry-run", help="Print the plan and write nothing.")] = None,
     force: Force = None,
     allow_nonfinite: Annotated[
@@ -113,5 +111,8 @@ def average(  # noqa: PLR0913
         if options.dry_run:
             show(plan_report(*dry_run_step(options, notify=notify)))
             return
-        for line in average_report(average_step(options, notify=notify, track=track)):
+        result = average_step(options, notify=notify, track=track)
+        for line in average_report(result):
             say(line)
+        for warning in result.warnings:
+            caution(warning)

@@ -21,6 +21,10 @@ Force = Annotated[bool | None, typer.Option("--force", help="Replace an existing
 Key = Annotated[
     str | None, typer.Option("--key", help="Where the state_dict lies in torch files; dotted, as in model.ema")
 ]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, max=256, help="Worker threads; by default one for each core, up to 8."),
+]
 Model = Annotated[
     str | None,
     typer.Option(

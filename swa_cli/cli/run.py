@@ -8,7 +8,7 @@ import typer
 from swa_cli.cli.bn_update import save_recalibration, warn
 from swa_cli.cli.evaluate import check_verdict, has_stdout, save_reports, show_evaluation
 from swa_cli.cli.options import Debug, Device, Force
-from swa_cli.cli.terminal import exit_on_error, notify, only_results_on_stdout, say, track
+from swa_cli.cli.terminal import caution, exit_on_error, notify, only_results_on_stdout, say, track
 
 if TYPE_CHECKING:
     from swa_cli.config import EvalConfig
@@ -51,5 +51,7 @@ def show_steps(result: "PipelineResult", options: "EvalConfig") -> None:
         if result.bn_update.recalibration:
             for line in recalibration_report(result.bn_update.recalibration):
                 say(line)
+    for warning in result.average.warnings:
+        caution(warning)
     warn(result.bn_update)
     show_evaluation(result.evaluation, options)

@@ -57,6 +57,12 @@ def notify(message: str) -> None:
         _print_labelled("note", "yellow", message)
 
 
+def caution(message: str) -> None:
+    """Tell the user that the result is most likely useless."""
+    if speaks():
+        _print_labelled("warning", "bold red", message)
+
+
 @contextmanager
 def exit_on_error(*, debug: bool) -> Generator[None]:
     """End on any failure with one message and an exit code.

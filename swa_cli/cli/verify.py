@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from swa_cli.cli.options import Debug
+from swa_cli.cli.options import Debug, Threads
 from swa_cli.cli.terminal import exit_on_error, say, track
 
 
@@ -21,7 +21,7 @@ def verify(
     ] = None,
     key: Annotated[str | None, typer.Option("--key", help="Where the state_dict lies in the average, dotted.")] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto.")] = "auto",
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Worker threads.")] = None,
+    threads: Threads = None,
     debug: Debug = False,
 ) -> None:
     """Derive an average anew from the sources that it names, and compare bit for bit.
