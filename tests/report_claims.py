@@ -146,8 +146,6 @@ class Oracle:
     def gains(self, one: Comparison) -> tuple[float, float, float]:
         """The difference and its bounds, more being better."""
         low, high = one.ci_low, one.ci_high
-        if self.result.score(one.metric).percent:
-            low, high = max(low, -1), min(high, 1)
         if self.result.score(one.metric).higher_is_better:
             return one.difference, low, high
         return -one.difference, -high, -low
@@ -373,6 +371,7 @@ class Oracle:
     def resolution(self, one: Comparison) -> None:
         size = float(self.text.must(rf"({NUMBER})(?: points?)?")[1])
         assert not one.dominated
+        assert size <= 100 or self.scale(one) == 1
         assert abs(size - one.smallest_resolvable * self.scale(one)) <= 0.051 * size
         if self.text.take(", and about "):
             count, unit = self.text.must(r"([\d,]+) (\w+) would be needed to tell in 80 % of cases if all ").groups()
@@ -402,11 +401,9 @@ class Oracle:
     def numbers(self, one: Comparison, size: str, low: str, high: str) -> None:
         scale = self.scale(one)
         assert shows(size, one.difference * scale), (size, one)
-        bounds = one.ci_low, one.ci_high
-        if scale == 100:
-            bounds = max(bounds[0], -1), min(bounds[1], 1)
-        assert shows(low, bounds[0] * scale), (low, one)
-        assert shows(high, bounds[1] * scale), (high, one)
+        assert shows(low, one.ci_low * scale), (low, one)
+        assert shows(high, one.ci_high * scale), (high, one)
+        assert scale == 1 or all(abs(float(text)) <= 100 for text in (size, low, high)), one
 
     def change(self, kind: str) -> Comparison:
         """``accuracy +0.30 points (95 % CI -0.40 to +1.00)``."""

@@ -67,11 +67,10 @@ def interval_of(dice: random.Random, score: Score) -> tuple[float, float, float]
         case _:
             found = dice.choice([math.inf, math.nan]), -math.inf, math.inf
     difference, low, high = found
-    return (
-        found
-        if (dice.random() < (0.4 if score is SECONDARY else 0.7)) == score.higher_is_better
-        else (-difference, -high, -low)
-    )
+    if score.percent and math.isfinite(high - low):
+        low, high = max(low, -1.0), min(high, 1.0)
+    is_gain = dice.random() < (0.4 if score is SECONDARY else 0.7)
+    return (difference, low, high) if is_gain == score.higher_is_better else (-difference, -high, -low)
 
 
 def comparison_of(dice: random.Random, score: Score, kind: Kind, margin: float | None) -> Comparison:

@@ -1,7 +1,7 @@
 """The clauses of the last sentence: what one comparison says of SWA."""
 
 from swa_cli.evaluation.result import Comparison, EvaluationResult
-from swa_cli.report.figures import amount, at_most, bounds, difference, has_interval, interval, numbers, points
+from swa_cli.report.figures import amount, at_most, difference, has_interval, interval, numbers, points
 from swa_cli.report.phrases import held_back, is_resolvable, verdict_in_words
 from swa_cli.report.units import counted
 
@@ -65,8 +65,7 @@ def beside_ensemble(result: EvaluationResult) -> str:
         return ""
     score, cost = result.score(comparison.metric), rows[0].forward_passes
     ensemble = f"the ensemble of {rows[0].members or cost}"
-    low, high = bounds(score, comparison)
-    loss = -low if score.higher_is_better else high
+    loss = -comparison.ci_low if score.higher_is_better else comparison.ci_high
     size, gained = difference(score, comparison), comparison.difference > 0
     if comparison.is_nothing:
         beside = f"no different from {ensemble}"
@@ -84,7 +83,7 @@ def beside_ensemble(result: EvaluationResult) -> str:
 
 def resolution(result: EvaluationResult, comparison: Comparison) -> str:
     """Which differences the data can show, and how many units would decide."""
-    if not is_resolvable(comparison):
+    if not is_resolvable(result, comparison):
         return ""
     score, needed = result.score(comparison.metric), result.decision.units_needed
     resolved = f"; these data can resolve differences of {amount(score, comparison.smallest_resolvable)}"

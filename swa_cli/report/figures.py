@@ -83,12 +83,6 @@ def has_interval(comparison: Comparison) -> bool:
     return math.isfinite(comparison.ci_high - comparison.ci_low)
 
 
-def bounds(score: Score, comparison: Comparison) -> tuple[float, float]:
-    """Those of the interval; two shares differ by 100 points at most."""
-    low, high = comparison.ci_low, comparison.ci_high
-    return (max(low, -1.0), min(high, 1.0)) if score.percent and abs(comparison.difference) <= 1 else (low, high)
-
-
 def difference(score: Score, comparison: Comparison) -> str:
     """The difference with its unit."""
     if math.isnan(comparison.difference):
@@ -158,7 +152,8 @@ def numbers(score: Score, comparison: Comparison) -> tuple[str, str, str]:
 
     All have as many digits as show the smallest of them, but no more than six of the largest.
     """
-    scaled = [_scale(score) * number for number in (comparison.difference, *bounds(score, comparison))]
+    found = comparison.difference, comparison.ci_low, comparison.ci_high
+    scaled = [_scale(score) * number for number in found]
     sizes = _magnitudes(scaled)
     largest, smallest = max(sizes, default=1.0), min(sizes, default=1.0)
     if _exponent(largest) not in _PLAIN:

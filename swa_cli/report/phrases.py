@@ -1,6 +1,6 @@
 """What several reports say of a result or of one comparison, in the same words."""
 
-import math
+import sys
 
 from swa_cli.evaluation.result import Comparison, EvaluationResult
 from swa_cli.evaluation.verdict import ALPHA
@@ -29,9 +29,10 @@ def excludes_zero(comparison: Comparison) -> bool:
     return comparison.ci_low > 0 or comparison.ci_high < 0
 
 
-def is_resolvable(comparison: Comparison) -> bool:
-    """Whether it is known which differences the data resolve."""
-    return not comparison.dominated and 0 < comparison.smallest_resolvable < math.inf
+def is_resolvable(result: EvaluationResult, comparison: Comparison) -> bool:
+    """Whether it is known which differences the data resolve, and these can be."""
+    largest = 1.0 if result.score(comparison.metric).percent else sys.float_info.max
+    return not comparison.dominated and 0 < comparison.smallest_resolvable <= largest
 
 
 def margin_of(result: EvaluationResult, comparison: Comparison) -> str:

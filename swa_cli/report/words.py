@@ -74,13 +74,13 @@ def _uncertainty(result: EvaluationResult) -> Iterator[str]:
     if not result.comparisons:
         return
     if any(has_interval(comparison) for comparison in result.comparisons):
-        yield f"Intervals: 95 %, paired BCa bootstrap, never narrower than Student's, over the {_resampled(result)}."
+        yield f"Intervals: 95 %, paired{_methods(result)}, over the {_resampled(result)}."
     else:
         yield f"No interval can be computed from the {data_of(result)}."
     last = [
         comparison
         for name in (result.decision.primary, result.decision.secondary)
-        if name and (comparison := result.compared(name, "last")) and is_resolvable(comparison)
+        if name and (comparison := result.compared(name, "last")) and is_resolvable(result, comparison)
     ]
     if last:
         sizes = " and ".join(_resolvable(result, comparison) for comparison in last)
@@ -92,6 +92,13 @@ def _uncertainty(result: EvaluationResult) -> Iterator[str]:
         "No test set shows the variance of training: with another seed the differences may change by more than the "
         "intervals say."
     )
+
+
+def _methods(result: EvaluationResult) -> str:
+    bootstrap = "BCa bootstrap, never narrower than Student's"
+    if result.n_groups is None and any(result.score(one.metric).percent for one in result.comparisons):
+        return f" (right or wrong answers: Gaffke's bound; other scores: {bootstrap})"
+    return f" {bootstrap}"
 
 
 def _resampled(result: EvaluationResult) -> str:
