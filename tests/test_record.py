@@ -117,7 +117,6 @@ BROKEN = {
     "no JSON": ("not json", "Invalid JSON"),
     "no mapping": ("[1, 2]", "should be an object"),
     "nested too deeply": ("[" * 100_000, "recursion limit"),
-    "too many values": (json.dumps([[]] * 600_000), "it holds 1,200,000 values, expected at most 1,000,000"),
     "an unknown estimator": (updated(estimator="magic"), "bn_update.estimator: Input should be 'population'"),
     "an unknown precision": (updated(amp="int1"), "bn_update.amp: Input should be 'bf16'"),
     "a count as text": (updated(n_samples="90"), "bn_update.n_samples: Input should be a valid integer"),
@@ -147,6 +146,24 @@ def test_a_record_that_is_none_is_named_by_whatever_opens_the_file(tmp_path, kin
 
     with pytest.raises(CheckpointError, match=rf"x\.safetensors: the record .* cannot be read \(.*({expected})"):
         open_checkpoint(tmp_path / "x.safetensors")
+
+
+def test_a_record_of_too_many_values_is_not_parsed():
+    with pytest.raises(CheckpointError, match="it holds 1,200,000 values, expected at most 1,000,000"):
+        read_provenance({"swa_cli": json.dumps([[]] * 600_000)})
+
+
+@pytest.mark.parametrize("at", [0, 0.3, 0.6, 0.9, -1])
+def test_a_record_protects_itself(at):
+    record = record_of(kept={"a.bn": "frozen in training"}).model_copy(update={"frames": {"this file": "0" * 64}})
+    text = to_metadata(record)["swa_cli"]
+    assert read_provenance({"swa_cli": text}) is not None
+    place = at if at < 0 else int(at * len(text))
+    for bit in range(7):
+        damaged = bytearray(text.encode())
+        damaged[place] ^= 1 << bit
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            read_provenance({"swa_cli": damaged.decode()})
 
 
 CODE = """

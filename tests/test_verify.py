@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from swa_cli.averaging import average, plan_average, verify
-from swa_cli.checkpoints import Checkpoint, find_checkpoints, open_single, read_provenance
+from swa_cli.checkpoints import BnUpdate, Checkpoint, find_checkpoints, open_single, read_provenance
 from swa_cli.errors import MismatchError, SourceError, SwaError, VerifyError
 from swa_cli.outputs import Like, Target
+from swa_cli.outputs.rewriting import replace_tensors
+from swa_cli.pipeline.common import open_average
 
 KINDS = ["safetensors", "pt", "shards", "like torch", "like safetensors", "like shards"]
 
@@ -65,7 +68,9 @@ def flip(checkpoint: Checkpoint, name: str, element: int, bit: int) -> None:
 
 
 def put_record(path: Path, record: object) -> None:
-    """Save a torch file once more, with another record in it."""
+    """Save a torch file once more, with another record in it, such as a version without checksums wrote."""
+    assert isinstance(record, dict)
+    record = {name: value for name, value in record.items() if name not in {"frames", "digest"}}
     torch.save(torch.load(path), path)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("out/swa_cli", json.dumps(record))
@@ -402,10 +407,9 @@ def test_a_tied_tensor_that_is_another_by_now(tmp_path):
     shared = torch.randn(3)
     torch.save({"a": shared, "b": shared}, tmp_path / "1.pt")
     average(plan_average(find_checkpoints([tmp_path / "1.pt"]).checkpoints), tmp_path / "out.pt")
-    metadata = open_single(tmp_path / "out.pt").metadata
+    record = json.loads(open_single(tmp_path / "out.pt").metadata["swa_cli"])
     torch.save({"a": shared.clone(), "b": shared + 1}, tmp_path / "out.pt")
-    with zipfile.ZipFile(tmp_path / "out.pt", "a") as archive:
-        archive.writestr("out/swa_cli", metadata["swa_cli"])
+    put_record(tmp_path / "out.pt", record)
 
     with pytest.raises(VerifyError, match="the record is damaged: it has 1 fingerprints of 2 tensors"):
         verify(open_single(tmp_path / "out.pt"))
@@ -520,3 +524,130 @@ def test_statistics_of_a_layer_with_two_names_count_once(tmp_path, run_swa):
         "running_mean",
         "running_var",
     ]
+
+
+def with_statistics(path: Path) -> Path:
+    """What swa-bn-update leaves: statistics that cannot be derived from the sources."""
+    swa = open_single(path)
+    assert swa.provenance
+    update = BnUpdate(model="m.py:M", data="d.py:D", n_samples=9, n_batches=3)
+    record = swa.provenance.model_copy(update={"bn_statistics": "recomputed", "bn_update": update})
+    target = Target(path=path, like=Like(checkpoint=swa, key=swa.key or None))
+    replace_tensors(swa, target, {"bn.running_var": torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5])}, record)
+    return path
+
+
+def small(tmp_path: Path, kind: str) -> list[Path]:
+    """An average of a few bytes: what is to be verified, and the files that it consists of."""
+    run = tmp_path / "run"
+    run.mkdir()
+    for step in range(3):
+        weight = torch.randn(3, 2)
+        state = {"a.weight": weight, "tied": weight, "bn.running_var": torch.rand(5)}
+        torch.save({"state_dict": state, "epoch": step, "args": {"lr": 0.1}}, run / f"{step}.pth")
+    form = kind.removesuffix(", recomputed").removesuffix(", checksums")
+    path = written(tmp_path, form, run)
+    if "checksums" in kind:
+        average(plan_average(find_checkpoints([run]).checkpoints), path, overwrite=True, checksum=True)
+    if "recomputed" in kind:
+        with_statistics(path)
+    return [path, *(sorted(path.iterdir()) if path.is_dir() else [path])]
+
+
+@pytest.mark.parametrize(
+    "kind", [*KINDS, "pt, checksums", "pt, recomputed", "safetensors, recomputed", "like torch, recomputed"]
+)
+def test_any_flipped_bit_of_any_file_is_found(tmp_path, kind):
+    """A sample; benchmarks/flips.py does it for every bit."""
+    path, *files = small(tmp_path, kind)
+    verify(open_average(path, key=None))
+    chosen = random.Random(kind)
+    for file in files:
+        whole = file.read_bytes()
+        for bit in chosen.sample(range(8 * len(whole)), 60 // len(files)):
+            damaged = bytearray(whole)
+            damaged[bit // 8] ^= 1 << bit % 8
+            file.write_bytes(damaged)
+            with pytest.raises(SwaError):
+                verify(open_average(path, key=None))
+        file.write_bytes(whole)
+    verify(open_average(path, key=None))
+
+
+def damage(path: Path, before: bytes, after: bytes, *, last: bool = False) -> None:
+    whole = path.read_bytes()
+    at = whole.rfind(before) if last else whole.find(before)
+    assert at >= 0
+    assert len(before) == len(after)
+    path.write_bytes(whole[:at] + after + whole[at + len(before) :])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (b"cpu", b"cp5", "what surrounds its tensors is not as it was written"),  # the device of a storage
+        (b"PK\x01\x02\x14\x00", b"PK\x01\x02\x14\x01", "what surrounds its tensors is not"),  # who made the entry
+        (b"FB", b"FC", "what surrounds its tensors is not as it was written"),  # padding
+        (b"ZZZZ", b"ZZXZ", "what surrounds its tensors is not as it was written"),
+        (b'"fingerprints"', b'"fingerprintt"', r"the record .*\(its checksum is not that of its contents"),
+        (b'"frames"', b'"framez"', r"the record .*\(its checksum is not that of its contents"),
+        (b'"digest"', b'"digesu"', r"the record .*\(it has no checksum"),
+        (b'"weight":1.0', b'"weight":1.1', r"the record .*\(its checksum is not that of its contents"),
+    ],
+)
+def test_it_says_what_is_not_as_it_was_written(tmp_path, before, after, expected):
+    path, _ = small(tmp_path, "pt")
+    damage(path, before, after)
+
+    with pytest.raises(SwaError, match=expected):
+        verify(open_single(path))
+
+
+def test_files_beside_the_weights(tmp_path, run_swa):
+    for step in range(2):
+        folder = tmp_path / f"run/checkpoint-{step}"
+        folder.mkdir(parents=True)
+        save_file({"a": torch.randn(9), "b": torch.randn(9)}, folder / "model.safetensors")
+        (folder / "config.json").write_text("{}")
+        (folder / "tokenizer.json").write_text('{"a": 1}')
+    assert run_swa("average", "run", "--like", "run/checkpoint-1", "-o", "out").exit_code == 0
+    assert (
+        run_swa("verify", "out").stdout
+        == "out/model.safetensors is the average of its 2 sources, bit for bit: 2 tensors, 72 B.\n"
+    )
+
+    damage(tmp_path / "out/tokenizer.json", b"1", b"2")
+    assert "out/tokenizer.json: its content is not as it was written" in run_swa("verify", "out").stderr
+    (tmp_path / "out/tokenizer.json").unlink()
+    assert run_swa("verify", "out").stdout.endswith("Not there any more: tokenizer.json.\n")
+    (tmp_path / "out/model.safetensors").rename(tmp_path / "other.safetensors")
+    assert run_swa("verify", "other.safetensors", "--sources", "run").exit_code == 0
+
+
+def test_an_average_is_verified_under_another_name(tmp_path):
+    for kind in ("safetensors", "pt"):
+        (tmp_path / kind).mkdir()
+        path, _ = small(tmp_path / kind, kind)
+        moved = path.rename(path.with_name(f"best.{kind}"))
+
+        assert verify(open_single(moved)).has_frames
+
+
+def test_of_an_older_average_it_says_that_only_the_tensors_were_compared(tmp_path, run_swa):
+    path, _ = small(tmp_path, "pt")
+    put_record(path, json.loads(open_single(path).metadata["swa_cli"]))
+
+    result = run_swa("verify", path.name)
+
+    assert result.exit_code == 0
+    assert "Its record has no checksums, as in older versions of swa-cli: nothing but the tensors" in result.stdout
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pt", "like torch"])
+def test_statistics_that_were_recomputed_are_held_to_their_checksum(tmp_path, kind):
+    path, _ = small(tmp_path, f"{kind}, recomputed")
+    assert verify(open_average(path, key=None)).recomputed == ("bn.running_var",)
+    flip(open_average(path, key=None), "bn.running_var", 3, bit=0)
+
+    with pytest.raises(VerifyError, match=r"tensor bn\.running_var: it is not what was recomputed for the average"):
+        verify(open_average(path, key=None))

@@ -111,9 +111,17 @@ def average_together(
             sha256={path: digest for part in parts for path, digest in part.sha256.items()},
         )
 
+        done = completed(record, plan, streamed)
+
+        def frame() -> dict[str, str]:
+            with explained(target.path):
+                return writers[0].frame(done)
+
+        digests = {name: digest for part in ranks.step(frame) for name, digest in part.items()}
+
         def finish() -> None:
             with explained(target.path):
-                writers[0].finish(completed(record, plan, streamed))
+                writers[0].seal(done, digests)
                 files.close()
 
         ranks.step(finish)

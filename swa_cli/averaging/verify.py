@@ -10,6 +10,7 @@ from swa_cli.averaging.plan import AveragePlan, plan_average, untied
 from swa_cli.averaging.record import from_text
 from swa_cli.averaging.recorded_sources import open_sources
 from swa_cli.averaging.stream import Engine, stream_average
+from swa_cli.averaging.unchanged import changed_files
 from swa_cli.checkpoints import Checkpoint, Options, Provenance, Source, as_named
 from swa_cli.errors import SourceError, VerifyError, listed
 from swa_cli.progress import Track, silent
@@ -30,6 +31,10 @@ class Verification:
     n_bytes: int
     recomputed: tuple[str, ...]
     has_checksums: bool
+    has_frames: bool
+    """Whether all that surrounds the tensors was compared too, which older records have no checksum of."""
+    absent: tuple[str, ...]
+    """Files that were written beside the weights and are not there."""
 
 
 def verify(
@@ -58,8 +63,9 @@ def verify(
     then = from_text(record.fingerprints, plan) if record.fingerprints else {}
     recomputed = record.bn_update.tensors if record.bn_update else {}
     has_checksums = any(source.sha256 for source in record.sources)
-    problems = _differences(average, plan)
-    if not problems:
+    surrounding, absent = changed_files(average, record) if record.frames else ([], [])
+    problems = [*surrounding, *_differences(average, plan)]
+    if len(problems) == len(surrounding):
         comparison = Comparison(average, plan.tensors)
         with track("verifying", total=plan.bytes_to_read, unit="bytes") as advance:
             streamed = stream_average(
@@ -74,6 +80,7 @@ def verify(
             )
         changed = {name for name, sum_then in then.items() if streamed.fingerprints[name] != sum_then}
         problems = [
+            *surrounding,
             *_other_files(plan, record, streamed.sha256),
             *(f"tensor {name}: a source holds other values than when it was averaged" for name in sorted(changed)),
             *(
@@ -97,6 +104,8 @@ def verify(
         n_bytes=sum(tensor.spec.nbytes for tensor in derived),
         recomputed=tuple(sorted(tensor.name for tensor in plan.tensors if tensor.name in recomputed)),
         has_checksums=has_checksums,
+        has_frames=bool(record.frames),
+        absent=tuple(absent),
     )
 
 

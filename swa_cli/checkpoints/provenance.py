@@ -17,6 +17,7 @@ from swa_cli.checkpoints.record_fields import (
     FileName,
     Finite,
     FloatingDtype,
+    Frames,
     Many,
     Name,
     Texts,
@@ -110,6 +111,9 @@ class Provenance(BaseModel):
     """Of each tensor, 16 hexadecimal digits, in the order of their names (see `swa_cli.averaging.fingerprints`)."""
     files: Many[FileName] = ()
     """Names of the files of an output that is a directory."""
+    frames: Frames = {}
+    """SHA-256 of every file of the output, but for its tensors and this record (see `swa_cli.checkpoints.frame`), by
+    its name, or as "this file" where it is the only one; empty in files of versions that did not record them."""
 
     @model_validator(mode="after")
     def _check_count(self) -> Self:

@@ -87,6 +87,7 @@ Unicode = Annotated[str, BeforeValidator(_spelt_if_text)]
 Name = Annotated[Unicode, AfterValidator(_without_null)]
 """Of a file or a folder."""
 FileName = Annotated[Name, AfterValidator(_without_folder)]
+"""Of a file beside the one that holds the record."""
 FloatingDtype = Annotated[str, AfterValidator(_floating)]
 Arguments = Annotated[dict[str, Any], BeforeValidator(_as_json)]
 """What a model or data module was called with, as it survives JSON."""
@@ -95,6 +96,7 @@ Finite = Annotated[float | None, BeforeValidator(_finite)]
 Count = Annotated[int, Field(ge=0)]
 Digests = Annotated[dict[Unicode, str], BeforeValidator(_with_texts)]
 """SHA-256 of files, by name."""
+Frames = Annotated[dict[FileName, str], BeforeValidator(_with_texts)]
 Texts = Annotated[dict[Unicode, Unicode], BeforeValidator(_with_texts)]
 Checks = Annotated[dict[Unicode, int], BeforeValidator(_with_numbers)]
 """CRC-32 of tensors, by name."""

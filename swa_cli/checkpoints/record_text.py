@@ -1,6 +1,8 @@
 """The record of an output as text, written and read."""
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import NoReturn
@@ -18,6 +20,8 @@ EXTRA_STATE = "extra_state"
 _MOST_VALUES = 1_000_000
 """That a record may hold: as many as would be there for 10,000 sources of 20 shards each, or 900,000 statistics."""
 
+_DIGEST = re.compile(r',"digest":"([0-9a-f]{64})"\}\Z')
+
 
 def to_metadata(
     provenance: Provenance, *, tied: Mapping[str, str] | None = None, extra: Mapping[str, object] | None = None
@@ -34,8 +38,13 @@ def to_metadata(
 
 
 def as_text(provenance: Provenance) -> str:
-    """JSON, as it is stored."""
-    return provenance.model_dump_json()
+    """Return the record as it is stored: JSON that ends with the SHA-256 of what stands before it."""
+    text = provenance.model_dump_json()
+    return f'{text[:-1]},"digest":"{_digest(text)}"}}'
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_provenance(metadata: Mapping[str, str]) -> Provenance | None:
@@ -53,12 +62,19 @@ def _parsed(text: str) -> Provenance:
     values = sum(text.count(mark) for mark in ",[{")
     if values > _MOST_VALUES:
         _refuse(f"it holds {values:,} values, expected at most {_MOST_VALUES:,}")
+    digest = _DIGEST.search(text)
+    text = text[: digest.start()] + "}" if digest else text
+    if digest and digest[1] != _digest(text):
+        _refuse("its checksum is not that of its contents")
     try:
-        return Provenance.model_validate_json(text, strict=True)
+        record = Provenance.model_validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         reason = first["msg"].removeprefix("Value error, ")
         _refuse(": ".join([".".join(map(str, first["loc"])), reason]) if first["loc"] else reason)
+    if record.frames and not digest:
+        _refuse("it has no checksum")
+    return record
 
 
 def _refuse(reason: str) -> NoReturn:

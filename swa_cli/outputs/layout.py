@@ -1,16 +1,18 @@
 """What an output will consist of, known to the byte before anything is written."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 
-from swa_cli.checkpoints import Provenance, TensorSpec
+from swa_cli.checkpoints import Extent, Provenance, TensorSpec
 
 Crc = Callable[[int, int], int]
 """CRC-32 of a number of bytes from an offset on, of a file whose tensors are written."""
 Frame = Callable[[Provenance, Crc], Iterable[tuple[int, bytes]]]
 """Everything in a file but the tensors: bytes, and where each stretch of them goes."""
+Seal = Callable[[Provenance], Iterable[tuple[int, bytes]]]
+"""The same of what depends on the record, once the rest is written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +31,17 @@ class Contents:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputFile:
-    """One file: its size, at which byte each of its tensors starts (all row-major), and what surrounds them."""
+    """One file: its size, at which byte each of its tensors starts (all row-major), and what surrounds them.
+
+    ``tensors`` are all stretches of tensors; ``seal`` is None for a file without the record.
+    """
 
     name: str
     size: int
     offsets: Mapping[str, int]
+    tensors: Sequence[Extent]
     frame: Frame
+    seal: Seal | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from swa_cli.checkpoints import Provenance, TensorSpec, safetensors_entries, safetensors_header, to_metadata
 from swa_cli.checkpoints.safetensors_file import NAMES
 from swa_cli.errors import MismatchError, listed
-from swa_cli.outputs.layout import Contents, Crc, OutputFile
+from swa_cli.outputs.layout import Contents, OutputFile
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -45,7 +45,7 @@ def safetensors_file(
 
     start = len(header(contents.provenance))
 
-    def frame(provenance: Provenance, _crc: Crc) -> Sequence[tuple[int, bytes]]:
+    def seal(provenance: Provenance) -> Sequence[tuple[int, bytes]]:
         final = header(provenance)
         assert len(final) == start, "the header is not as long as was planned"  # tensors follow it
         return [(0, final)]
@@ -54,7 +54,9 @@ def safetensors_file(
         name=name,
         size=start + sum(spec.nbytes for spec in specs.values()),
         offsets={short: start + offsets[new[short]] for short in contents.specs},
-        frame=frame,
+        tensors=[(start + offset, start + offset + specs[name].nbytes) for name, offset in offsets.items()],
+        frame=lambda provenance, _crc: seal(provenance),
+        seal=seal,
     )
 
 
@@ -81,7 +83,9 @@ def index_file(name: str, where: Mapping[str, str], metadata: Mapping[str, objec
     """The index of a sharded checkpoint: from the names of tensors to those of the files that hold them."""
     index = {"metadata": dict(metadata), "weight_map": dict(sorted(where.items()))}
     text = (json.dumps(index, indent=2) + "\n").encode()
-    return OutputFile(name=name, size=len(text), offsets={}, frame=lambda _provenance, _crc: [(0, text)])
+    return OutputFile(
+        name=name, size=len(text), offsets={}, tensors=(), frame=lambda _provenance, _crc: [(0, text)], seal=None
+    )
 
 
 def part_of(contents: Contents, names: Sequence[str]) -> Contents:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swa_cli.checkpoints import Checkpoint, Provenance, open_single
+from swa_cli.checkpoints import Checkpoint, Provenance, as_named, open_single, spelt
 from swa_cli.checkpoints.sharded import INDEX_SUFFIX
 from swa_cli.errors import OutputError, SwaError, UsageError
 from swa_cli.files import check_output
@@ -17,6 +17,9 @@ from swa_cli.outputs.torch_output import torch_file
 
 SAFETENSORS = ".safetensors"
 _SUFFIX = re.compile(r"\.[a-z]\w{0,6}", re.IGNORECASE)  # llama-3.1 has none
+_LENGTH_OF_SHA256 = 64
+ITSELF = "this file"
+"""Stands for the name of an output of one file, so that its bytes do not depend on that."""
 TORCH = (".pt", ".pth", ".ckpt", ".pth.tar", ".bin")
 
 
@@ -99,12 +102,19 @@ def plan_layout(target: Target, contents: Contents) -> tuple[Provenance, Layout]
         MismatchError, CheckpointError: as `swa_cli.outputs.like.layout_like`.
         OutputError: a safetensors header would be too long.
     """
-    layout = _layout(target, contents)
-    if layout.is_folder:
-        record = contents.provenance.model_copy(update={"files": layout.names})
-        contents = replace(contents, provenance=record)
-        layout = _layout(target, contents)
-    return contents.provenance, layout
+    if not target.is_folder:
+        contents = _of_files(contents, (), (ITSELF,))
+        return contents.provenance, _layout(target, contents)
+    names = _layout(target, contents).names
+    contents = _of_files(contents, names, names)
+    return contents.provenance, _layout(target, contents)
+
+
+def _of_files(contents: Contents, files: Sequence[str], names: Sequence[str]) -> Contents:
+    """With the names in the record, and room for a SHA-256 of each."""
+    frames = {spelt(name): "0" * _LENGTH_OF_SHA256 for name in names}
+    record = contents.provenance.model_copy(update={"files": tuple(map(spelt, files)), "frames": frames})
+    return replace(contents, provenance=record)
 
 
 def _layout(target: Target, contents: Contents) -> Layout:
@@ -151,5 +161,7 @@ def _our_files(folder: Path) -> tuple[str, ...] | None:
     if provenance is None:
         return None
     return tuple(
-        name for name in provenance.files if is_of_model(name) or name.endswith((SAFETENSORS, *TORCH, INDEX_SUFFIX))
+        name
+        for name in map(as_named, provenance.files)
+        if is_of_model(name) or name.endswith((SAFETENSORS, *TORCH, INDEX_SUFFIX))
     )

@@ -12,7 +12,7 @@ from swa_cli.outputs import pickle_tree as tree
 from swa_cli.outputs.layout import Contents, Crc, OutputFile
 from swa_cli.outputs.pickle_tree import Node
 from swa_cli.outputs.torch_sites import Stored
-from swa_cli.outputs.zip_writer import Record, frame_archive, plan_archive
+from swa_cli.outputs.zip_writer import Record, frame_archive, frame_last, plan_archive
 
 _FOLDER = "archive/"
 _BEFORE = {".format_version": b"1", ".storage_alignment": b"64", "byteorder": b"little"}
@@ -54,11 +54,14 @@ def archive_file(
             yield from _copied(storage, to=archive.offsets[f"{_FOLDER}data/{key}"])
         yield from frame_archive(archive, {_FOLDER + PROVENANCE: as_text(provenance).encode()}, crc)
 
+    offsets = {short: archive.offsets[f"{_FOLDER}data/{tensor.key}"] for short, tensor in stored.items()}
     return OutputFile(
         name=name,
         size=archive.size,
-        offsets={short: archive.offsets[f"{_FOLDER}data/{tensor.key}"] for short, tensor in stored.items()},
+        offsets=offsets,
+        tensors=[(offset, offset + stored[short].spec.nbytes) for short, offset in offsets.items()],
         frame=frame,
+        seal=lambda provenance: frame_last(archive, as_text(provenance).encode()),
     )
 
 

@@ -5,19 +5,20 @@ import resource
 import shutil
 import zlib
 from bisect import bisect_right
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
-from swa_cli.checkpoints import Provenance
+from swa_cli.checkpoints import Provenance, as_text, frame_digest, spelt
 from swa_cli.errors import OutputError
 from swa_cli.files import check_space, publish, writer_at
 from swa_cli.folders import publish_folder
 from swa_cli.outputs.layout import Layout
-from swa_cli.outputs.target import Target, check_target
+from swa_cli.outputs.target import ITSELF, Target, check_target
 from swa_cli.regular_files import open_stream
 
 _BLOCK = 1 << 20
@@ -28,10 +29,14 @@ class Writer:
 
     Args:
         streams: one for each file.
+        copied: SHA-256 of the files that were copied beside them, by name.
     """
 
-    def __init__(self, layout: Layout, streams: Iterable[BinaryIO]) -> None:
+    def __init__(
+        self, layout: Layout, streams: Iterable[BinaryIO], copied: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._layout = layout
+        self._copied = copied
         self._descriptors = [stream.fileno() for stream in streams]
         self._starts = layout.starts
         self._writers = [writer_at(descriptor) for descriptor in self._descriptors]
@@ -45,10 +50,28 @@ class Writer:
 
     def finish(self, provenance: Provenance) -> None:
         """Write everything but the tensors, which must all be there."""
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            list(pool.map(partial(self._frame, provenance), range(len(self._descriptors))))
+        self.seal(provenance, self.frame(provenance))
 
-    def _frame(self, provenance: Provenance, number: int) -> None:
+    def frame(self, provenance: Provenance) -> dict[str, str]:
+        """Write the same, as far as it does not depend on what is returned: the SHA-256 of each file's frame, by name.
+
+        Args:
+            provenance: of its full length, with anything for these digests.
+        """
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            digests = list(pool.map(partial(self._frame, provenance), range(len(self._descriptors))))
+        names = [file.name if self._layout.is_folder else ITSELF for file in self._layout.files]
+        return {**dict(zip(names, digests, strict=True)), **self._copied}
+
+    def seal(self, provenance: Provenance, digests: Mapping[str, str]) -> None:
+        """Write the record with the digests of all files, those of other ranks among them."""
+        frames = {**provenance.frames, **{spelt(name): digest for name, digest in digests.items()}}
+        record = provenance.model_copy(update={"frames": frames})
+        for file, write in zip(self._layout.files, self._writers, strict=True):
+            for offset, content in file.seal(record) if file.seal else ():
+                write(offset, memoryview(content))
+
+    def _frame(self, provenance: Provenance, number: int) -> str:
         descriptor = self._descriptors[number]
 
         def crc(offset: int, size: int) -> int:
@@ -57,10 +80,11 @@ class Writer:
                 check = zlib.crc32(os.pread(descriptor, min(_BLOCK, offset + size - done), done), check)
             return check
 
-        size = self._layout.files[number].size
-        for offset, content in self._layout.files[number].frame(provenance, crc):
-            assert offset + len(content) <= size, "a record is longer than was planned"
+        file = self._layout.files[number]
+        for offset, content in file.frame(provenance, crc):
+            assert offset + len(content) <= file.size, "a record is longer than was planned"
             self._writers[number](offset, memoryview(content))
+        return frame_digest(descriptor, as_text(provenance) if file.seal else None, file.tensors)
 
 
 @contextmanager
@@ -97,16 +121,17 @@ def fill_folder(folder: Path, layout: Layout) -> Generator[Writer]:
         raise OutputError(msg)
     with ExitStack() as opened:
         streams = [opened.enter_context((folder / file.name).open("xb+")) for file in layout.files]
-        yield Writer(layout, streams)
-        for path in layout.copies:
-            _copy(path, folder / path.name)
+        copied = {path.name: _copy(path, folder / path.name) for path in layout.copies}
+        yield Writer(layout, streams, copied)
         for stream in streams:
             os.fsync(stream.fileno())
 
 
-def _copy(path: Path, to: Path) -> None:
-    with to.open("xb") as stream:
+def _copy(path: Path, to: Path) -> str:
+    """Copy a file and return its SHA-256."""
+    with to.open("xb+") as stream:
         with open_stream(path) as source:
             shutil.copyfileobj(source, stream)
         stream.flush()
         os.fsync(stream.fileno())
+        return frame_digest(stream.fileno(), None, ())

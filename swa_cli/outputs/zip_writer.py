@@ -50,6 +50,8 @@ class Archive:
     headers: Sequence[int]
     offsets: Mapping[str, int]
     directory: int
+    end: int
+    """Of the entries of the directory."""
     size: int
 
 
@@ -71,6 +73,7 @@ def plan_archive(records: Sequence[Record]) -> Archive:
         headers=headers,
         offsets=offsets,
         directory=directory,
+        end=at,
         size=at + len(_end(len(records), directory, at)),
     )
 
@@ -90,8 +93,17 @@ def frame_archive(archive: Archive, contents: Mapping[str, bytes], crc: Crc) -> 
         if isinstance(content, bytes):
             yield offset, content
         entries += _entry(record, header, check)
-    end = archive.directory + len(entries)
-    yield archive.directory, bytes(entries) + _end(len(archive.records), archive.directory, end)
+    yield archive.directory, bytes(entries) + _end(len(archive.records), archive.directory, archive.end)
+
+
+def frame_last(archive: Archive, content: bytes) -> Iterator[tuple[int, bytes]]:
+    """The last record with another content of the same length, and all that depends on it."""
+    record, header = archive.records[-1], archive.headers[-1]
+    assert record.size == len(content), "the record is not as long as was planned"
+    entry = _entry(record, header, zlib.crc32(content))
+    yield header, _local(record, header, zlib.crc32(content))
+    yield archive.offsets[record.name], content
+    yield archive.end - len(entry), entry
 
 
 def _local(record: Record, at: int, crc: int) -> bytes:

@@ -19,3 +19,7 @@ def verification_report(result: Verification) -> Iterator[str]:
             f"{counted(len(result.recomputed), 'BatchNorm statistic')} more, recomputed after the averaging, "
             "as they were written then."
         )
+    if result.absent:
+        yield f"Not there any more: {', '.join(result.absent)}."
+    if not result.has_frames:
+        yield ("Its record has no checksums, as in older versions of swa-cli: nothing but the tensors was compared.")

@@ -1,0 +1,57 @@
+"""Whether the files of an output are, beside their tensors, what was written."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from swa_cli.checkpoints import PROVENANCE, Checkpoint, Extent, Provenance, as_named, frame_digest, spelt
+from swa_cli.errors import CheckpointError
+from swa_cli.regular_files import open_regular
+
+
+def changed_files(average: Checkpoint, record: Provenance) -> tuple[list[str], list[str]]:
+    """Compare all that is neither a tensor nor the record with the checksums in the record.
+
+    The files may have other names by now. What was copied beside a model is looked at as long as they have not.
+
+    Returns:
+        What was found, a sentence for each file; and names of copies that are not there.
+    """
+    text = average.metadata[PROVENANCE]
+    tensors: defaultdict[Path, set[Extent]] = defaultdict(set)
+    for stored in average.tensors.values():
+        tensors[average.file_of(stored.file)].add((stored.offset, stored.offset + stored.spec.nbytes))
+    own: dict[Path, str | None] = dict.fromkeys(average.files or [average.path], text)
+    own.setdefault(average.path, None)  # an index, which holds no record
+    names = {spelt(path.name) for path in own}
+    beside: set[str] = set()
+    if record.files and names <= record.frames.keys():
+        beside = record.frames.keys() - names
+    copies = {name: average.path.with_name(as_named(name)) for name in sorted(beside)}
+    there: dict[Path, str | None] = {path: None for path in copies.values() if os.path.lexists(path)}
+    problems = [
+        problem
+        for path, held in (own | there).items()
+        for problem in _changed(path, held, tensors[path], record.frames)
+    ]
+    return problems, [name for name, path in copies.items() if path not in there]
+
+
+def _changed(path: Path, record: str | None, tensors: Iterable[Extent], frames: Mapping[str, str]) -> Iterable[str]:
+    try:
+        descriptor = open_regular(path)
+        try:
+            digest = frame_digest(descriptor, record, tensors)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        yield f"{path}: cannot be read: {error.strerror or error}"
+        return
+    except CheckpointError as error:
+        yield f"{path}: {error}"
+        return
+    expected = frames.get(spelt(path.name))
+    if digest not in ({expected} if expected else {*frames.values()}):
+        what = "what surrounds its tensors" if record else "its content"
+        yield f"{path}: {what} is not as it was written"
