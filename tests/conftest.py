@@ -7,7 +7,7 @@ import torch
 from hypothesis import settings
 from typer.testing import CliRunner
 
-from swa_cli.cli.main import swa
+from swa_cli.cli.commands import swa
 
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from swa_cli.cli.main import swa
+from swa_cli.cli.commands import swa
 
 
 def main(commands: str) -> None:

@@ -461,7 +461,7 @@ def test_a_pipe_that_closes_ends_quietly(run_folder, tmp_path):
     result = subprocess.run(command, cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
 
-    assert (result.returncode, result.stderr) == (1, "")
+    assert (result.returncode, result.stderr) == (141, "")
 
 
 def test_statistics_that_were_not_finite_can_be_recomputed(run_swa, run_folder):

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from swa_cli import errors
-from swa_cli.cli.main import COMMANDS
+from swa_cli.cli.commands import COMMANDS
 from swa_cli.config import AverageConfig, BnUpdateConfig, Config, EvalConfig, TargetConfig
 from swa_cli.config_file import load_config
 from swa_cli.report.json_report import as_mapping

@@ -17,7 +17,7 @@ from processes import torchrun
 from ranks_program import __file__ as one_command
 from typer.testing import CliRunner
 
-from swa_cli.cli.main import swa
+from swa_cli.cli.commands import swa
 from swa_cli.demo.digits import DigitsCnn
 
 MORE_CODE = '''

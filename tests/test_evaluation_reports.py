@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from swa_cli import __version__
+from swa_cli.cli.terminal import VisibleConsole
 from swa_cli.cli.written import save
 from swa_cli.errors import OutputError
 from swa_cli.evaluation.result import (
@@ -175,7 +175,7 @@ def judged(
 
 def drawn(*what, width=120):
     stream = io.StringIO()
-    console = Console(width=width, file=stream, color_system=None, markup=False, _environ={})
+    console = VisibleConsole(width=width, file=stream, color_system=None, _environ={})
     for one in what:
         console.print(one)
     return stream.getvalue()
@@ -849,7 +849,7 @@ def test_markdown_tables_keep_their_columns_whatever_the_names():
 
     (row,) = [line for line in lines if line.startswith("| a")]
 
-    assert row.split(" | ")[0] == "| a\\|b_c\\_\\*\\_d\\_\\<i>\\`\\\\\\| .pt"
+    assert row.split(" | ")[0] == "| a\\|b_c\\_\\*\\_d\\_\\<i>\\`\\\\\\|\\\\n.pt"
     assert len(row.split(" | ")) == 8
 
 

@@ -149,7 +149,7 @@ def test_a_full_disk_says_what_to_do(tmp_path, monkeypatch):
 SLOW = """
 import sys, time, typer
 from pathlib import Path
-from swa_cli.cli.terminal import exit_on_error
+from swa_cli.cli.ending import exit_on_error
 from swa_cli.files import publish
 target = Path(sys.argv.pop())
 def main():

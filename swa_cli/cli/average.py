@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from swa_cli.cli.ending import exit_on_error
 from swa_cli.cli.options import ConfigFile, Debug, Force, Key, Threads, selecting
-from swa_cli.cli.terminal import caution, exit_on_error, notify, say, show, track
+from swa_cli.cli.terminal import caution, notify, say, show, track
 
 
 @selecting

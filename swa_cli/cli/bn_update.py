@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from swa_cli.cli.ending import exit_on_error, only_results_on_stdout
 from swa_cli.cli.options import ConfigFile, Data, DataArg, Debug, Device, Force, Key, Model, ModelArg, target_options
-from swa_cli.cli.terminal import exit_on_error, notify, only_results_on_stdout, say, show, stderr, track
+from swa_cli.cli.terminal import notify, say, show, track, warn
 from swa_cli.cli.written import is_stdout, save
-from swa_cli.ranks import speaks
 
 if TYPE_CHECKING:
     from swa_cli.pipeline.bn_update import BnUpdateResult
@@ -154,7 +154,7 @@ def bn_update(  # noqa: PLR0913
         with only_results_on_stdout():
             result = bn_update_step(options, notify=notify, track=track)
         save_recalibration(result, options.bn_update.json)
-        warn(result)
+        show_warnings(result)
         if result.recalibration and not is_stdout(options.bn_update.json):
             for line in recalibration_report(result.recalibration):
                 say(line)
@@ -173,10 +173,9 @@ def save_recalibration(result: "BnUpdateResult", json: Path | None) -> None:
     )
 
 
-def warn(result: "BnUpdateResult") -> None:
+def show_warnings(result: "BnUpdateResult") -> None:
     """What the reader must know before the numbers."""
     from swa_cli.report.table import warning_panel  # noqa: PLC0415
 
-    if speaks():
-        for warning in result.warnings:
-            stderr().print(warning_panel(warning))
+    for warning in result.warnings:
+        warn(warning_panel(warning))

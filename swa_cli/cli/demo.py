@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
+from swa_cli.cli.ending import exit_on_error
 from swa_cli.cli.options import Debug
 from swa_cli.cli.run import show_steps
-from swa_cli.cli.terminal import exit_on_error, notify, say, track
+from swa_cli.cli.terminal import notify, say, track
 
 _FILES = """
 What is there now:
@@ -33,4 +34,5 @@ def demo(
 
         config, result = run_demo(out, seed=seed, notify=notify, track=track)
         show_steps(result, config.eval)
-        say(_FILES.format(out=out))
+        for line in _FILES.splitlines():
+            say(line.format(out=out))

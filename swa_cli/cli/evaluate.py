@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from swa_cli.cli.ending import exit_on_error, only_results_on_stdout
 from swa_cli.cli.options import (
     ConfigFile,
     Data,
@@ -17,7 +18,7 @@ from swa_cli.cli.options import (
     selecting,
     target_options,
 )
-from swa_cli.cli.terminal import exit_on_error, notify, only_results_on_stdout, say, stderr, stdout, track
+from swa_cli.cli.terminal import notify, say, show, track, warn
 from swa_cli.cli.written import is_stdout, save
 
 if TYPE_CHECKING:
@@ -251,11 +252,11 @@ def show_evaluation(result: "EvaluationResult", options: "EvalConfig") -> None:
     from swa_cli.report.words import sentences  # noqa: PLC0415
 
     for panel in warning_panels(result):
-        stderr().print(panel)
+        warn(panel)
     if has_stdout(options):
         return
     for table in (evaluation_table(result), *further_tables(result)):
-        stdout().print(table)
+        show(table)
     for sentence in (*sentences(result), final_sentence(result)):
         say(sentence)
 

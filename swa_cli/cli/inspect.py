@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
+from swa_cli.cli.ending import exit_on_error
 from swa_cli.cli.options import ConfigFile, Debug, Key, selecting
-from swa_cli.cli.terminal import exit_on_error, notify, stdout
+from swa_cli.cli.terminal import notify, show, write
 
 
 @selecting
@@ -36,7 +37,7 @@ def inspect(
         options = load_config(config, {"average": {"sources": paths, "key": key, **selection}}).average
         inspection = inspect_step(options, notify=notify)
         if json:
-            typer.echo(inspection_json(inspection), nl=False)
+            write(inspection_json(inspection))
         else:
-            stdout().print(inspection_report(inspection))
+            show(inspection_report(inspection))
         check_inspection(inspection)

@@ -1,71 +1,73 @@
-"""The programs: ``swa`` with its commands, and ``swa-average``, ``swa-bn-update``, ``swa-eval``."""
+"""The programs: ``swa`` with its commands, and ``swa-average``, ``swa-bn-update``, ``swa-eval``.
 
-import inspect
-import re
-from collections.abc import Callable
-from typing import Annotated
+All that takes time to import is imported here, where Ctrl-C already ends in a message.
+"""
 
-import typer
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any
 
-from swa_cli import __version__
-from swa_cli.cli.average import average
-from swa_cli.cli.bn_update import bn_update
-from swa_cli.cli.demo import demo
-from swa_cli.cli.evaluate import evaluate
-from swa_cli.cli.inspect import inspect as inspect_command
-from swa_cli.cli.run import run
-from swa_cli.cli.verify import verify
-
-_SETTINGS = {"help_option_names": ["-h", "--help"]}
-
-COMMANDS: dict[str, Callable[..., None]] = {
-    "inspect": inspect_command,
-    "average": average,
-    "bn-update": bn_update,
-    "eval": evaluate,
-    "run": run,
-    "verify": verify,
-    "demo": demo,
-}
+_CLOSED = "error: standard output is closed, and the result goes there. Redirect it to a file or to /dev/null.\n"
+_INTERRUPTED = "error: interrupted; nothing was left half-written.\n"
 
 
-def _app() -> typer.Typer:
-    # Our own errors end in `exit_on_error`; typer's coloured tracebacks would only print what is local to a frame.
-    return typer.Typer(context_settings=_SETTINGS, pretty_exceptions_enable=False)
+def swa() -> None:
+    """``swa``."""
+    _run("swa")
 
 
-def _help(command: Callable[..., None]) -> str:
-    """The docstring with each paragraph on one line, for the terminal to break."""
-    return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(command) or "")
+def swa_average() -> None:
+    """``swa-average``."""
+    _run("swa_average")
 
 
-def _program(name: str) -> typer.Typer:
-    app = _app()
-    app.command(help=_help(COMMANDS[name]))(COMMANDS[name])
-    return app
+def swa_bn_update() -> None:
+    """``swa-bn-update``."""
+    _run("swa_bn_update")
 
 
-def _print_version(wanted: bool) -> None:  # noqa: FBT001
-    if wanted:
-        typer.echo(__version__)
-        raise typer.Exit
+def swa_eval() -> None:
+    """``swa-eval``."""
+    _run("swa_eval")
 
 
-swa = _app()
-for _name, _command in COMMANDS.items():
-    swa.command(_name, help=_help(_command))(_command)
+def _run(program: str) -> None:
+    _fill_descriptors()
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
+        _leave(_CLOSED, 1)
+    # Until a command works and after it has, there is nothing to be undone.
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _interrupted)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    sys.unraisablehook = _unraisable
+    from swa_cli.cli import commands  # noqa: PLC0415
 
-swa_average = _program("average")
-swa_bn_update = _program("bn-update")
-swa_eval = _program("eval")
+    getattr(commands, program)()
 
 
-@swa.callback(no_args_is_help=True)
-def _describe(
-    *,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """Stochastic weight averaging for checkpoints: average, recompute BatchNorm statistics, compare honestly."""
-    del version
+def _fill_descriptors() -> None:
+    """Put /dev/null where one of the standard streams is closed: else a file that we open would take its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    _leave(_INTERRUPTED, 130)
+
+
+def _leave(message: str, code: int) -> None:
+    os.write(2, message.encode())
+    os._exit(code)
+
+
+def _unraisable(hooked: Any) -> None:
+    """Show what Python cannot raise, unless a message has said already why the program ends."""
+    ending = sys.modules.get("swa_cli.cli.ending")
+    if ending is None or not ending.quietened:
+        sys.__unraisablehook__(hooked)

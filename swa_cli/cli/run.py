@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from swa_cli.cli.bn_update import save_recalibration, warn
+from swa_cli.cli.bn_update import save_recalibration, show_warnings
+from swa_cli.cli.ending import exit_on_error, only_results_on_stdout
 from swa_cli.cli.evaluate import check_verdict, has_stdout, save_reports, show_evaluation
 from swa_cli.cli.options import Debug, Device, Force
-from swa_cli.cli.terminal import caution, exit_on_error, notify, only_results_on_stdout, say, track
+from swa_cli.cli.terminal import caution, notify, say, track
 
 if TYPE_CHECKING:
     from swa_cli.config import EvalConfig
@@ -53,5 +54,5 @@ def show_steps(result: "PipelineResult", options: "EvalConfig") -> None:
                 say(line)
     for warning in result.average.warnings:
         caution(warning)
-    warn(result.bn_update)
+    show_warnings(result.bn_update)
     show_evaluation(result.evaluation, options)

@@ -1,138 +1,140 @@
-"""Standard output for results, standard error for the rest, and one way for every failure to end."""
+"""Standard output for results, standard error for the rest; whatever is shown there is made visible first."""
 
-import io
 import os
 import signal
 import sys
-import traceback
-from collections.abc import Generator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TextIO, final
 
-import typer
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
 
-from swa_cli.errors import SwaError, Terminated
+from swa_cli.errors import OutputError, Terminated
 from swa_cli.progress import Advance, Unit
-from swa_cli.ranks import speaks, tells_the_end, world_size
+from swa_cli.ranks import speaks
+from swa_cli.visible import is_visible, visible
 
-INTERRUPTED = 130
 _WIDTH_OF_FILES = 120
 
 
-class _Console(Console):
-    """rich ends the program itself when a pipe breaks; `exit_on_error` is to do that."""
+@final
+class VisibleConsole(Console):
+    """A console on which no text but our own colours and line breaks can steer the terminal.
+
+    Renderables should hold texts as ``str``: those are made visible before they are laid out. What comes as anything
+    else is caught when it has been, at the cost of the layout.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, highlight=False, emoji=False, markup=False)
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        """Turn a text into one that is safe to show."""
+        return super().render_str(visible(text), **settings)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render, and see to it that nothing but line breaks of ours is left that cannot be seen."""
+        for segment in super().render(renderable, options):
+            lines = segment.text.split("\n")
+            if segment.control or all(map(is_visible, lines)):
+                yield segment
+            else:
+                yield segment._replace(text="\n".join(visible(line, whole=True) for line in lines))
 
     def on_broken_pipe(self) -> None:
+        """Leave a broken pipe to the caller; rich would end the program itself."""
         raise BrokenPipeError
 
 
-def stdout() -> Console:
+@dataclass
+class _Streams:
+    """Where output goes if not to `sys.stdout` and `sys.stderr`, which the user's code may close or replace."""
+
+    messages: TextIO | None = None
+
+
+streams = _Streams()
+
+
+def stdout() -> VisibleConsole:
     """Where results go; a file or a pipe gets lines wide enough for a table of long names."""
     terminal = sys.stdout is not None and sys.stdout.isatty()  # pyright: ignore[reportUnnecessaryComparison]
     width = None if terminal or "COLUMNS" in os.environ else _WIDTH_OF_FILES
-    return _Console(highlight=False, emoji=False, markup=False, width=width)
+    return VisibleConsole(width=width)
 
 
-def stderr() -> Console:
+def stderr() -> VisibleConsole:
     """Where everything else goes."""
-    return _Console(stderr=True, highlight=False, emoji=False, markup=False)
+    return VisibleConsole(file=streams.messages, stderr=True)
 
 
 def say(message: str) -> None:
     """Print a line of the result; long lines are left to the terminal. Of several ranks one speaks."""
-    if not speaks():
-        return
-    stdout().print(_visible(message), soft_wrap=True)
+    if speaks():
+        with _results():
+            stdout().print(message, soft_wrap=True)
 
 
 def show(what: RenderableType) -> None:
     """Print a table of the result. Of several ranks one speaks."""
     if speaks():
-        stdout().print(what)
+        with _results():
+            stdout().print(what)
+
+
+def write(text: str) -> None:
+    """Put a whole file on standard output."""
+    with _results():
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
 
 def notify(message: str) -> None:
     """Tell the user something worth knowing that is not the result."""
     if speaks():
-        _print_labelled("note", "yellow", message)
+        print_labelled("note", "yellow", message)
+
+
+def warn(what: RenderableType) -> None:
+    """Show on standard error what the reader must know before the numbers."""
+    if speaks():
+        with suppress(OSError, ValueError):
+            stderr().print(what)
+
+
+def print_labelled(label: str, style: str, *lines: str) -> None:
+    """Print a message on standard error, as far as that can be written to."""
+    console = stderr()
+    with suppress(OSError, ValueError):  # it is full, or closed
+        console.print(f"{label}:", style=style, end=" ")
+        for line in lines:
+            console.print(line, soft_wrap=True)
 
 
 def caution(message: str) -> None:
     """Tell the user that the result is most likely useless."""
     if speaks():
-        _print_labelled("warning", "bold red", message)
+        print_labelled("warning", "bold red", message)
 
 
 @contextmanager
-def exit_on_error(*, debug: bool) -> Generator[None]:
-    """End on any failure with one message and an exit code.
+def _results() -> Generator[None]:
+    """Turn what the system says of standard output into an end of the program.
 
-    The code is that of the error (1, or 2 for usage), 130 for Ctrl-C, 128 + number for a signal that ends us, 1 for
-    a bug of our own. With ``debug`` the traceback comes first.
+    Raises:
+        Terminated: nobody reads it any more.
+        OutputError: it cannot be written to.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file name may hold what is no Unicode
-    previous = {number: signal.signal(number, _terminate) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
-    except typer.Exit:
-        raise
-    except BaseException as error:  # noqa: BLE001  # the last resort: whatever happened ends in one message
-        for number in previous:
-            signal.signal(number, signal.SIG_IGN)  # torchrun sends one when another rank ends, and we are about to
-        # torch raises at the end of a loader's worker, wherever we are.
-        previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        if debug:
-            traceback.print_exc()
-        if isinstance(error, BrokenPipeError):  # whoever read our output has gone, and wants no message
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        else:
-            words = _in_words(error, debug=debug)
-            if tells_the_end():
-                _print_labelled("error", "bold red", words)
-        raise typer.Exit(_exit_code(error)) from None
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def only_results_on_stdout() -> Generator[None]:
-    """Within the body, what a user's model or data module prints goes to standard error."""
-    with redirect_stdout(sys.stderr):
-        yield
-
-
-def _exit_code(error: BaseException) -> int:
-    if isinstance(error, (SwaError, Terminated)):
-        return error.exit_code
-    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
-
-
-def _in_words(error: BaseException, *, debug: bool) -> str:
-    hint = "" if debug else " Please report it with what --debug shows."
-    words = f"a bug in swa-cli: {type(error).__name__}: {error}.{hint}"
-    if isinstance(error, SwaError):
-        words = str(error)
-    elif isinstance(error, (KeyboardInterrupt, Terminated, GeneratorExit)):  # the last where a signal came at our end
-        words = "interrupted; nothing was left half-written."
-        if world_size() > 1:
-            words = "interrupted, as all ranks are when another rank ended; nothing was written."
-    elif isinstance(error, MemoryError):
-        words = "out of memory; nothing was left half-written."
-    elif isinstance(error, OSError):
-        words = f"cannot use {error.filename or 'a file'}: {error.strerror or error}."
-    elif isinstance(error, ImportError):
-        words = f"a package that swa-cli needs cannot be imported: {error}. Install swa-cli anew."
-    elif "DataLoader worker" in str(error):  # torch raises it wherever the program happens to be
-        words = f"a worker of the data loader died: {' '.join(str(error).split())}. num_workers=0 shows why."
-    return words
-
-
-def _terminate(number: int, frame: object) -> None:
-    """End by an exception, so that `finally` runs and no temporary file is left."""
-    del frame
-    raise Terminated(number)
+    except BrokenPipeError as error:
+        raise Terminated(signal.SIGPIPE) from error
+    except (OSError, ValueError) as error:  # ValueError: Python's own stream was closed
+        msg = f"cannot write to standard output: {getattr(error, 'strerror', None) or error}."
+        raise OutputError(msg) from error
 
 
 @contextmanager
@@ -153,20 +155,10 @@ def track(description: str, *, total: int | None, unit: Unit) -> Generator[Advan
         [DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [MofNCompleteColumn()]
     )
     console = stderr()
-    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn(), *amounts, TimeRemainingColumn()]
+    words = TextColumn("{task.description}", markup=False)
+    columns: list[ProgressColumn] = [words, BarColumn(), *amounts, TimeRemainingColumn()]
     with Progress(
         *columns, console=console, transient=True, disable=not (console.is_terminal and speaks())
     ) as progress:
-        task = progress.add_task(description, total=total)
+        task = progress.add_task(visible(description), total=total)
         yield lambda amount: progress.advance(task, amount)
-
-
-def _visible(message: str) -> str:
-    """With what would steer the terminal spelt out: names of files and tensors are somebody else's."""
-    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in message)
-
-
-def _print_labelled(label: str, style: str, message: str) -> None:
-    console = stderr()
-    console.print(f"{label}:", style=style, end=" ")
-    console.print(_visible(message), soft_wrap=True)

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
+from swa_cli.cli.ending import exit_on_error
 from swa_cli.cli.options import Debug, Threads
-from swa_cli.cli.terminal import exit_on_error, say, track
+from swa_cli.cli.terminal import say, track
 
 
 def verify(

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from swa_cli.averaging import AveragePlan, AverageResult
 from swa_cli.checkpoints import Run
@@ -35,7 +34,7 @@ def plan_report(run: Run, plan: AveragePlan, layout: Layout | None) -> Renderabl
         size = sum(stored.spec.nbytes for stored in source.tensors.values())
         step = "" if source.step is None else str(source.step)
         files.add_row(str(source.path), step, in_bytes(size), *([f"{weight:.4g}"] if plan.is_weighted else []))
-    return Group(files, Text("\n".join([*_lines(plan), *(_outputs(layout) if layout else ())])))
+    return Group(files, *_lines(plan), *(_outputs(layout) if layout else ()))
 
 
 def average_report(result: AverageResult) -> Iterator[str]:

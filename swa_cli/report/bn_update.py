@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from swa_cli.batchnorm import LayerStatistics, RecalibrationResult
+from swa_cli.report.broken import on_lines
 from swa_cli.report.units import counted, seen_of, signed
 
 _SHOWN = 10
@@ -43,8 +44,8 @@ def layers_table(result: RecalibrationResult) -> Table:
     table = Table(title=title, title_justify="left")
     longest = max((len(layer.name) for layer in ranked[:_SHOWN]), default=0)
     table.add_column("layer", overflow="fold", min_width=min(longest, _NAME))
-    for name in ("elements", "mean", "dev.", "s.e.\nmean", "s.e.\nvariance"):
-        table.add_column(name, justify="right", no_wrap=True)
+    for lines in (("elements",), ("mean",), ("dev.",), ("s.e.", "mean"), ("s.e.", "variance")):
+        table.add_column(on_lines(lines), justify="right", no_wrap=True)
     for layer in ranked[:_SHOWN]:
         table.add_row(
             layer.name,

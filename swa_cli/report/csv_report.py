@@ -4,20 +4,31 @@ import csv
 from io import StringIO
 
 from swa_cli.evaluation.result import EvaluationResult
+from swa_cli.visible import visible
 
+_FORMULA = ("=", "+", "-", "@")
 _ABOUT = ("name", "kind", "step", "members", "forward_passes", "chosen_on")
 
 
 def to_csv(result: EvaluationResult) -> str:
     """A header, then a row a candidate; scores in full, fractions as such, blank where missing, ``nan`` if undefined.
 
-    Lines end in a newline alone; what would steer a terminal stays as it is in names.
+    Lines end in a newline alone. What cannot be seen in a name is an escape, and a name that a spreadsheet would
+    compute has an apostrophe before it.
     """
     stream = StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
     names = [score.name for score in result.scores]
-    writer.writerow([*_ABOUT, *names])
+    writer.writerow([*_ABOUT, *map(_cell, names)])
     for row in result.candidates:
         scores = [row.scores[name] + 0.0 if name in row.scores else None for name in names]  # + 0.0: no minus at a zero
-        writer.writerow([*(getattr(row, about) for about in _ABOUT), *scores])
+        about = [_cell(getattr(row, field)) for field in _ABOUT]
+        writer.writerow([*about, *scores])
     return stream.getvalue()
+
+
+def _cell(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    text = visible(value, whole=True)
+    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -5,10 +5,9 @@ from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from swa_cli.checkpoints import Checkpoint, Description, Inspection, describe, known_metrics, short_names
-from swa_cli.errors import shortened
+from swa_cli.errors import SwaError, shortened
 from swa_cli.report.units import counted, in_bytes
 
 _MOST_METRICS = 3
@@ -24,8 +23,8 @@ def inspection_report(inspection: Inspection) -> RenderableType:
     metrics = known_metrics(files)
     parts: list[RenderableType] = [_table(inspection, names, metrics[:_MOST_METRICS])]
     if len(metrics) > _MOST_METRICS:
-        parts.append(Text(f"Metrics too, see --json: {shortened(metrics[_MOST_METRICS:])}"))
-    parts += [Text(line) for line in _descriptions(files or survey.own, names)]
+        parts.append(f"Metrics too, see --json: {shortened(metrics[_MOST_METRICS:])}")
+    parts += _descriptions(files or survey.own, names)
     asked = inspection.selection.in_words()
     if any(not pick.error or pick.flags != asked for pick in inspection.picks):
         parts.append(_picks(inspection, names))
@@ -52,9 +51,9 @@ def _table(inspection: Inspection, names: Mapping[Path, str], metrics: Sequence[
         note = [notes.get(file.path, "")] if notes else []
         left_out = number >= len(files) or (bool(asked) and file.path not in taken)
         cells = [names[file.path], step, *values, in_bytes(file.file_bytes), *note]
-        table.add_row(*map(Text, cells), style="dim" if left_out else "")
+        table.add_row(*cells, style="dim" if left_out else "")
     for path, _ in survey.unreadable:
-        table.add_row(Text(names[path]), "", *("" for _ in metrics), "", Text(notes[path]), style="red")
+        table.add_row(names[path], "", *("" for _ in metrics), "", notes[path], style="red")
     return table
 
 
@@ -67,7 +66,7 @@ def _notes(inspection: Inspection, names: Mapping[Path, str]) -> dict[Path, str]
         for copy, other in survey.copies
     }
     own = {file.path: "written by swa-cli" for file in survey.own}
-    unreadable = {path: str(error).removeprefix(f"{path}: ") for path, error in survey.unreadable}
+    unreadable = {path: _in_a_cell(error).removeprefix(f"{path}: ") for path, error in survey.unreadable}
     return {**picked, **copies, **own, **unreadable}
 
 
@@ -110,8 +109,8 @@ def _picks(inspection: Inspection, names: Mapping[Path, str]) -> Table:
     steps = _steps(inspection)
     table.add_column("steps" if steps else "which", overflow="fold")
     for pick in inspection.picks:
-        which = str(pick.error) if pick.error else shortened([(steps or names)[path] for path in pick.paths])
-        table.add_row(Text(pick.flags), "" if pick.error else str(len(pick.paths)), Text(which))
+        which = _in_a_cell(pick.error) if pick.error else shortened([(steps or names)[path] for path in pick.paths])
+        table.add_row(pick.flags, "" if pick.error else str(len(pick.paths)), which)
     return table
 
 
@@ -120,3 +119,8 @@ def _steps(inspection: Inspection) -> dict[Path, str]:
     files = inspection.survey.order.checkpoints
     steps = {file.path: str(file.step) for file in files if file.step is not None}
     return steps if len({*steps.values()}) == len(files) else {}
+
+
+def _in_a_cell(error: SwaError) -> str:
+    """The lines of a message as one."""
+    return " ".join(line.strip() for line in error.args)

@@ -10,8 +10,9 @@ from swa_cli.report.grids import Grid, candidates_grid, comparisons_grid, curve_
 from swa_cli.report.phrases import data_of
 from swa_cli.report.units import counted
 from swa_cli.report.words import background
+from swa_cli.visible import visible
 
-_MEANT = re.compile(r"[\\|*`<\[\]~]|(?<![^\W_])_|_(?![^\W_])")
+_MEANT = re.compile(r"[\\|*`<\[\]~&$]|(?<![^\W_])_|_(?![^\W_])")
 """What Markdown would take for its own; an underscore inside a word it leaves alone."""
 
 
@@ -53,4 +54,4 @@ def _line(texts: list[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    return _MEANT.sub(r"\\\g<0>", " ".join(text.split()))
+    return _MEANT.sub(r"\\\g<0>", " ".join(visible(text).split()))

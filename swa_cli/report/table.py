@@ -7,10 +7,11 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.measure import Measurement
 from rich.panel import Panel
 from rich.table import Table
-from rich.text import Text
 
 from swa_cli.evaluation.result import EvaluationResult
+from swa_cli.report.broken import on_lines
 from swa_cli.report.grids import Grid, candidates_grid, curve_grid, prefixes_grid
+from swa_cli.visible import visible
 
 _NAME = 20
 """Characters of a name that are on one line, if that can be."""
@@ -24,7 +25,7 @@ def warning_panels(result: EvaluationResult) -> Iterator[RenderableType]:
 
 def warning_panel(warning: str) -> RenderableType:
     """A warning, in red."""
-    return Panel(Text(warning), style="bold red", title="warning", title_align="left")
+    return Panel(warning, style="bold red", title="warning", title_align="left")
 
 
 def evaluation_table(result: EvaluationResult) -> RenderableType:
@@ -44,12 +45,12 @@ class _Fitting:
     grid: Grid
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        folded = max(0, max(len(row[0]) for section in self.grid.sections for row in section) - _NAME)
+        folded = max(0, max(len(visible(row[0])) for section in self.grid.sections for row in section) - _NAME)
         for broken, margin in ((False, 1), (True, 1), (True, 0)):
             table = _table(self.grid, broken=broken, margin=margin)
             width = Measurement.get(console, options.update_width(_ANY), table).maximum
             if width - folded <= options.max_width or not margin:
-                yield Text(self.grid.title, style="table.title")
+                yield console.render_str(self.grid.title, style="table.title")
                 yield table
                 return
 
@@ -60,11 +61,11 @@ def _table(grid: Grid, *, broken: bool, margin: int) -> Table:
         if column in grid.words:
             table.add_column(name, overflow="fold")
         else:
-            table.add_column(name.replace(" ", "\n") if broken else name, justify="right", no_wrap=True)
+            table.add_column(on_lines(name.split(" ")) if broken else name, justify="right", no_wrap=True)
     index = 0
     for section in grid.sections:
         for row in section:
-            table.add_row(*map(Text, row), style="bold" if index == grid.chosen else "")
+            table.add_row(*row, style="bold" if index == grid.chosen else "")
             index += 1
         table.add_section()
     return table

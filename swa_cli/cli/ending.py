@@ -1,0 +1,168 @@
+"""One way for every failure to end: one message and an exit code."""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import TextIO
+
+import typer
+
+from swa_cli.cli.terminal import print_labelled, streams
+from swa_cli.errors import SwaError, Terminated
+from swa_cli.ranks import tells_the_end, world_size
+
+INTERRUPTED = 130
+
+
+@contextmanager
+def exit_on_error(*, debug: bool) -> Generator[None]:
+    """End on any failure with one message and an exit code.
+
+    The code is that of the error (1, or 2 for usage), 130 for Ctrl-C, 128 + number for a signal that ends us, 1 for
+    a bug of our own. With ``debug`` the traceback comes first.
+    """
+    process, received = os.getpid(), list[int]()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        """End by an exception, so that `finally` runs and no temporary file is left; a forked worker just ends."""
+        del frame
+        if os.getpid() != process:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        received.append(number)
+        raise _ended_by(number)
+
+    ending = [signal.SIGTERM, signal.SIGHUP]
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # a shell's background jobs are not interrupted
+        ending.append(signal.SIGINT)
+    previous = {number: signal.signal(number, end) for number in ending}
+    previous[signal.SIGPIPE] = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except BaseException as error:  # noqa: BLE001  # the last resort: whatever happened ends in one message
+        for number in ending:
+            signal.signal(number, signal.SIG_IGN)  # torchrun sends one when another rank ends, and we are about to
+        # torch raises at the end of a loader's worker, wherever we are.
+        previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if received and not isinstance(error, SystemExit):  # whatever an import or the user's code made of it
+            error = _ended_by(received[0])
+        raise typer.Exit(failed(error, debug=debug)) from None
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def failed(error: BaseException, *, debug: bool) -> int:
+    """Say what happened, and return the exit code."""
+    if debug:
+        traceback.print_exc()
+    else:
+        quietened.append(True)
+    if isinstance(error, Terminated) and error.exit_code == 128 + signal.SIGPIPE:
+        pass  # who read our output has gone, and wants no message
+    elif tells_the_end():
+        print_labelled("error", "bold red", *_in_words(error, debug=debug))
+    _flush_or_drop(sys.stdout)
+    return _exit_code(error)
+
+
+def _ended_by(number: int) -> BaseException:
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
+
+
+quietened: list[bool] = []
+"""Not empty once a message was printed: what Python cannot raise at the end of a failed program is nobody's news."""
+
+
+def _flush_or_drop(stream: TextIO) -> None:
+    """What cannot be written is not to be tried again when Python ends."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextmanager
+def only_results_on_stdout() -> Generator[None]:
+    """Within the body, what a user's code prints goes to standard error, at whatever level it prints.
+
+    Afterwards both streams are what they were, also if the code closed or replaced them.
+    """
+    before = sys.stdout, sys.stderr
+    real = all(_descriptor(stream) == number for number, stream in enumerate(before, start=1))
+    kept = [os.dup(1), os.dup(2)] if real else []
+    if real:
+        before[0].flush()
+        os.dup2(2, 1)
+        streams.messages = os.fdopen(kept[1], "w", closefd=False)
+    sys.stdout = sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+        if real:
+            _put_back(kept)
+            streams.messages = None
+
+
+def _put_back(kept: list[int]) -> None:
+    for number, (name, descriptor) in enumerate(zip(("stdout", "stderr"), kept, strict=True), start=1):
+        stream = getattr(sys, name)
+        if stream.closed:
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
+        else:
+            stream.flush()
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+
+
+def _descriptor(stream: TextIO | None) -> int | None:
+    with suppress(OSError, ValueError, AttributeError):  # None, closed, or a test's
+        assert stream is not None
+        return stream.fileno()
+    return None
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, (SwaError, Terminated)):
+        return error.exit_code
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
+
+
+def _in_words(error: BaseException, *, debug: bool) -> tuple[str, ...]:
+    hint = "" if debug else " Please report it with what --debug shows."
+    words = f"a bug in swa-cli: {type(error).__name__}: {_text(error)}.{hint}"
+    if isinstance(error, SwaError):
+        return error.args
+    if isinstance(error, (KeyboardInterrupt, Terminated, GeneratorExit)):  # the last where a signal came at our end
+        words = "interrupted; nothing was left half-written."
+        if world_size() > 1:
+            words = "interrupted, as all ranks are when another rank ended; nothing was written."
+    elif isinstance(error, MemoryError) or _lacks_a_thread(error):
+        words = "out of memory; nothing was left half-written."
+    elif isinstance(error, OSError):
+        words = f"cannot use {error.filename or 'a file'}: {error.strerror or error}."
+    elif isinstance(error, ImportError):
+        words = f"a package that swa-cli needs cannot be imported: {_text(error)}. Install swa-cli anew."
+    elif "DataLoader worker" in _text(error):  # torch raises it wherever the program happens to be
+        words = f"a worker of the data loader died: {' '.join(_text(error).split())}. num_workers=0 shows why."
+    return (words,)
+
+
+def _lacks_a_thread(error: BaseException) -> bool:
+    """Whether Python could not start a thread, for want of memory or by a limit on processes."""
+    return isinstance(error, RuntimeError) and _text(error) == "can't start new thread"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  # somebody else's class
+        return "no message"

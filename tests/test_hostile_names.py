@@ -1,0 +1,242 @@
+"""No command shows names from files, paths, configurations and user code as they are."""
+
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from swa_cli.cli.terminal import VisibleConsole
+from swa_cli.visible import visible
+
+HOSTILE = [
+    "\x1b[31mred",
+    "\x1b]0;title\x07\x1b[2J",
+    "\x9b5mc1\x85\x7f",
+    "a\nerror: all is lost\r",
+    "tab\there\x0b\x0c",
+    "[bold]markup[red][link=x]",
+    "\u202egnp\u2066\u200f",
+    "\u200b\ufeff\u00ad\u3164\u115f\ufe0f",
+    "line\u2028paragraph\u2029\u00a0",
+    "|pipe`tick`<b>*&lt;",
+    "=cmd()",
+    "@sum",
+    os.fsdecode(b"caf\xe9"),
+    "l" * 200,
+]
+FILES = [*map("".join, zip(HOSTILE[0:10:2], HOSTILE[1:10:2], strict=True)), "=cmd()", "@sum" + HOSTILE[12], "l" * 200]
+LONG = ["k" * 5000, "k " * 2500, "\x1b" * 5000]
+
+CODE = """
+import torch
+from torch import nn
+
+BN = {bn!r}
+
+class Net(nn.Module):
+    def __init__(self, label=None):
+        super().__init__()
+        self.body = nn.Linear(5, 6)
+        self.add_module(BN, nn.BatchNorm1d(6))
+        self.head = nn.Linear(6, 4)
+    def forward(self, x):
+        return self.head(torch.relu(self._modules[BN](self.body(x))))
+
+class Raises(Net):
+    def forward(self, x):
+        raise ValueError(BN)
+
+class Data:
+    def __init__(self, label=None):
+        generator = torch.Generator().manual_seed(5)
+        self.x = torch.randn(60, 5, generator=generator)
+        self.y = torch.randint(0, 4, (60,), generator=generator)
+    def train_dataloader(self):
+        return [(x, y) for x, y in zip(self.x.split(20), self.y.split(20))]
+    test_dataloader = train_dataloader
+"""
+BN = "bn\x1b[31m\n\u202e"
+SWA = "\x1b[31mswa\u202e.safetensors"
+USER = "my\x1b[5mcode\n.py"
+
+
+def model(name: str) -> nn.Module:
+    net = nn.Module()
+    net.add_module("body", nn.Linear(5, 6))
+    net.add_module(name, nn.BatchNorm1d(6))
+    net.add_module("head", nn.Linear(6, 4))
+    return net
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run whose names of files, keys, metrics and layers are hostile, and a user's code that is too."""
+    (tmp_path / USER).write_text(CODE.format(bn=BN), encoding="utf-8")
+    (tmp_path / "ckpts").mkdir()
+    for step, name in enumerate(FILES):
+        state = model(BN).state_dict()
+        contents = {
+            "state_dict": state,
+            "epoch": step,
+            "metrics": {HOSTILE[0]: 0.5, "k" * 900: 1.0, HOSTILE[2]: 2.0, **dict.fromkeys(HOSTILE, 3.0)},
+            f"ema{HOSTILE[1]}": state,
+            f"ema{LONG[1]}": state,
+        }
+        torch.save(contents, tmp_path / "ckpts" / f"{name}-{step}.pt")
+    return tmp_path
+
+
+def unseen(text: str) -> set[str]:
+    """The characters, but line breaks, that steer a terminal or cannot be seen."""
+    shown = set(text) - {"\n"}
+    return {char for char in shown if not char.isprintable() or char in "\u3164\u115f\ufe0f"}
+
+
+MODEL = (
+    "--model",
+    f"{USER}:Net",
+    "--data",
+    f"{USER}:Data",
+    "--model-arg",
+    'label="\\x1b[31m"',
+    "--data-arg",
+    'label="\\u202e\\n"',
+)
+
+
+def test_no_command_shows_a_name_as_it_is(run_swa, folder):
+    commands = {
+        "inspect": ("inspect", "ckpts"),
+        "picks": ("inspect", "ckpts", "--best", "2", "--metric", HOSTILE[0], "--mode", "max"),
+        "no such metric": ("inspect", "ckpts", "--best", "2", "--metric", HOSTILE[1] + "?", "--mode", "max"),
+        "dry run": ("average", "ckpts", "-o", SWA, "--dry-run"),
+        "average": ("average", "ckpts", "-o", SWA),
+        "exists": ("average", "ckpts", "-o", SWA),
+        "verify": ("verify", SWA),
+        "bn-update": ("bn-update", SWA, *MODEL),
+        "eval": ("eval", "ckpts", "--last", "4", "--swa", SWA, *MODEL, "--save-records", "\x1b[31m.npz"),
+        "csv": ("eval", "--from-records", "\x1b[31m.npz", "--csv", "-"),
+        "markdown": ("eval", "--from-records", "\x1b[31m.npz", "--markdown", "-"),
+        "records": ("eval", "--from-records", "\x1b[31m.npz"),
+        "json": ("eval", "--from-records", "\x1b[31m.npz", "--json", "-"),
+        "raises": ("eval", "ckpts", "--swa", SWA, "--model", f"{USER}:Raises", "--data", f"{USER}:Data"),
+        "no such file": ("average", HOSTILE[3], "-o", "x.pt"),
+        "no such option": ("average", "--\x1b]0;title\x07\n"),
+        "no such command": ("\x1b[31maverage\n",),
+        "too many": ("verify", SWA, "\x1b[31m\n"),
+        "no such device": ("average", "ckpts", "-o", "x.pt", "--device", "\x1b[31m"),
+        "no such key": ("average", "ckpts", "-o", "x.pt", "--key", "\x1b[31m"),
+        "no such configuration": ("average", "--config", "\x1b[31m"),
+    }
+
+    results = {name: run_swa(*arguments) for name, arguments in commands.items()}
+
+    failed = {"no such metric", "exists", "raises", *(name for name in results if name.startswith(("no ", "too ")))}
+    codes = {name: result.exit_code for name, result in results.items()}
+    assert {name for name, code in codes.items() if code} == failed, results["average"].stderr
+    assert {name: unseen(result.output) for name, result in results.items()} == {name: set() for name in results}
+    lines = [line for result in results.values() for line in result.output.splitlines()]
+    assert not any(line.startswith("error: all is lost") for line in lines)
+    assert not any(
+        "k" * 300 in re.sub(r"[│\n]| {2,}", "", result.output) for name, result in results.items() if name != "json"
+    )
+    assert "[bold]markup[red][link=x]" in results["inspect"].stdout
+
+
+def test_json_has_names_whole(run_swa, folder):
+    result = json.loads(run_swa("inspect", "ckpts", "--json").stdout)
+
+    assert {file["path"] for file in result["files"]} == {f"ckpts/{name}-{step}.pt" for step, name in enumerate(FILES)}
+    assert {"k" * 900, *HOSTILE} <= set(result["metrics"])
+    assert f"ema{LONG[1]}" in result["files"][0]["ema"]
+
+
+def test_files_of_reports_are_as_harmless_as_the_terminal(run_swa, folder):
+    run_swa("average", "ckpts", "-o", SWA)
+    result = run_swa("eval", "ckpts", "--swa", SWA, *MODEL, "--csv", "r.csv", "--markdown", "r.md", "--json", "r.json")
+    assert result.exit_code == 0
+
+    texts = [(folder / name).read_text(encoding="utf-8") for name in ("r.csv", "r.md", "r.json")]
+    rows = list(csv.reader(io.StringIO(texts[0])))
+    names = [row["name"] for row in json.loads(texts[2])["candidates"]]
+    table = [line for line in texts[1].splitlines() if line.startswith("| ")]
+
+    assert [unseen(text) for text in texts] == [set(), set(), set()]
+    assert {len(row) for row in rows} == {len(rows[0])}
+    assert not [cell for row in rows for cell in row if cell.startswith(("=", "@", "+"))]
+    assert "'=cmd()-5.pt" in {row[0] for row in rows}
+    assert {f"{name}-{step}.pt" for step, name in enumerate(FILES)} <= set(names)
+    assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in table} == {9, 7}  # the two tables' columns
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, *LONG])
+def test_colours_are_ours_alone(name):
+    from rich.table import Table
+    from rich.text import Text  # noqa: TID251
+
+    stream = io.StringIO()
+    console = VisibleConsole(file=stream, force_terminal=True, color_system="standard", width=80, _environ={})
+    table = Table(name, title=name)
+    table.add_row(name, style="red")
+    for what in (name, table, Text(name), [name]):  # the last two as nobody should
+        console.print(what, style="bold")
+
+    ours = re.compile(r"\x1b\[(?:0|1|2|3|31|1;31|1;3|3;1|4|23)?m")
+    left = ours.sub("", stream.getvalue())
+    assert unseen(left.replace("\x1b[31mred", "")) == set()
+    assert "\x1b" in stream.getvalue()
+    if "\x1b[" in name:
+        assert name not in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.pt", "a.pt"),
+        ("\x00\x1b\x7f\x9b", "\\x00\\x1b\\x7f\\x9b"),
+        ("\u202e\u2069\u200d", "\\u202e\\u2069\\u200d"),
+        ("\udce9\U000e0101", "\\udce9\\U000e0101"),
+        ("שלום é 漢字 🙂", "שלום é 漢字 🙂"),
+        ("x" * 251, "x" * 125 + "…" + "x" * 124),
+    ],
+)
+def test_what_cannot_be_seen_is_an_escape(text, expected):
+    assert visible(text) == expected
+    assert visible(expected) == expected
+
+
+def test_a_long_text_loses_its_middle_and_a_long_word_too():
+    assert len(visible("k " * 2500)) < 2001
+    assert len(visible("k" * 5000)) < 251
+    assert len(visible("k " * 2500, whole=True)) == 5000
+
+
+def test_a_terminal_gets_no_name_as_it_is(folder):
+    leader, follower = os.openpty()
+    command = [sys.executable, "-m", "swa_cli", "average", "ckpts", "-o", SWA]
+    process = subprocess.Popen(
+        command, cwd=folder, stdout=follower, stderr=follower, env=os.environ | {"TERM": "xterm"}
+    )
+    os.close(follower)
+    found = b""
+    while True:
+        try:
+            part = os.read(leader, 65536)
+        except OSError:  # how Linux says that nobody writes there any more
+            break
+        found += part
+    os.close(leader)
+
+    assert process.wait() == 0
+    text = found.decode()
+    own = re.sub(r"\x1b\[(?:\d*(?:;\d+)*m|\?25[lh]|1A|2K)", "", text)  # colours, and those of the progress bar
+    assert unseen(own.replace("\r", "")) == set()
+    assert "\x1b]0;title" not in text
+    assert "\\x1b[31mred" in own.replace("\r\n", "")
