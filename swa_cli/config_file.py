@@ -9,10 +9,12 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from swa_cli.config import AverageConfig, BnUpdateConfig, Config, EvalConfig, TargetConfig
-from swa_cli.errors import ConfigError
+from swa_cli.errors import ConfigError, cut
 from swa_cli.regular_files import read_regular
 
-_LARGEST = 1 << 20
+_LARGEST = 1 << 18
+_MOST_VALUES = 20_000
+_STRUCTURE = (",", "\n", "[", "{")
 _TARGETS = ("model", "data", "task")
 """Sections that name what to import."""
 _EXCLUSIVE = ("first", "last", "best")
@@ -47,7 +49,7 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Mapping[str, A
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        contents = yaml.safe_load(read_regular(path, most=_LARGEST).decode())
+        contents = _parse(read_regular(path, most=_LARGEST).decode())
     except OSError as error:
         msg = f"cannot read the configuration {path}: {error.strerror or error}."
         raise ConfigError(msg) from error
@@ -73,6 +75,40 @@ def _read(path: Path) -> dict[str, Any]:
             config[section] = {"class_path": config[section]}
         _find_code(config.get(section), path.parent)
     return config
+
+
+def _parse(text: str) -> object:
+    """Return what YAML says, if it is no more than a configuration can be, with all aliases spelt out.
+
+    Raises:
+        ValueError: it is more, or holds itself.
+        YAMLError: it is not YAML.
+    """
+    if sum(map(text.count, _STRUCTURE)) > _MOST_VALUES:
+        msg = f"it holds more than {_MOST_VALUES:,} values"
+        raise ValueError(msg)
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        _check_size(root, {})
+        return None if root is None else cast("object", loader.construct_document(root))
+    finally:
+        loader.dispose()
+
+
+def _check_size(node: yaml.Node | None, sizes: dict[int, int]) -> int:
+    """Count the values of a node, those of an alias as often as it is named."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in sizes:
+        sizes[id(node)] = _MOST_VALUES + 1  # while it is being counted: it would hold itself
+        parts = cast("list[Any]", node.value)
+        flat = [part for pair in parts for part in pair] if isinstance(node, yaml.MappingNode) else parts
+        sizes[id(node)] = 1 + sum(_check_size(part, sizes) for part in flat)
+    if sizes[id(node)] > _MOST_VALUES:
+        msg = f"with its aliases it holds more than {_MOST_VALUES:,} values, or itself"
+        raise ValueError(msg)
+    return sizes[id(node)]
 
 
 def _find_code(target: object, folder: Path) -> None:
@@ -122,11 +158,11 @@ def _explain(problem: Mapping[str, Any]) -> str:
         return f"unknown key {name!r}. Did you mean {near[0]!r}? Known here: {', '.join(known)}."
     found = problem["input"]
     if problem["type"] == "dataclass_type":
-        return f"{name}: expected a section with {', '.join(_known(location))}, found {found!r}."
+        return f"{name}: expected a section with {', '.join(_known(location))}, found {cut(repr(found))}."
     if problem["type"] == "missing":
         return f"{name} is missing. Add it to the section."
     expected = str(problem["msg"]).removeprefix("Input should be ")
-    return f"{name}: expected {expected}, found {found!r}."
+    return f"{name}: expected {expected}, found {cut(repr(found))}."
 
 
 def _known(section: tuple[str, ...]) -> list[str]:

@@ -1,6 +1,7 @@
 """Records on disk: what every candidate did with every unit, from which all tables and comparisons follow anew."""
 
 import json
+import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from swa_cli import __version__
+from swa_cli.checked_json import parse_json
 from swa_cli.checkpoints import spelt
 from swa_cli.config import TargetConfig
 from swa_cli.errors import SourceError, SwaError, UsageError
@@ -25,6 +27,12 @@ from swa_cli.tasks import Records, Task
 _VERSION = 1
 _METADATA, _CHECK = "swa_cli", "swa_cli_crc32"
 _GROUPS = "groups"
+_NAMES = ["candidate", "kind"]
+_END = 1 << 21
+_MOST_ARRAYS = 10_000
+_LEAST_AMOUNT, _MOST_TIMES = 1 << 27, 8
+"""Bytes that a file of records may hold once it is decompressed: so many, and so many for each of its own."""
+_WIDTH = 8
 
 Column = tuple[int, str]
 """The place of a row, and the name of one of its columns."""
@@ -124,7 +132,7 @@ def load_records(path: Path, task: Task | None) -> tuple[Observed, Context]:
 
 def _known(text: str, path: Path) -> dict[str, Any]:
     """What is told of the records, if it is told as it is here."""
-    about: dict[str, Any] = json.loads(text)
+    about: dict[str, Any] = parse_json(text.encode())
     if about["version"] != _VERSION:
         msg = f"{path} has records of version {about['version']}, and this swa-cli reads {_VERSION}. Upgrade it."
         raise SourceError(msg)
@@ -189,14 +197,42 @@ def _write_npz(stream: BinaryIO, contents: _Contents) -> None:
 
 
 def _read_npz(path: Path) -> _Contents:
-    with open_stream(path) as stream, np.load(stream, allow_pickle=False) as stored:
+    with open_stream(path) as stream:
+        _check_directory(stream)
+        stored = np.load(stream, allow_pickle=False)
+        _check_amount(sum(info.file_size for info in stored.zip.infolist()), stream)
         about = _known(str(stored[_METADATA]), path)
         columns = {
             (place, name): stored[f"{place}/{name}"]
             for place, row in enumerate(about["rows"])
-            for name in row["columns"]
+            for name in dict.fromkeys(row["columns"])
         }
         return _Contents(about, columns, stored[_GROUPS] if _GROUPS in stored.files else None)
+
+
+def _check_directory(stream: BinaryIO) -> None:
+    """Find out whether an archive has no more arrays than records can have, before its directory is read.
+
+    Raises:
+        ValueError: it has.
+    """
+    start = max(0, os.fstat(stream.fileno()).st_size - _END)
+    if os.pread(stream.fileno(), _END, start).count(b"PK\x01\x02") > _MOST_ARRAYS:
+        msg = f"more than {_MOST_ARRAYS:,} arrays"
+        raise ValueError(msg)
+
+
+def _check_amount(amount: int, stream: BinaryIO) -> None:
+    """Find out whether a file does not hold far more than its size is worth, once it is decompressed.
+
+    Raises:
+        ValueError: it does.
+    """
+    size = os.fstat(stream.fileno()).st_size
+    most = _LEAST_AMOUNT + _MOST_TIMES * size
+    if amount > most:
+        msg = f"{size:,} bytes that hold {amount:,}, expected at most {most:,}"
+        raise ValueError(msg)
 
 
 def _write_parquet(stream: BinaryIO, contents: _Contents) -> None:
@@ -233,10 +269,17 @@ def _write_parquet(stream: BinaryIO, contents: _Contents) -> None:
 
 
 def _read_parquet(path: Path) -> _Contents:
-    _, parquet = _pyarrow(path)
+    pa, parquet = _pyarrow(path)
     with open_stream(path) as stream:
-        # Threads of pyarrow's that outlive a damaged file abort the program at its end.
-        table = parquet.read_table(stream, page_checksum_verification=True, use_threads=False, pre_buffer=False)
+        file = parquet.ParquetFile(stream, page_checksum_verification=True, pre_buffer=False, read_dictionary=_NAMES)
+        groups = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
+        parts = [group.column(column) for group in groups for column in range(group.num_columns)]
+        _check_amount(sum(max(_WIDTH * part.num_values, part.total_uncompressed_size) for part in parts), stream)
+        texts = [field.name for field in file.schema_arrow if not _is_number(pa, field.type)]
+        if {*texts} - {*_NAMES}:
+            msg = f"columns {', '.join(texts)} of no numbers"
+            raise ValueError(msg)
+        table = file.read(use_threads=False)  # whose threads outlive a damaged file, and abort the program at its end
     text = table.schema.metadata[_METADATA.encode()]
     if int(table.schema.metadata[_CHECK.encode()]) != crc32(text):
         msg = "its checksum is another"
@@ -247,11 +290,27 @@ def _read_parquet(path: Path) -> _Contents:
     columns: dict[Column, NDArray[np.float64]] = {}
     for place, row in enumerate(about["rows"]):
         part = table.slice(bounds[place], bounds[place + 1] - bounds[place])
-        for name in row["columns"]:
-            columns[place, name] = np.array(part[name].to_pylist(), dtype=np.float64)
+        for name in dict.fromkeys(row["columns"]):
+            columns[place, name] = _as_array(part[name])
     first = table.slice(0, bounds[1])["group"]
     groups = None if first.null_count else first.to_numpy().astype(np.int64)
     return _Contents(about, columns, groups)
+
+
+def _is_number(pa: Any, kind: Any) -> bool:
+    kind = kind.value_type if pa.types.is_list(kind) else kind
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+
+
+def _as_array(column: Any) -> NDArray[np.float64]:
+    """A column of numbers, or of lists of as many numbers each."""
+    array = column.combine_chunks()
+    if not hasattr(array, "value_lengths"):
+        return array.to_numpy(zero_copy_only=False).astype(np.float64)
+    if array.null_count or len(array.value_lengths().unique()) != 1:
+        msg = "a column of lists of different lengths"
+        raise ValueError(msg)
+    return array.flatten().to_numpy(zero_copy_only=False).astype(np.float64).reshape(len(array), -1)
 
 
 def _pyarrow(path: Path | None) -> tuple[Any, Any]:
