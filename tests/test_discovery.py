@@ -322,6 +322,39 @@ def test_several_runs_are_refused_and_named(tmp_path):
     assert len(find_checkpoints([tmp_path / "lightning_logs" / "version_0"]).checkpoints) == 2
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"include": ("version_1",)},
+        {"include": ("version_1/*/*",)},
+        {"exclude": ("version_0",)},
+        {"include": ("epoch=0*",), "exclude": ("version_0",)},
+    ],
+)
+def test_what_is_not_meant_is_no_other_run(tmp_path, flags):
+    for version in (0, 1):
+        run_of_lightning(tmp_path, version, 3)
+
+    run = find_checkpoints([tmp_path / "lightning_logs"], selection=Selection(**flags))
+
+    assert {checkpoint.path.parent.parent.name for checkpoint in run.checkpoints} == {"version_1"}
+    assert not any("matches none" in notice for notice in run.notices)
+    with pytest.raises(SourceError, match=r"several runs:(?s:.*)or its files with --include\."):
+        find_checkpoints([tmp_path / "lightning_logs"], selection=Selection(include=("*",)))
+    with pytest.raises(SourceError, match=r"none of the \d+ files in .* is left after --include nothing"):
+        find_checkpoints([tmp_path / "lightning_logs"], selection=Selection(include=("nothing",)))
+
+
+def test_patterns_reach_below_a_final_model(tmp_path):
+    for step in (1, 2):
+        save(tmp_path / f"checkpoint-{step}" / "pytorch_model.bin")
+    save(tmp_path / "pytorch_model.bin")
+
+    assert len(find_checkpoints([tmp_path]).checkpoints) == 1
+    found = find_checkpoints([tmp_path], selection=Selection(include=("checkpoint-*",))).checkpoints
+    assert [checkpoint.step for checkpoint in found] == [1, 2]
+
+
 def test_what_lies_deeper_than_four_levels_is_not_looked_for(tmp_path):
     save(tmp_path / "a" / "b" / "c" / "d" / "1.pt")
 

@@ -389,6 +389,31 @@ MODEL_FILES = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("weights", "beside"),
+    [
+        ("adapter_model.safetensors", ["adapter_config.json", "tokenizer.json", "tokenizer_config.json"]),
+        ("adapter_model.bin", ["adapter_config.json"]),
+        ("model.safetensors", ["config.json", "config_sentence_transformers.json", "modules.json"]),
+        ("open_clip_model.safetensors", ["open_clip_config.json", "merges.txt"]),
+        ("diffusion_pytorch_model.safetensors", ["config.json"]),
+    ],
+)
+def test_what_other_loaders_need_beside_the_weights_comes_along(run_swa, tmp_path, weights, beside):
+    for step in (1, 2):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        for name in (*beside, "README.md", "optimizer.pt"):
+            (folder / name).write_text("{}")
+        state = {"layer.lora_A.weight": torch.full((2, 3), float(step))}
+        (torch.save if weights.endswith("bin") else save_file)(state, folder / weights)
+
+    result = run_swa("average", "checkpoint-1", "checkpoint-2", "--like", "checkpoint-2", "-o", "averaged")
+
+    assert result.exit_code == 0, result.stderr
+    assert sorted(path.name for path in (tmp_path / "averaged").iterdir()) == sorted([weights, *beside])
+
+
 @pytest.mark.parametrize("sharded", [False, True])
 def test_the_files_of_the_model_come_along_and_those_of_the_training_do_not(tmp_path, sharded):
     folders = [huggingface(tmp_path / f"checkpoint-{step}", float(step), sharded=sharded) for step in (1, 2)]

@@ -1,10 +1,11 @@
 """Which files of a directory are checkpoints."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
+from swa_cli.checkpoints.foreign import about_dcp, about_format, is_dcp
 from swa_cli.checkpoints.opening import open_checkpoint
 from swa_cli.checkpoints.parts import without_parts
 from swa_cli.checkpoints.sharded import INDEX_SUFFIX, shards_of
@@ -23,22 +24,26 @@ _SIDE_FILES = (
 )
 
 
-def checkpoints_in(folder: Path, notices: list[str]) -> list[Path]:
+def checkpoints_in(folder: Path, notices: list[str], meant: Callable[[Path], bool] = lambda _: True) -> list[Path]:
     """The checkpoints that ``folder`` holds, or else those of the folders in it, the fewest levels down.
 
     A folder that holds none but averages that swa-cli wrote holds no checkpoints itself.
     Hidden files and folders are passed over: a run that was killed leaves temporary ones.
+
+    Args:
+        meant: whether a path is to be taken. Others are given too, but do not count as checkpoints that a folder
+            holds, or as another run.
 
     Raises:
         SourceError: there are none, they are of several runs, or a directory cannot be read.
     """
     try:
         found = checkpoint_files(folder)
-        if any(not _is_average(path) for path in found):
+        if any(meant(path) and not _is_average(path) for path in found):
             _say_what_is_left(folder, notices)
             return found
         try:
-            return [*found, *_further_down(folder, notices)]
+            return [*found, *_further_down(folder, notices, meant)]
         except SourceError:
             if not found:
                 raise
@@ -56,22 +61,43 @@ def _is_average(path: Path) -> bool:
         return False
 
 
-def _further_down(folder: Path, notices: list[str]) -> list[Path]:
+def _further_down(folder: Path, notices: list[str], meant: Callable[[Path], bool]) -> list[Path]:
     level = _folders_in(folder)
+    looked_at = [folder]
+    not_meant: list[Path] = []
     for depth in range(1, _DEEPEST + 1):
         files = {below: checkpoint_files(below) for below in level}
-        found = {below: paths for below, paths in files.items() if any(not _is_average(path) for path in paths)}
+        found = {
+            below: paths
+            for below, paths in files.items()
+            if any(meant(path) and not _is_average(path) for path in paths)
+        }
         if found:
-            _check_one_run(folder, found)
+            _check_one_run(folder, {below: [path for path in paths if meant(path)] for below, paths in found.items()})
             if depth > 1:
                 notices.append(f"{folder} holds no checkpoints itself: those in {_parent(found)} are taken.")
-            return [path for paths in found.values() for path in paths]
+            return [path for paths in files.values() for path in paths]
+        not_meant = not_meant or [path for paths in files.values() for path in paths if not meant(path)]
+        looked_at += level
         level = [below for above in level if not above.is_symlink() for below in _folders_in(above)]
-    msg = (
+    if not_meant:
+        return not_meant
+    raise SourceError(_what_there_is(folder, looked_at))
+
+
+def _what_there_is(folder: Path, looked_at: Sequence[Path]) -> str:
+    """What to say of a folder without checkpoints: of what other kind it holds some, or what was looked for."""
+    distributed = [below for below in looked_at if is_dcp(below) and not below.name.startswith("optim")]
+    if distributed:
+        return about_dcp(distributed)
+    files = (path for below in looked_at for path in sorted(below.iterdir()) if path.is_file())
+    other = next(((path, what) for path in files if (what := about_format(path))), None)
+    if other:
+        return f"no checkpoints in {folder}. {other[0]} is {other[1]}"
+    return (
         f"no checkpoints in {folder}, nor {_DEEPEST} levels below: looked for files ending in {', '.join(SUFFIXES)}. "
         "Name the directory that holds them, or the files."
     )
-    raise SourceError(msg)
 
 
 def _check_one_run(folder: Path, found: dict[Path, list[Path]]) -> None:
@@ -84,7 +110,11 @@ def _check_one_run(folder: Path, found: dict[Path, list[Path]]) -> None:
     if len(found) == 1 or not (runs or len(places) > 1):
         return
     names = [os.path.relpath(below, folder) for below in found]
-    raise SourceError(f"{folder} holds checkpoints of several runs:", *listed(names), "Name the one that is meant.")
+    raise SourceError(
+        f"{folder} holds checkpoints of several runs:",
+        *listed(names),
+        "Name the one that is meant, or its files with --include.",
+    )
 
 
 def _step_of(path: Path) -> int | None:
@@ -115,6 +145,8 @@ def checkpoint_files(folder: Path) -> list[Path]:
     Raises:
         OSError: the folder cannot be read.
     """
+    if is_dcp(folder):  # Lightning leaves a meta.pt in it
+        return []
     paths = [path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file()]
     indices = [path for path in paths if path.name.endswith(tuple(suffix + INDEX_SUFFIX for suffix in SUFFIXES))]
     shards = {name for index in indices for name in _shards_named_by(index)}

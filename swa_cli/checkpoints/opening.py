@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
+from swa_cli.checkpoints.foreign import about_format, is_of_dcp
 from swa_cli.checkpoints.provenance import Provenance
 from swa_cli.checkpoints.record_text import read_provenance
 from swa_cli.checkpoints.safetensors_file import looks_like_safetensors, open_safetensors
@@ -62,14 +63,22 @@ def _open(path: Path, key: str | None) -> Checkpoint:
     except OSError as error:
         msg = f"{path}: cannot be read: {error.strerror or error}."
         raise CheckpointError(msg) from error
+    if is_of_dcp(path):  # each tensor in it is a torch file
+        raise CheckpointError(f"{path}: {about_format(path)}")
     if head.startswith(ZIP_MAGIC) or looks_legacy(head):
-        return open_torch(path, key=key)
+        try:
+            return open_torch(path, key=key)
+        except CheckpointError as error:
+            other = about_format(path)  # .zip, .npz
+            if other is None:
+                raise
+            raise CheckpointError(f"{path}: {other}") from error
     if looks_like_safetensors(head):
         if key is not None:
             msg = f"{path}: a safetensors file is flat and has no key {key!r}; leave out --key."
             raise CheckpointError(msg)
         return open_safetensors(path)
-    raise CheckpointError(f"{path}: {_what_it_is(head)}")
+    raise CheckpointError(f"{path}: {about_format(path, head) or _what_it_is(head)}")
 
 
 def _what_it_is(head: bytes) -> str:
@@ -82,6 +91,11 @@ def _what_it_is(head: bytes) -> str:
         )
     if head.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer, not the file itself. Fetch it with git lfs pull."
+    if head.startswith(b"\x80"):
+        return (
+            "a pickle that torch.save did not write. Load it with the program that wrote it, and save the state_dict "
+            "with torch.save or safetensors."
+        )
     return (
         f"neither safetensors nor a torch checkpoint (it starts with {head[:8]!r}). It may be damaged, or not a "
         "checkpoint at all; leave it out."

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.folders import checkpoint_files
+from swa_cli.checkpoints.foreign import about_dcp, is_dcp
 from swa_cli.checkpoints.opening import open_checkpoint, read_record
 from swa_cli.checkpoints.torch_zip import read_zip
 from swa_cli.errors import SourceError, shortened
@@ -36,6 +37,8 @@ def open_single(path: Path, *, key: str | None = None) -> Checkpoint:
         return open_checkpoint(path, key=key)
     try:
         found = checkpoint_files(path)
+        if not found and is_dcp(path):
+            raise SourceError(about_dcp([path]))
     except OSError as error:
         msg = f"cannot read the directory {path}: {error.strerror or error}."
         raise SourceError(msg) from error

@@ -16,7 +16,8 @@ def named_paths(sources: Sequence[Path], selection: Selection, notices: list[str
     Raises:
         SourceError: a source does not exist, holds none, or none is left.
     """
-    found = [(path, below) for source in sources for path, below in _named(source, notices, alone=len(sources) == 1)]
+    alone = len(sources) == 1
+    found = [(path, below) for source in sources for path, below in _named(source, selection, notices, alone=alone)]
     left = [path for path, below in found if is_meant(path, below, selection)]
     idle = [pattern for pattern in selection.exclude if not any(is_of(path, below, pattern) for path, below in found)]
     notices += [f"--exclude {pattern} matches none of the {len(found)} files." for pattern in idle]
@@ -29,12 +30,10 @@ def named_paths(sources: Sequence[Path], selection: Selection, notices: list[str
     return left
 
 
-def _named(source: Path, notices: list[str], *, alone: bool) -> Iterator[tuple[Path, PurePath]]:
+def _named(source: Path, selection: Selection, notices: list[str], *, alone: bool) -> Iterator[tuple[Path, PurePath]]:
     """Each checkpoint, with its path from the source on; from the folder above where there are other sources."""
     if source.is_dir():
-        for path in checkpoints_in(source, notices):
-            below = path.relative_to(source)
-            yield path, below if alone else source.absolute().name / below
+        yield from _in_folder(source, PurePath() if alone else PurePath(source.absolute().name), selection, notices)
     elif source.is_file():
         yield source, PurePath(*source.absolute().parts[-2:])  # with its folder: checkpoint-500/model.safetensors
     elif source.exists():
@@ -47,8 +46,20 @@ def _named(source: Path, notices: list[str], *, alone: bool) -> Iterator[tuple[P
             msg = f"no file matches {source}. Check the pattern, and that the shell left it as it is."
             raise SourceError(msg)
         for match in sorted(there, key=natural_key):
-            for path in checkpoints_in(match, notices) if match.is_dir() else [match]:
-                yield path, path.relative_to(match.parent)
+            if match.is_dir():
+                yield from _in_folder(match, PurePath(match.name), selection, notices)
+            else:
+                yield match, PurePath(match.name)
     else:
         msg = f"no such file or directory: {source}. Name a checkpoint, a directory of them, or a pattern."
         raise SourceError(msg)
+
+
+def _in_folder(
+    folder: Path, below: PurePath, selection: Selection, notices: list[str]
+) -> Iterator[tuple[Path, PurePath]]:
+    def seen(path: Path) -> PurePath:
+        return below / path.relative_to(folder)
+
+    for path in checkpoints_in(folder, notices, lambda path: is_meant(path, seen(path), selection)):
+        yield path, seen(path)

@@ -22,10 +22,12 @@ from swa_cli.regular_files import open_stream, read_regular
 
 _OF_MODEL = (
     *("*config*.json", "tokenizer*", "special_tokens*", "added_tokens*", "vocab*", "merges.txt"),
-    *("*.model", "*.tiktoken", "*.jinja", "*.py"),
+    *("*.model", "*.tiktoken", "*.jinja", "*.py", "modules.json"),
     *("*labels*.txt", "*labels*.json"),
 )
 """What Hugging Face's ``from_pretrained`` reads beside the weights."""
+_CONFIGURATIONS = ("config.json", "adapter_config.json", "open_clip_config.json")
+"""Beside which lies what a library loads by the name of the folder: transformers, PEFT, open_clip."""
 _NOT_OF_MODEL = ("zero_to_fp32.py",)
 _HEAD = 32
 _OURS = frozenset({PROVENANCE, EXTRA_STATE})
@@ -74,7 +76,7 @@ def files_like(like: Like, contents: Contents, *, name: str | None = None) -> tu
 
 def files_beside(path: Path) -> list[Path]:
     """Configuration and tokenizer files in a folder as Hugging Face has it: what belongs to the model."""
-    if not path.with_name("config.json").is_file():
+    if not any(path.with_name(name).is_file() for name in _CONFIGURATIONS):
         return []
     names = sorted(entry for entry in path.parent.iterdir() if entry.is_file() and not entry.name.startswith("."))
     return [entry for entry in names if is_of_model(entry.name)]
