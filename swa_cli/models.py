@@ -9,6 +9,7 @@ from torch.nn.parameter import is_lazy
 
 from swa_cli.checkpoints import Checkpoint, strip_wrappers
 from swa_cli.errors import MismatchError, UserCodeError, kind_of, listed, shortened
+from swa_cli.modules import state_dict_of
 from swa_cli.targets import call_target
 from swa_cli.user_code import user_code
 
@@ -26,6 +27,13 @@ def build_model(target: str, arguments: Mapping[str, Any]) -> nn.Module:
     if not isinstance(model, nn.Module):
         msg = f"model {target!r} gave a {kind_of(model)}, expected a torch.nn.Module."
         raise UserCodeError(msg)
+    unreal = next((name for name, value in state_dict_of(model).items() if _is_meta(value)), None)
+    if unreal is not None:
+        msg = (
+            f"model {target!r} gave a {kind_of(model)} on the meta device ({unreal}), where tensors have no values. "
+            "Build it on the CPU: without torch.device('meta'), set_default_device('meta') and init_empty_weights."
+        )
+        raise UserCodeError(msg)
     return model
 
 
@@ -38,7 +46,7 @@ def state_dict_for(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Any]:
     Raises:
         MismatchError: names are missing or unexpected, or shapes differ; each is listed.
     """
-    state = _state_dict(model)
+    state = state_dict_of(model, keep_vars=True)
     names = _own_names(state)
     expected = {name: value for name, own in names.items() if isinstance(value := state[own], torch.Tensor)}
     sources = {name: _stored_name(name, expected, checkpoint) for name in expected}
@@ -64,7 +72,7 @@ def own_names(model: nn.Module) -> dict[str, str]:
 
     They differ where the model itself is compiled, wrapped, or has all its layers under one called ``module``.
     """
-    return _own_names(_state_dict(model))
+    return _own_names(state_dict_of(model, keep_vars=True))
 
 
 def load_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> None:
@@ -85,10 +93,18 @@ def load_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> None:
         raise MismatchError(msg)
 
 
-def _state_dict(model: nn.Module) -> dict[str, Any]:
-    """The entries of ``model.state_dict()`` themselves, so that tied tensors are one object."""
-    with user_code(f"{kind_of(model)}.state_dict()"):
-        return model.state_dict(keep_vars=True)
+def materialise(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Give lazy modules (nn.LazyLinear) the shapes that ``checkpoint`` has, so that the model can be copied.
+
+    Raises:
+        MismatchError: as `state_dict_for`.
+    """
+    if any(is_lazy(value) for value in state_dict_of(model, keep_vars=True).values()):
+        load_checkpoint(model, checkpoint)
+
+
+def _is_meta(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_meta and not is_lazy(value)
 
 
 def _own_names(state: Mapping[str, object]) -> dict[str, str]:

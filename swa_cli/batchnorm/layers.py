@@ -1,6 +1,6 @@
 """Which layers keep statistics of their inputs, and where the state_dict has them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 from torch.nn.modules.instancenorm import _InstanceNorm  # pyright: ignore[reportPrivateUsage]
 
 from swa_cli.errors import MismatchError, kind_of
-from swa_cli.user_code import user_code
+from swa_cli.modules import modules_of, state_dict_of
 
 BatchNorm: TypeAlias = _BatchNorm
 """The base of all kinds, SyncBatchNorm and LazyBatchNorm included; torch gives it no public name."""
@@ -66,7 +66,7 @@ def bn_layers(model: nn.Module) -> dict[str, Norm]:
     """
     layers: dict[str, Norm] = {}
     known: set[int] = set()
-    for name, module in _modules(model):
+    for name, module in modules_of(model):
         kind = _kind(module)
         if kind is not None and id(module.running_mean) not in known:
             layers[name] = Norm(name=name, module=module, kind=kind)
@@ -77,14 +77,14 @@ def bn_layers(model: nn.Module) -> dict[str, Norm]:
 def without_statistics(model: nn.Module) -> tuple[str, ...]:
     """The BatchNorm layers that normalise by each batch for ever (``track_running_stats=False``)."""
     return tuple(
-        name for name, module in _modules(model) if isinstance(module, BatchNorm) and module.running_mean is None
+        name for name, module in modules_of(model) if isinstance(module, BatchNorm) and module.running_mean is None
     )
 
 
 def out_of_reach(model: nn.Module) -> dict[str, str]:
     """The modules that seem to keep statistics, of which these cannot be recomputed, and why."""
     layers, found = bn_layers(model), dict[str, str]()
-    for name, module in _modules(model):
+    for name, module in modules_of(model):
         if not _has_statistics(module) or name in layers:
             continue
         if isinstance(module, torch.jit.ScriptModule):
@@ -108,8 +108,7 @@ def bn_buffers(model: nn.Module, layers: Mapping[str, Norm]) -> dict[str, tuple[
         for buffer in BUFFERS
         if isinstance(tensor := getattr(layer.module, buffer, None), torch.Tensor)
     }
-    with user_code(f"{kind_of(model)}.state_dict()"):
-        state = cast("dict[str, torch.Tensor]", model.state_dict(keep_vars=True))
+    state = state_dict_of(model, keep_vars=True)
     found = {name: wanted[id(tensor)] for name, tensor in state.items() if id(tensor) in wanted}
     lost = {layer for layer, _ in set(wanted.values()) - set(found.values())}
     if lost:
@@ -120,10 +119,6 @@ def bn_buffers(model: nn.Module, layers: Mapping[str, Norm]) -> dict[str, tuple[
         )
         raise MismatchError(msg)
     return found
-
-
-def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    return cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
 
 
 def _has_statistics(module: nn.Module) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from swa_cli.batchnorm.layers import BUFFERS, BatchNorm, Norm
+from swa_cli.modules import modules_of
 from swa_cli.user_code import user_code
 
 _PATCHED = ("track_running_stats", "momentum")
@@ -21,7 +22,7 @@ def unchanged(model: nn.Module, layers: Collection[Norm]) -> Generator[None]:
     Within the body all of ``model`` is in eval mode, so that dropout and stochastic depth are off, as they will be
     when the statistics are used.
     """
-    was_training, modes = model.training, [(module, module.training) for module in model.modules()]
+    was_training, modes = model.training, [(module, module.training) for _, module in modules_of(model)]
     with ExitStack() as undo:
         for module, training in modes:
             undo.callback(setattr, module, "training", training)

@@ -13,7 +13,9 @@ import typer
 
 from swa_cli.cli.terminal import print_labelled, streams
 from swa_cli.errors import SwaError, Terminated
+from swa_cli.exits import exits_refused
 from swa_cli.ranks import tells_the_end, world_size
+from swa_cli.user_code import raised_by_user, text_of
 
 INTERRUPTED = 130
 
@@ -93,7 +95,8 @@ def _flush_or_drop(stream: TextIO) -> None:
 def only_results_on_stdout() -> Generator[None]:
     """Within the body, what a user's code prints goes to standard error, at whatever level it prints.
 
-    Afterwards both streams are what they were, also if the code closed or replaced them.
+    Afterwards both streams are what they were, also if the code closed or replaced them. It cannot end the program by
+    ``os._exit``.
     """
     before = sys.stdout, sys.stderr
     real = all(_descriptor(stream) == number for number, stream in enumerate(before, start=1))
@@ -104,7 +107,8 @@ def only_results_on_stdout() -> Generator[None]:
         streams.messages = os.fdopen(kept[1], "w", closefd=False)
     sys.stdout = sys.stderr
     try:
-        yield
+        with exits_refused():
+            yield
     finally:
         sys.stdout, sys.stderr = before
         if real:
@@ -133,15 +137,20 @@ def _descriptor(stream: TextIO | None) -> int | None:
 def _exit_code(error: BaseException) -> int:
     if isinstance(error, (SwaError, Terminated)):
         return error.exit_code
-    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
+    return INTERRUPTED if type(error) is KeyboardInterrupt else 1
 
 
 def _in_words(error: BaseException, *, debug: bool) -> tuple[str, ...]:
     hint = "" if debug else " Please report it with what --debug shows."
-    words = f"a bug in swa-cli: {type(error).__name__}: {_text(error)}.{hint}"
+    words = f"a bug in swa-cli: {type(error).__name__}: {text_of(error)}.{hint}"
     if isinstance(error, SwaError):
         return error.args
-    if isinstance(error, (KeyboardInterrupt, Terminated, GeneratorExit)):  # the last where a signal came at our end
+    if "DataLoader worker" in text_of(error):  # torch raises it wherever the program happens to be
+        return (f"a worker of the data loader died: {' '.join(text_of(error).split())}. num_workers=0 shows why.",)
+    users = None if type(error) in {KeyboardInterrupt, Terminated} else raised_by_user(error)
+    if users:
+        words = f"{users}."
+    elif isinstance(error, (KeyboardInterrupt, Terminated, GeneratorExit)):  # the last where a signal came at our end
         words = "interrupted; nothing was left half-written."
         if world_size() > 1:
             words = "interrupted, as all ranks are when another rank ended; nothing was written."
@@ -150,19 +159,10 @@ def _in_words(error: BaseException, *, debug: bool) -> tuple[str, ...]:
     elif isinstance(error, OSError):
         words = f"cannot use {error.filename or 'a file'}: {error.strerror or error}."
     elif isinstance(error, ImportError):
-        words = f"a package that swa-cli needs cannot be imported: {_text(error)}. Install swa-cli anew."
-    elif "DataLoader worker" in _text(error):  # torch raises it wherever the program happens to be
-        words = f"a worker of the data loader died: {' '.join(_text(error).split())}. num_workers=0 shows why."
+        words = f"a package that swa-cli needs cannot be imported: {text_of(error)}. Install swa-cli anew."
     return (words,)
 
 
 def _lacks_a_thread(error: BaseException) -> bool:
     """Whether Python could not start a thread, for want of memory or by a limit on processes."""
-    return isinstance(error, RuntimeError) and _text(error) == "can't start new thread"
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001  # somebody else's class
-        return "no message"
+    return isinstance(error, RuntimeError) and text_of(error) == "can't start new thread"

@@ -2,7 +2,8 @@
 
 import pickle
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast, final
 from zlib import crc32
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 from swa_cli.loaders.copies import copy_of, iterates_as_torch_does
 from swa_cli.loaders.randomness import drawn_apart, seed_all, seed_of_batch
 from swa_cli.loaders.shares import Share
+from swa_cli.user_code import reason_of
 
 
 def tells_indices(loader: object, *, counts_samples: bool) -> bool:
@@ -71,13 +73,41 @@ class _SeededByBatch(Dataset[Any]):
     def __getitem__(self, entry: tuple[int, Any]) -> Any:
         place, index = entry
         seed_all(seed_of_batch(self._seed, place))
-        return self.dataset[index]
+        with _told():
+            return self.dataset[index]
 
     def __getitems__(self, entry: tuple[int, Sequence[Any]]) -> Any:
         place, indices = entry
         seed_all(seed_of_batch(self._seed, place))
-        fetch = getattr(self.dataset, "__getitems__", None)
-        return fetch(indices) if fetch else [self.dataset[index] for index in indices]
+        with _told():
+            fetch = getattr(self.dataset, "__getitems__", None)
+            return fetch(indices) if fetch else [self.dataset[index] for index in indices]
+
+
+@contextmanager
+def _told() -> Generator[None]:
+    """Turn what a dataset raises into what is heard of.
+
+    A StopIteration would pass for the end of the data. From a worker only an Exception of a class that the main process
+    can import arrives there: another one ends the worker, or leaves the main process waiting for ever.
+    """
+    try:
+        yield
+    except StopIteration as error:
+        raise RuntimeError(reason_of(error)) from None  # with it as the cause, contextlib lets the StopIteration pass
+    except BaseException as error:
+        in_worker = get_worker_info() is not None and type(error) is not KeyboardInterrupt
+        if in_worker and not (isinstance(error, Exception) and _is_importable(type(error))):
+            raise RuntimeError(reason_of(error)) from error
+        raise
+
+
+def _is_importable(kind: type) -> bool:
+    try:
+        pickle.dumps(kind)
+    except Exception:  # noqa: BLE001  # a local class, or one with a metaclass of its own
+        return False
+    return True
 
 
 def _start_worker(user: Callable[[int], object] | None, worker: int) -> None:

@@ -14,6 +14,7 @@ from swa_cli.data import Split, choose_split, splitter_of
 from swa_cli.devices import resolve_device
 from swa_cli.errors import CheckpointError
 from swa_cli.forward import Forward
+from swa_cli.models import materialise
 from swa_cli.pipeline.common import Notify, needed, open_average, selection_of
 from swa_cli.pipeline.user import data_of, model_of, task_of
 from swa_cli.ranks import own_device
@@ -60,6 +61,7 @@ def prepare_evaluation(config: Config, *, notify: Notify) -> EvalJob:
     for notice in run.notices:
         notify(notice)
     model, model_target = model_of(config)
+    materialise(model, swa)
     data, data_target = data_of(config)
     return EvalJob(
         config=config,

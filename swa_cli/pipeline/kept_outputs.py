@@ -17,6 +17,7 @@ from swa_cli.checkpoints import Checkpoint, checksums
 from swa_cli.errors import OutputError
 from swa_cli.files import explained, writer_at
 from swa_cli.leftovers import temporary
+from swa_cli.modules import modules_of
 from swa_cli.pipeline.contents import digest_of
 from swa_cli.pipeline.eval_inputs import EvalJob
 from swa_cli.pipeline.sources import sources_of, user_sources
@@ -118,7 +119,7 @@ def kept_outputs(job: EvalJob) -> KeptOutputs | None:
     target, task = job.model_target, job.config.task
     model = load_target(target.class_path, what="model")
     data = load_target(job.data_target.class_path, what="data module")
-    layers = {type(layer) for layer in job.model.modules()}
+    layers = {type(layer) for _, layer in modules_of(job.model)}
     user_task = [load_target(task.class_path, what="task")] if task and "." in task.class_path else []
     what = {
         "version": _VERSION,

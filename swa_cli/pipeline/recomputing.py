@@ -10,6 +10,7 @@ from torch import nn
 from swa_cli.batchnorm import bn_layers, recalibrate
 from swa_cli.config import BnUpdateConfig
 from swa_cli.forward import Forward
+from swa_cli.modules import state_dict_of
 from swa_cli.pipeline.bn_inputs import FROZEN, TrainingData, frozen_layers, open_data
 from swa_cli.pipeline.common import Notify
 from swa_cli.pipeline.eval_inputs import EvalJob
@@ -52,7 +53,7 @@ class Recomputing:
             step=self.step,
             track=self.track,
         )
-        return {name: value.cpu() if hasattr(value, "cpu") else value for name, value in model.state_dict().items()}
+        return {name: value.cpu() if hasattr(value, "cpu") else value for name, value in state_dict_of(model).items()}
 
 
 def recomputing(job: EvalJob, *, notify: Notify, step: Step, track: Track) -> Recomputing:

@@ -1,0 +1,74 @@
+"""What a user's code may change of the process, kept apart from ours: working directory, torch's defaults, numpy's."""
+
+import os
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+_THEIRS: dict[str, Any] = {}
+"""What was in force when the user's code ran last."""
+_INSIDE: list[bool] = []
+"""Not empty while it runs."""
+
+
+@contextmanager
+def users_own() -> Generator[None]:
+    """Within the body, all that the user's code has set is in force; before and after it, what is ours.
+
+    A model may change the directory, or set torch's default device to "meta": relative paths of ours and tensors of
+    ours must not follow.
+    """
+    if _INSIDE:
+        yield
+        return
+    ours = {name: read() for name, (read, _) in _kinds().items()}
+    for name, (_, write) in _kinds().items():
+        if name in _THEIRS and _THEIRS[name] != ours.get(name):
+            write(_THEIRS[name])
+    _INSIDE.append(True)
+    try:
+        yield
+    finally:
+        _INSIDE.clear()
+        for name, (read, write) in _kinds().items():
+            now = read()
+            _THEIRS[name] = now
+            if name in ours and now != ours[name]:
+                write(ours[name])
+
+
+def _kinds() -> dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]:
+    """How each is read and written, of modules that are imported by now."""
+    torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
+    kinds: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {"directory": (_directory, _change_directory)}
+    if hasattr(torch, "set_default_device") and hasattr(torch, "get_default_dtype"):  # not while it is being imported
+        kinds["device"] = (_device, _set_device)
+        kinds["dtype"] = (torch.get_default_dtype, torch.set_default_dtype)  # pyright: ignore[reportOptionalMemberAccess, reportUnknownMemberType]
+    if hasattr(numpy, "geterr"):
+        kinds["numpy"] = (numpy.geterr, lambda found: numpy.seterr(**found))  # pyright: ignore[reportOptionalMemberAccess, reportUnknownMemberType]
+    return kinds
+
+
+def _directory() -> str | None:
+    with suppress(OSError):  # it may be gone
+        return os.getcwd()  # noqa: PTH109  # called for every batch
+    return None
+
+
+def _change_directory(folder: str | None) -> None:
+    if folder is not None:
+        with suppress(OSError):
+            os.chdir(folder)
+
+
+def _device() -> str | None:
+    """None where none was set."""
+    torch: Any = sys.modules["torch"]
+    context = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)  # noqa: SLF001  # the public one makes a tensor
+    return None if context is None else str(context.device)
+
+
+def _set_device(device: str | None) -> None:
+    torch: Any = sys.modules["torch"]
+    torch.set_default_device(device)
