@@ -352,8 +352,11 @@ def test_a_source_is_opened_only_if_it_can_be_what_was_averaged(tmp_path, kind, 
         verify(swa)
 
 
-def test_a_source_is_named_once(tmp_path):
-    path = forged(tmp_path / "work", [{"name": "epoch-0.pt", "step": 0}] * 2)
+@pytest.mark.parametrize("other", ["epoch-0.pt", "./epoch-0.pt", "link.pt", "hard.pt"])
+def test_a_source_is_named_once(tmp_path, other):
+    path = forged(tmp_path / "work", [{"name": name, "step": 0} for name in ("epoch-0.pt", other)])
+    (tmp_path / "work" / "link.pt").symlink_to("epoch-0.pt")
+    (tmp_path / "work" / "hard.pt").hardlink_to(tmp_path / "work" / "epoch-0.pt")
 
     with pytest.raises(SourceError, match="its record names a source twice"):
         verify(open_single(path))

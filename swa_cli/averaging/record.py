@@ -81,7 +81,7 @@ def as_text(fingerprints: Mapping[str, int]) -> str:
     return "".join(f"{fingerprints[name]:0{_DIGITS}x}" for name in sorted(fingerprints))
 
 
-def from_text(text: str, plan: AveragePlan) -> dict[str, int]:
+def from_text(text: str, plan: AveragePlan, average: Path) -> dict[str, int]:
     """The same, read.
 
     Raises:
@@ -89,7 +89,7 @@ def from_text(text: str, plan: AveragePlan) -> dict[str, int]:
     """
     names = sorted(tensor.name for tensor in plan.tensors)
     if len(text) != _DIGITS * len(names):
-        msg = f"the record is damaged: it has {len(text) // _DIGITS} fingerprints of {len(names)} tensors."
+        msg = f"{average}: the record is damaged: it has {len(text) // _DIGITS} fingerprints of {len(names)} tensors."
         raise VerifyError(msg)
     return {
         name: int(text[at : at + _DIGITS], 16) for name, at in zip(names, range(0, len(text), _DIGITS), strict=True)

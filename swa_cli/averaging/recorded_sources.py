@@ -30,16 +30,17 @@ def open_sources(average: Checkpoint, record: Provenance, *, folder: Path | None
             only the user may.
     """
     names = [as_named(source.name) for source in record.sources]
-    if len({*names}) < len(names):
-        msg = f"{average.path}: its record names a source twice: it is damaged or forged. Average anew."
-        raise SourceError(msg)
     if folder is None:
         folder = _recorded_folder(average, record)
         paths = [folder / name for name in _inside(average, names)]
     else:
         paths = _found_below(folder, names)
+    sources = [*zip(paths, record.sources, strict=True)]
+    if len({_file_at(average.path, path, said) for path, said in sources}) < len(sources):
+        msg = f"{average.path}: its record names a source twice: it is damaged or forged. Average anew."
+        raise SourceError(msg)
     key = record.options.key if record.options else None
-    opened = [_open(average.path, path, said, key) for path, said in zip(paths, record.sources, strict=True)]
+    opened = [_open(average.path, path, said, key) for path, said in sources]
     return folder, opened
 
 
@@ -97,7 +98,8 @@ def _further_down(folder: Path, names: set[tuple[str, ...]]) -> Mapping[tuple[st
     return found
 
 
-def _open(average: Path, path: Path, said: Source, key: str | None) -> Checkpoint:
+def _file_at(average: Path, path: Path, said: Source) -> tuple[int, int]:
+    """Device and inode of a source, once it is known to be a regular file of the recorded size."""
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -108,6 +110,10 @@ def _open(average: Path, path: Path, said: Source, key: str | None) -> Checkpoin
         _refuse(average, path, "is not a regular file")
     if not path.name.endswith(INDEX_SUFFIX):
         _check_size(average, path, said, status.st_size)
+    return status.st_dev, status.st_ino
+
+
+def _open(average: Path, path: Path, said: Source, key: str | None) -> Checkpoint:
     checkpoint = None
     with suppress(CheckpointError):  # whose message tells what the file holds
         checkpoint = open_checkpoint(path, key=key)

@@ -60,7 +60,7 @@ def verify(
         weights=[source.weight for source in record.sources],
     )
     plan = untied(plan, [name for name in plan.tied if name in average.tensors and not _is_one(average, plan, name)])
-    then = from_text(record.fingerprints, plan) if record.fingerprints else {}
+    then = from_text(record.fingerprints, plan, average.path) if record.fingerprints else {}
     recomputed = record.bn_update.tensors if record.bn_update else {}
     has_checksums = any(source.sha256 for source in record.sources)
     surrounding, absent = changed_files(average, record) if record.frames else ([], [])
