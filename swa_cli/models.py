@@ -1,6 +1,7 @@
 """The user's model: built, and filled with a checkpoint's weights."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -47,7 +48,7 @@ def state_dict_for(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Any]:
         MismatchError: names are missing or unexpected, or shapes differ; each is listed.
     """
     state = state_dict_of(model, keep_vars=True)
-    names = _own_names(state)
+    names = _own_names(state, checkpoint)
     expected = {name: value for name, own in names.items() if isinstance(value := state[own], torch.Tensor)}
     sources = {name: _stored_name(name, expected, checkpoint) for name in expected}
     missing = [name for name, stored in sources.items() if stored is None]
@@ -67,12 +68,27 @@ def state_dict_for(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Any]:
     return tensors | {names[name]: value for name, value in checkpoint.extra.items() if name in names}
 
 
-def own_names(model: nn.Module) -> dict[str, str]:
-    """From names as checkpoints are read, without the prefixes of wrappers, to those of ``model.state_dict()``.
+def own_names(model: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
+    """From names as ``checkpoint`` has them, without the prefixes of wrappers, to those of ``model.state_dict()``.
 
-    They differ where the model itself is compiled, wrapped, or has all its layers under one called ``module``.
+    They differ where the model itself is compiled, wrapped, or has all its layers under one called ``module``, and
+    where all names of the file or of the model begin with a prefix that the other lacks, as Lightning has ``model.``.
     """
-    return _own_names(state_dict_of(model, keep_vars=True))
+    return _own_names(state_dict_of(model, keep_vars=True), checkpoint)
+
+
+def prefix_note(model: nn.Module, checkpoint: Checkpoint) -> str | None:
+    """What to say where the names of the file and of the model differ by a prefix; else None."""
+    plain = strip_wrappers({name: name for name in state_dict_of(model, keep_vars=True)})
+    if own_names(model, checkpoint) == plain:
+        return None
+    theirs, ours = (
+        f"{prefix!r}" if prefix else "no prefix" for prefix in map(_common_prefix, (checkpoint.tensors, plain))
+    )
+    return (
+        f"all names in {checkpoint.path} begin with {theirs}, those of the model {kind_of(model)} with {ours}: they "
+        "are matched without it."
+    )
 
 
 def load_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> None:
@@ -107,8 +123,19 @@ def _is_meta(value: object) -> bool:
     return isinstance(value, torch.Tensor) and value.is_meta and not is_lazy(value)
 
 
-def _own_names(state: Mapping[str, object]) -> dict[str, str]:
-    return strip_wrappers({name: name for name in state})
+def _own_names(state: Mapping[str, object], checkpoint: Checkpoint) -> dict[str, str]:
+    names = strip_wrappers({name: name for name in state})
+    if any(name in names for name in checkpoint.tensors):
+        return names
+    ours, theirs = _common_prefix(names), _common_prefix(checkpoint.tensors)
+    renamed = {theirs + name.removeprefix(ours): own for name, own in names.items()}
+    return renamed if renamed.keys() >= checkpoint.tensors.keys() else names
+
+
+def _common_prefix(names: Iterable[str]) -> str:
+    """The whole parts with which all of the names begin, the last dot included."""
+    common = os.path.commonprefix(list(names))  # noqa: RUF071  # cut to whole parts below
+    return common[: common.rfind(".") + 1]
 
 
 def _stored_name(name: str, expected: Mapping[str, torch.Tensor], checkpoint: Checkpoint) -> str | None:
@@ -134,16 +161,4 @@ def _explain(
     ):
         if names:
             lines += [f"{len(names)} {title}:", *listed(names)]
-    return [*lines, _advice(missing, unexpected)]
-
-
-def _advice(missing: list[str], unexpected: list[str]) -> str:
-    prefixes = {name.partition(".")[0] for name in unexpected}
-    if missing and len(prefixes) == 1:
-        prefix = prefixes.pop()
-        if all(f"{prefix}.{name}" in unexpected for name in missing):
-            return (
-                f"The file's names all start with {prefix!r}: give --model the module that holds the network as "
-                f"{prefix!r} (a LightningModule, say), so that its names are the file's."
-            )
-    return "Check --model and --model-arg: it must be built as it was for the training run."
+    return [*lines, "Check --model and --model-arg: it must be built as it was for the training run."]

@@ -10,7 +10,7 @@ from torch import nn
 from swa_cli.checkpoints import open_checkpoint
 from swa_cli.data import batches_of, build_data_module, choose_split, iterate, length_of
 from swa_cli.errors import DataError, MismatchError, UserCodeError
-from swa_cli.models import build_model, load_checkpoint, state_dict_for
+from swa_cli.models import build_model, load_checkpoint, own_names, prefix_note, state_dict_for
 from swa_cli.targets import load_target
 
 CODE = """
@@ -207,11 +207,54 @@ def test_missing_unexpected_and_reshaped_keys_are_each_listed(tmp_path):
     ]
 
 
-def test_a_lightning_prefix_is_recognised_and_explained(tmp_path):
-    state = {f"net.{name}": tensor for name, tensor in nn.Linear(3, 2).state_dict().items()}
+class Wraps(nn.Module):
+    """As a LightningModule does."""
 
-    with pytest.raises(MismatchError, match="names all start with 'net': give --model the module that holds"):
-        load_checkpoint(nn.Linear(3, 2), saved(state, tmp_path / "x.safetensors"))
+    def __init__(self, net: nn.Module, name: str = "net") -> None:
+        super().__init__()
+        self.add_module(name, net)
+
+
+def small() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+
+
+@pytest.mark.parametrize(
+    ("prefix", "wrap", "note"),
+    [
+        ("model.", small, "begin with 'model.', those of the model Sequential with no prefix"),
+        ("lit.model.", small, "begin with 'lit.model.', those of the model Sequential with no prefix"),
+        ("", lambda: Wraps(small()), "begin with no prefix, those of the model Wraps with 'net.'"),
+        ("model.", lambda: Wraps(small()), "begin with 'model.', those of the model Wraps with 'net.'"),
+        ("net.", lambda: Wraps(small()), None),
+    ],
+)
+def test_a_prefix_that_only_the_file_or_the_model_has_is_stripped_and_said(tmp_path, prefix, wrap, note):
+    source, model = small(), wrap()
+    nn.init.normal_(source[1].running_mean)  # pyright: ignore
+    checkpoint = saved(
+        {prefix + name: value for name, value in source.state_dict().items()}, tmp_path / "x.safetensors"
+    )
+    load_checkpoint(model, checkpoint)
+
+    loaded = model.net if isinstance(model, Wraps) else model
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in source.state_dict().items())  # pyright: ignore
+    assert own_names(model, checkpoint).keys() == {*checkpoint.tensors}
+    said = prefix_note(model, checkpoint)
+    assert said is None if note is None else said is not None and note in said
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"model.0.weight": torch.zeros(2, 3), "criterion.weight": torch.zeros(2)},
+        {"model.0.weight": torch.zeros(2, 3), "0.bias": torch.zeros(2)},
+        {"model.head.weight": torch.zeros(2, 3), "model.head.bias": torch.zeros(2)},
+    ],
+)
+def test_other_names_than_those_behind_one_prefix_are_refused(tmp_path, state):
+    with pytest.raises(MismatchError, match="missing from the file"):
+        load_checkpoint(small(), saved(state, tmp_path / "x.safetensors"))
 
 
 class Module:

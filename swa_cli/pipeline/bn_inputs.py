@@ -14,7 +14,7 @@ from swa_cli.config import BnUpdateConfig, Config, TargetConfig
 from swa_cli.data import batches_of, length_of, splitter_of, train_batches_as_evaluated
 from swa_cli.errors import UsageError, shortened
 from swa_cli.loaders import Passes, in_fixed_order, with_batch_size
-from swa_cli.models import load_checkpoint, own_names
+from swa_cli.models import load_checkpoint, own_names, prefix_note
 from swa_cli.outputs import Like, Target, check_target, fits
 from swa_cli.pipeline.common import Notify, needed, open_average
 from swa_cli.pipeline.user import data_of, model_of
@@ -71,6 +71,9 @@ def prepare(config: Config, *, notify: Notify) -> Job:
     target = _target(source, checkpoint, options)
     model, model_target = model_of(config)
     load_checkpoint(model, checkpoint)
+    note = prefix_note(model, checkpoint)
+    if note:
+        notify(note)
     untracked = without_statistics(model)
     if untracked:
         notify(f"these BatchNorm layers keep no statistics (track_running_stats=False): {shortened(untracked)}.")
@@ -105,7 +108,7 @@ def frozen_layers(model: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
     record = checkpoint.provenance
     if record is None:
         return {}
-    names = own_names(model)
+    names = own_names(model, checkpoint)
     layers = {own: layer for own, (layer, _) in bn_buffers(model, bn_layers(model)).items()}
     owns = (names.get(f"{as_named(frozen)}.running_mean".removeprefix(".")) for frozen in record.frozen_bn)
     return {layers[own]: FROZEN for own in owns if own in layers}

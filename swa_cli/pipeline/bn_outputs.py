@@ -37,7 +37,7 @@ def record_of(job: Job, data: TrainingData, result: RecalibrationResult, options
 def new_buffers(model: nn.Module, result: RecalibrationResult, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     """The statistics of the layers that were reached, under the names that the file has for them."""
     layers, found = bn_layers(model), {layer.name: layer for layer in result.layers}
-    names = {own: name for name, own in own_names(model).items()}
+    names = {own: name for name, own in own_names(model, checkpoint).items()}
     buffers = bn_buffers(model, {name: layers[name] for name in found})
     new: dict[str, torch.Tensor] = {}
     for own, (layer, buffer) in buffers.items():

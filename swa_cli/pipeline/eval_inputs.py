@@ -14,7 +14,7 @@ from swa_cli.data import Split, choose_split, splitter_of
 from swa_cli.devices import resolve_device
 from swa_cli.errors import CheckpointError
 from swa_cli.forward import Forward
-from swa_cli.models import materialise
+from swa_cli.models import materialise, prefix_note
 from swa_cli.pipeline.common import Notify, needed, open_average, selection_of
 from swa_cli.pipeline.user import data_of, model_of, task_of
 from swa_cli.ranks import own_device
@@ -62,6 +62,9 @@ def prepare_evaluation(config: Config, *, notify: Notify) -> EvalJob:
         notify(notice)
     model, model_target = model_of(config)
     materialise(model, swa)
+    note = prefix_note(model, swa)
+    if note:
+        notify(note)
     data, data_target = data_of(config)
     return EvalJob(
         config=config,

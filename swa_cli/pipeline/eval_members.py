@@ -60,7 +60,7 @@ def with_averaged_statistics(job: EvalJob, swa: Member, checkpoints: Sequence[Me
 
     def read() -> Mapping[str, Any]:
         state = state_dict_for(job.model, job.swa)
-        names = {own: name for name, own in own_names(job.model).items()}
+        names = {own: name for name, own in own_names(job.model, job.swa).items()}
         for own, (_, buffer) in bn_buffers(job.model, bn_layers(job.model)).items():
             if buffer != "num_batches_tracked":
                 state[own] = _mean(job.checkpoints, names[own], weights).to(state[own].dtype)
