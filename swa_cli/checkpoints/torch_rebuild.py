@@ -96,6 +96,21 @@ def set_(elements: object = None) -> Inert:
     return Inert("builtins", "set", () if elements is None else (elements,), is_made=True)
 
 
+def encode(text: object, encoding: object) -> Inert:
+    """Bytes, as protocol 2 writes them."""
+    if type(text) is not str or encoding not in {"latin1", "latin-1"}:
+        refuse("bytes that are encoded in an unknown way")
+    text.encode("latin-1")
+    return Inert("_codecs", "encode", (text, encoding), is_made=True)
+
+
+def device(kind: object, index: object = 0) -> Inert:
+    """A ``torch.device``."""
+    if type(kind) is not str or type(index) is not int:
+        refuse("a device without a name")
+    return Inert("torch", "device", (kind, index), is_made=True)
+
+
 def tensor_v2(
     storage: object,
     storage_offset: object,

@@ -48,7 +48,7 @@ def read_zip(descriptor: int) -> TorchFile:
         raise CheckpointError(msg)
     for name in _READ_BY_TORCH:
         if name in records:
-            records.extent(name)
+            records.read(name).decode()
     if "byteorder" in records and records.read("byteorder") != b"little":
         msg = "saved on a big-endian machine. Load it with torch.load there or here, and save it again."
         raise CheckpointError(msg)

@@ -16,8 +16,9 @@ from swa_cli.errors import CheckpointError
 ZIP_MAGIC = b"PK\x03\x04"
 
 _END = Struct("<4sHHHHIIH")  # end of central directory: disk, its disk, records here, records, size, offset, comment
-_END64_LOCATOR = Struct("<4s4xQ4x")
-_END64 = Struct("<4s12xIIQQQQ")  # zip64 end of central directory: the same, without a comment
+_END64_LOCATOR = Struct("<4sIQI")  # disk, where the record is, disks
+_END64 = Struct("<4sQ4xIIQQQQ")  # zip64 end of central directory: its size, then the same, without a comment
+_LENGTH_AFTER = 12  # bytes before those that the size of a zip64 end counts
 _ENTRY = Struct("<4s4xHH8xIIHHHH2xII")  # flags, method, compressed, size, three lengths, disk, attributes, header
 _LOCAL_HEADER = Struct("<4s2xHH8xIIHH")  # flags, method, compressed, size, lengths of name and extra
 _EXTRA = Struct("<HH")
@@ -130,11 +131,15 @@ class ZipDirectory:
     def _read_extent(self, end: int, fields: list[int]) -> tuple[bytes, int, int]:
         locator = os.pread(self._descriptor, _END64_LOCATOR.size, max(0, end - _END64_LOCATOR.size))
         if locator.startswith(b"PK\x06\x07"):
-            at = _END64_LOCATOR.unpack(locator)[1]
+            _, disk, at, disks = _END64_LOCATOR.unpack(locator)
+            if disk or disks != 1:
+                _refuse("it is one of several volumes")
             record = os.pread(self._descriptor, _END64.size, at) if at < end else b""
             if len(record) < _END64.size or not record.startswith(b"PK\x06\x06"):
                 _refuse("its zip64 directory is not where it should be")
-            wide = _END64.unpack(record)[1:]
+            length, *wide = _END64.unpack(record)[1:]
+            if at + length + _LENGTH_AFTER != end - _END64_LOCATOR.size:
+                _refuse("its zip64 directory is not as long as it says")
             limits = (_MANY, _MANY, _MANY, _MANY, _IN_ZIP64, _IN_ZIP64)
             if any(short not in {value, limit} for short, value, limit in zip(fields, wide, limits, strict=True)):
                 _refuse("it has two ends that contradict each other")
@@ -171,6 +176,8 @@ class ZipDirectory:
                 header = self._zip64(after, extra_length, (size, packed, header))[2]
             if not is_ascii:
                 name.decode()  # torch reads no archive with other names
+            if header + _LOCAL_HEADER.size + (0 if packed == _IN_ZIP64 else packed) > self._start:
+                _refuse("its directory names what is not there")
             self._headers.append(header)
             seen.add(name.lower())  # as torch compares them
             yield name[len(self._folder) :], at
