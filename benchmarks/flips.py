@@ -1,9 +1,9 @@
 """Flip every bit of a small average in each form of output, one at a time, and count what ``swa verify`` does not find.
 
-    python benchmarks/flips.py                     # every bit of every form: a quarter of an hour on two cores
+    python benchmarks/flips.py                     # every bit of every form: minutes to half an hour
     python benchmarks/flips.py --forms torch --every 50
 
-A form that has a row with "passed" above zero, or an error that is not one of swa-cli's, makes the exit code 1.
+The exit code is 1 if a flip passed, or ended in an error that is none of swa-cli's.
 """
 
 import argparse
