@@ -228,3 +228,20 @@ def test_flags_that_make_no_sense_are_usage_errors(run_swa, tmp_path, flags, sai
     assert result.exit_code == 2
     assert said in " ".join(result.stderr.split())
     assert not (tmp_path / "o.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "weights", "remedy"),
+    [
+        (torch.float64, None, "there is no wider dtype. Leave out the checkpoint"),
+        (torch.complex128, None, "there is no wider dtype. Leave out the checkpoint"),
+        (torch.float64, (1, 2, 3), "there is no wider dtype. Choose smaller weights, leave out the checkpoint"),
+    ],
+)
+def test_a_sum_too_large_for_float64_is_no_matter_of_the_dtype(tmp_path, dtype, weights, remedy):
+    for index in range(3):
+        torch.save({"w": torch.full((3,), 1.5e308, dtype=dtype)}, tmp_path / f"epoch-{index}.pt")
+    sources = find_checkpoints([tmp_path]).checkpoints
+
+    with pytest.raises(NonFiniteError, match=f"tensor w: the sum of the sources is too large for float64, .*{remedy}"):
+        average(plan_average(sources, weights=weights), tmp_path / "swa.safetensors")

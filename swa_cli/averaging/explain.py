@@ -8,7 +8,7 @@ import numpy.typing as npt
 from swa_cli.averaging.pieces import Part, Piece
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.checkpoints import Checkpoint
-from swa_cli.checkpoints.dtypes import real_dtype
+from swa_cli.checkpoints.dtypes import BY_NAME, real_dtype
 from swa_cli.checkpoints.rounding import round_once
 from swa_cli.errors import shortened
 
@@ -38,6 +38,13 @@ def explain_nonfinite(piece: Piece, plan: AveragePlan) -> str:
                     )
     large = list(dict.fromkeys(part.tensor.name for part in piece.parts if _overflows(part, plan)))
     names = shortened(large or [piece.parts[0].tensor.name])
+    if real_dtype(piece.dtype) == BY_NAME["float64"]:
+        remedy = "Choose smaller weights, leave" if plan.is_weighted else "Leave"
+        return (
+            f"tensor {names}: the sum of the sources is too large for float64, although every source is finite, and "
+            f"there is no wider dtype. {remedy} out the checkpoint with such large values, or let infinities through with "
+            "--allow-nonfinite."
+        )
     remedy = "a wider --dtype or smaller weights" if plan.is_weighted else "a wider --dtype"
     return (
         f"tensor {names}: the mean is too large for {piece.dtype.name}, although every source "
