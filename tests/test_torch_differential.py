@@ -86,6 +86,7 @@ ARCHIVES: dict[str, Callable[[Archive], object]] = {
     "a name that is no UTF-8": lambda a: a.put(a.entries["data/1"] + 46, "<B", 0xFF),
     "a record less": lambda a: a.put(a.end + 8, "<HH", len(a.entries) - 1, len(a.entries) - 1),
     "something after the end": lambda a: a.data.extend(b"more"),
+    "an entry beyond the directory": lambda a: a.put(max(a.entries.values()) + 30, "<H", 128),
     "one of many volumes": lambda a: a.put(a.end - 4, "<I", 7),
     "another length of the zip64 end": lambda a: a.put(a.data.rindex(b"PK\6\6") + 4, "<Q", 43),
     "a version of tomorrow": lambda a: a.put(a.data.index(b"3\n", a.header("version")), "<B", ord("z")),

@@ -182,7 +182,7 @@ class ZipDirectory:
             seen.add(name.lower())  # as torch compares them
             yield name[len(self._folder) :], at
             at = after + extra_length + comment_length
-        if len(seen) != count or len(self._headers) != count:
+        if at != len(directory) or len(seen) != count or len(self._headers) != count:
             _refuse("its directory names a record twice, or not as many as it says")
 
     def _first_folder(self) -> bytes:
