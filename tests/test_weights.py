@@ -244,4 +244,4 @@ def test_a_sum_too_large_for_float64_is_no_matter_of_the_dtype(tmp_path, dtype, 
     sources = find_checkpoints([tmp_path]).checkpoints
 
     with pytest.raises(NonFiniteError, match=f"tensor w: the sum of the sources is too large for float64, .*{remedy}"):
-        average(plan_average(sources, weights=weights), tmp_path / "swa.safetensors")
+        average(plan_average(sources, weights=weights), tmp_path / "swa.pt")

@@ -42,8 +42,8 @@ def explain_nonfinite(piece: Piece, plan: AveragePlan) -> str:
         remedy = "Choose smaller weights, leave" if plan.is_weighted else "Leave"
         return (
             f"tensor {names}: the sum of the sources is too large for float64, although every source is finite, and "
-            f"there is no wider dtype. {remedy} out the checkpoint with such large values, or let infinities through with "
-            "--allow-nonfinite."
+            f"there is no wider dtype. {remedy} out the checkpoint with such large values, or let infinities through "
+            "with --allow-nonfinite."
         )
     remedy = "a wider --dtype or smaller weights" if plan.is_weighted else "a wider --dtype"
     return (
