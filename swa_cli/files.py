@@ -21,10 +21,15 @@ def check_output(target: Path, *, overwrite: bool) -> None:
         OutputError: ``target`` exists and ``overwrite`` is false, is not a regular file, or its folder is
             missing or not writable.
     """
-    folder = target.parent
-    if "\0" in str(target):
-        msg = f"cannot write {str(target)!r}: a file name holds no null character."
-        raise OutputError(msg)
+    try:
+        _check_output(target, overwrite=overwrite)
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        msg = f"cannot write {target}: {getattr(error, 'strerror', None) or 'a file name holds no null character'}."
+        raise OutputError(msg) from error
+
+
+def _check_output(target: Path, *, overwrite: bool) -> None:
+    folder, end = target.parent, written(target)
     if not folder.is_dir():
         msg = f"cannot write {target}: there is no directory {folder}. Make it first, or name another output."
         raise OutputError(msg)
@@ -35,8 +40,17 @@ def check_output(target: Path, *, overwrite: bool) -> None:
     if target.exists() and not overwrite:
         msg = f"{target} exists already. Name another output, or replace it with --force."
         raise OutputError(msg)
-    if not os.access(written(target).parent, os.W_OK | os.X_OK):
-        msg = f"cannot write {target}: no permission to write in {folder}."
+    if end.is_symlink():
+        msg = f"cannot write {target}: it is a symbolic link that leads to itself. Remove it, or name another output."
+        raise OutputError(msg)
+    if not end.parent.is_dir():
+        msg = (
+            f"cannot write {target}: it is a symbolic link to {end}, and there is no directory {end.parent}. Make it "
+            "first, or name another output."
+        )
+        raise OutputError(msg)
+    if not os.access(end.parent, os.W_OK | os.X_OK):
+        msg = f"cannot write {target}: no permission to write in {end.parent if target.is_symlink() else folder}."
         raise OutputError(msg)
 
 

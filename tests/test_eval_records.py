@@ -436,6 +436,41 @@ def test_records_that_do_not_fit_together(run_swa, records, change, code, messag
     assert message in found[1]
 
 
+WRONG_TYPES = {
+    "name": lambda about: about["rows"][0].update(name=[1]),
+    "step": lambda about: about["rows"][0].update(step="7"),
+    "members": lambda about: about["rows"][-1].update(members={}),
+    "chosen_on": lambda about: about["rows"][0].update(chosen_on=3),
+    "extra": lambda about: about["rows"][0].update(extra={"f1": "high"}),
+    "kind": lambda about: about["rows"][0].update(kind="other"),
+    "split": lambda about: about.update(split=["test"]),
+    "warnings": lambda about: about.update(warnings=[1]),
+    "warning": lambda about: about.update(warnings="all is well"),
+}
+
+
+def test_records_with_another_type_in_a_field(run_swa, records):
+    evaluated(run_swa, "--save-records", "r.npz")
+    whole = (records / "r.npz").read_bytes()
+    for change in WRONG_TYPES.values():
+        (records / "r.npz").write_bytes(whole)
+        rewritten(lambda about, _, change=change: change(about))
+        code, said = refused(run_swa, "r.npz")
+
+        assert code == 1
+        assert "holds no records that swa-eval --save-records has written" in said
+
+
+@pytest.mark.parametrize("content", [b"\x80\x04]q\x00.", b"import torch\n", b"", b"PK\x05\x06" + bytes(18)])
+def test_nobody_is_told_to_unpickle_records(run_swa, tmp_path, content):
+    (tmp_path / "r.npz").write_bytes(content)
+    code, said = refused(run_swa, "r.npz")
+
+    assert code == 1
+    assert "it is not an .npz archive" in said
+    assert "pickle" not in said
+
+
 def test_the_version_of_a_parquet_file(run_swa, records, monkeypatch):
     pytest.importorskip("pyarrow")
     monkeypatch.setattr(records_file, "_VERSION", 7)

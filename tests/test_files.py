@@ -93,6 +93,34 @@ def test_what_cannot_be_written_is_said_beforehand(tmp_path, target, message):
         check_output(tmp_path / target, overwrite=True)
 
 
+@pytest.mark.parametrize(
+    ("link", "message"),
+    [
+        ("out", "it is a symbolic link that leads to itself"),
+        ("gone/x", "it is a symbolic link to .*gone/x, and there is no directory .*gone"),
+        ("x" * 300, "File name too long"),
+        ("file/x", "Not a directory|there is no directory"),
+    ],
+)
+def test_a_link_that_cannot_be_written_through_is_said_beforehand(tmp_path, link, message):
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "out").symlink_to(link)
+    with pytest.raises(OutputError, match=message):
+        check_output(tmp_path / "out", overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "file/x"])
+def test_a_name_that_no_file_can_have_is_said_beforehand(tmp_path, name):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="cannot write"):
+        check_output(tmp_path / name, overwrite=True)
+
+
+def test_a_dangling_link_is_written_through(tmp_path):
+    (tmp_path / "out").symlink_to("new")
+    check_output(tmp_path / "out", overwrite=False)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_permission(tmp_path):
     tmp_path.chmod(0o500)

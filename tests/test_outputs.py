@@ -2,7 +2,9 @@
 
 import argparse
 import collections
+import errno
 import json
+import os
 import random
 import subprocess
 import sys
@@ -590,6 +592,23 @@ def test_what_is_no_tensor_in_a_later_shard(tmp_path):
 
     assert torch.load(tmp_path / "out" / "b.bin")["b._extra_state"] == {"v": 2}
     assert verify(open_single(tmp_path / "out")).n_sources == 2
+
+
+@pytest.mark.parametrize("reason", [errno.EACCES, errno.ELOOP, errno.EIO])
+def test_a_file_beside_like_that_cannot_be_read_is_named(tmp_path, monkeypatch, reason):
+    (tmp_path / "like").mkdir()
+    (tmp_path / "like" / "config.json").write_text("{}")
+    save_file({"w": torch.ones(2)}, tmp_path / "like" / "model.safetensors")
+
+    def refuse(path):
+        raise OSError(reason, os.strerror(reason), str(path))
+
+    monkeypatch.setattr("swa_cli.outputs.writer.open_stream", refuse)
+    with pytest.raises(
+        CheckpointError, match=rf"config\.json: cannot be read, and --like copies it: {os.strerror(reason)}"
+    ):
+        average_like([tmp_path / "like" / "model.safetensors"], tmp_path / "like", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_no_tensor_and_was_not_there(tmp_path):

@@ -58,7 +58,11 @@ def open_sharded(index: Path, open_shard: Callable[[Path], Checkpoint]) -> Check
     where = shards_of(index)
     names = sorted(set(where.values()))
     files = tuple(index.with_name(name) for name in names)
-    missing = [str(file) for file in files if not file.exists()]
+    try:
+        missing = [str(file) for file in files if not file.exists()]
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        msg = f"{index}: it names a file that cannot be opened: {error}. Copy or save the checkpoint again."
+        raise CheckpointError(msg) from error
     if missing:
         what = f"{index}: these of its {len(files)} shards are missing:"
         raise CheckpointError(what, *listed(missing), "Copy them beside it.")

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import BinaryIO
 
 from swa_cli.checkpoints import Provenance, as_text, frame_digest, spelt
-from swa_cli.errors import OutputError
+from swa_cli.errors import CheckpointError, OutputError
 from swa_cli.files import check_space, publish, writer_at
 from swa_cli.folders import publish_folder
 from swa_cli.outputs.layout import Layout
@@ -128,10 +128,18 @@ def fill_folder(folder: Path, layout: Layout) -> Generator[Writer]:
 
 
 def _copy(path: Path, to: Path) -> str:
-    """Copy a file and return its SHA-256."""
-    with to.open("xb+") as stream:
-        with open_stream(path) as source:
-            shutil.copyfileobj(source, stream)
+    """Copy a file and return its SHA-256.
+
+    Raises:
+        CheckpointError: it cannot be opened.
+    """
+    try:
+        source = open_stream(path)
+    except OSError as error:
+        msg = f"{path}: cannot be read, and --like copies it: {error.strerror or error}."
+        raise CheckpointError(msg) from error
+    with source, to.open("xb+") as stream:
+        shutil.copyfileobj(source, stream)
         stream.flush()
         os.fsync(stream.fileno())
         return frame_digest(stream.fileno(), None, ())

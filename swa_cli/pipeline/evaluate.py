@@ -7,6 +7,7 @@ from pathlib import Path
 from swa_cli.config import Config, EvalConfig
 from swa_cli.errors import UsageError
 from swa_cli.evaluation import Context, EvaluationResult, Observed, summarise
+from swa_cli.files import written
 from swa_cli.pipeline.common import Notify, check_json_output, check_report
 from swa_cli.pipeline.observing import observe_all
 from swa_cli.pipeline.records_file import check_form, load_records, save_records, sensible
@@ -81,7 +82,7 @@ def _check_apart(files: Mapping[str, Path | None]) -> None:
     for flag, path in files.items():
         if path is None:
             continue
-        other = flags.setdefault(path.resolve(), flag)
+        other = flags.setdefault(written(path), flag)
         if other != flag:
             msg = f"{other} and {flag} name the same file, {path}. Give each a name of its own."
             raise UsageError(msg)

@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, get_type_hints
 from zlib import crc32
 
 import numpy as np
@@ -33,6 +33,7 @@ _MOST_ARRAYS = 10_000
 _LEAST_AMOUNT, _MOST_TIMES = 1 << 27, 8
 """Bytes that a file of records may hold once it is decompressed: so many, and so many for each of its own."""
 _WIDTH = 8
+_ZIP = b"PK\x03\x04"
 
 Column = tuple[int, str]
 """The place of a row, and the name of one of its columns."""
@@ -107,11 +108,11 @@ def load_records(path: Path, task: Task | None) -> tuple[Observed, Context]:
         contents = (_read_parquet if path.suffix == ".parquet" else _read_npz)(path)
         about = contents.about
         observed = Observed(
-            split=about["split"],
+            split=TypeAdapter(str).validate_python(about["split"]),
             task=task or _recorded(path, TypeAdapter(TargetConfig).validate_python(about["task"])),
             rows=tuple(_row(place, row, contents.columns) for place, row in enumerate(about["rows"])),
             groups=contents.groups,
-            warnings=tuple(about["warnings"]),
+            warnings=TypeAdapter(tuple[str, ...]).validate_python(about["warnings"]),
         )
         context = TypeAdapter(Context).validate_python(about["context"])
         _check(observed, context)
@@ -180,7 +181,12 @@ def _about(row: Row) -> dict[str, Any]:
 
 
 def _row(place: int, about: Mapping[str, Any], columns: Mapping[Column, NDArray[np.float64]]) -> Row:
-    small = {name: value for name, value in about.items() if name not in {"tallies", "columns"}}
+    kinds = get_type_hints(Row)
+    small: dict[str, Any] = {
+        name: TypeAdapter[Any](kinds.get(name, Any)).validate_python(value, strict=name != "extra")
+        for name, value in about.items()
+        if name not in {"tallies", "columns"}
+    }
     records = Records(
         columns={name: columns[place, name] for name in about["columns"]},
         tallies={name: np.array(values, dtype=np.float64) for name, values in about["tallies"].items()},
@@ -198,6 +204,9 @@ def _write_npz(stream: BinaryIO, contents: _Contents) -> None:
 
 def _read_npz(path: Path) -> _Contents:
     with open_stream(path) as stream:
+        if os.pread(stream.fileno(), len(_ZIP), 0) != _ZIP:  # numpy would take it for a pickle, and advise to load it
+            msg = "it is not an .npz archive"
+            raise ValueError(msg)
         _check_directory(stream)
         stored = np.load(stream, allow_pickle=False)
         _check_amount(sum(info.file_size for info in stored.zip.infolist()), stream)
