@@ -9,7 +9,7 @@ import numpy as np
 from swa_cli.tasks.records import Array
 
 _FEWEST = 5
-_SHARE = 1 / 8
+_SHARE = 1 / 12  # what is left of fewer than 60 units with tails as of a squared error
 _PLENTY = 10
 
 
