@@ -244,6 +244,36 @@ def test_holm_adjusts_over_the_comparisons_of_one_metric_that_do_not_decide():
     assert [one.corrected_for for one in found] == [1, 2, 2] * 2
 
 
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        ({"last": 9}, {"last": (1, 1)}),
+        ({"last": 9, "best": 10}, {"last": (1, 2), "best": (2, 2)}),
+        ({"last": 9, "control": 9}, {"last": (1, 1), "control": (2, 2)}),
+        ({"last": 9, "best": -9, "control": 9}, {"last": (2, 2), "best": (1, 1), "control": (3, 3)}),
+    ],
+)
+def test_a_loss_against_any_of_those_that_decide_is_corrected_and_a_gain_over_all_is_not(kinds, expected):
+    """Losses of as many examples, or gains, where it is negative; the factor of the p-value, and over how many."""
+    swa = records(np.repeat([1, 0, 1], [20, 20, 20]))
+    others = [
+        against(
+            records(np.repeat([1, 0, 1], [20 + min(0, lost), 20 - max(0, lost) - min(0, lost), 20 + max(0, lost)])),
+            kind=kind,
+        )
+        for kind, lost in kinds.items()
+    ]
+
+    found = {one.kind: one for one in compare(swa, others, (ACCURACY,))}
+
+    assert {kind: one.corrected_for for kind, one in found.items()} == {
+        kind: over for kind, (_, over) in expected.items()
+    }
+    for kind, (factor, _) in expected.items():
+        assert found[kind].p_adjusted == pytest.approx(factor * found[kind].p_value)
+        assert found[kind].verdict == ("better" if kinds[kind] < 0 else "worse")
+
+
 def test_the_verdict_is_on_the_adjusted_p_value():
     swa, other = pair(9, 1, 60)
     kinds: tuple[Kind, ...] = ("window", "greedy", "mean", "ensemble", "geometric")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from swa_cli.evaluation import shares
 from swa_cli.evaluation.bootstrap import ROUNDING, UNKNOWN, Interval, bca, student, wider
-from swa_cli.evaluation.decide import DECIDING
+from swa_cli.evaluation.decide import CONTROL, DECIDING, INCUMBENTS
 from swa_cli.evaluation.few import effective_n, error_among, is_dominated, peers_of, top_share
 from swa_cli.evaluation.power import units_needed
 from swa_cli.evaluation.result import Comparison, Kind
@@ -185,21 +185,39 @@ def _by_right_and_wrong(
 
 
 def _judged(rows: Sequence[Comparison], metric: Metric) -> list[Comparison]:
-    """With Holm's correction over the rows that do not decide; one that has to beat all that do needs none."""
-    further = [row for row in rows if row.kind not in DECIDING]
-    adjusted = dict(zip(map(id, further), holm([row.p_value for row in further]), strict=True))
-    return [_decided(row, metric, adjusted.get(id(row)), len(further)) for row in rows]
+    """With p-values adjusted for how many comparisons can lead to the same mistake.
+
+    An average has to beat all incumbents, which needs no correction; a loss against any of them forbids it, which does,
+    by Holm's method over the incumbents. A loss against the control is one more way to forbid it, and leaves the
+    incumbents' p-values as they are. What does not decide is corrected among itself.
+    """
+    lost = [metric.higher_is_better == (row.difference < 0) for row in rows]
+    incumbents = [place for place, row in enumerate(rows) if row.kind in INCUMBENTS]
+    further = [place for place, row in enumerate(rows) if row.kind not in DECIDING]
+    adjusted = {place: (row.p_value, 1) for place, row in enumerate(rows)}
+    of_losses = holm([rows[place].p_value if lost[place] else 1.0 for place in incumbents])
+    adjusted |= {
+        place: (p_value, len(incumbents)) for place, p_value in zip(incumbents, of_losses, strict=True) if lost[place]
+    }
+    of_further = holm([rows[place].p_value for place in further])
+    adjusted |= {place: (p_value, len(further)) for place, p_value in zip(further, of_further, strict=True)}
+    ways = len(incumbents) + 1
+    adjusted |= {
+        place: (min(1.0, ways * row.p_value), ways)
+        for place, row in enumerate(rows)
+        if row.kind == CONTROL and lost[place]
+    }
+    return [_decided(row, metric, *adjusted[place]) for place, row in enumerate(rows)]
 
 
-def _decided(row: Comparison, metric: Metric, adjusted: float | None, n_further: int) -> Comparison:
-    p_adjusted = row.p_value if adjusted is None else adjusted
+def _decided(row: Comparison, metric: Metric, p_adjusted: float, corrected_for: int) -> Comparison:
     verdict = verdict_of(
         row.ci_low, row.ci_high, p_adjusted, higher_is_better=metric.higher_is_better, margin=row.margin
     )
     return replace(
         row,
         p_adjusted=p_adjusted,
-        corrected_for=1 if adjusted is None else n_further,
+        corrected_for=corrected_for,
         verdict="inconclusive" if row.dominated else verdict,
     )
 

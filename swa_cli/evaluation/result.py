@@ -71,9 +71,9 @@ class Comparison:
         kind: of the other.
         p_value: two-sided, of no difference. For an accuracy of independent units McNemar's, or from the same draws as
             the interval; else the larger of the bootstrap's and Student's.
-        p_adjusted: the same after Holm's correction, over ``corrected_for`` comparisons of this metric. What decides
-            (the last checkpoint, the best by validation, the control) is not corrected: an average that has to beat
-            all of them needs no correction.
+        p_adjusted: the same after correction over ``corrected_for`` comparisons of this metric. A gain over what
+            decides (the last checkpoint, the best by validation, the control) is not corrected, as an average has to
+            beat all of them; a loss is, as one forbids it.
         standard_error: of the difference.
         smallest_resolvable: the difference that a test of this comparison alone would show in 80 % of such data sets.
         units_needed: how many units (groups, where there are groups) would show the difference that was found, or with
