@@ -166,6 +166,18 @@ def test_a_record_protects_itself(at):
             read_provenance({"swa_cli": damaged.decode()})
 
 
+@pytest.mark.parametrize("left_out", ["frames", "digest", "", "reordered"])
+def test_a_record_that_was_rewritten_is_not_taken_for_an_older_one(left_out):
+    """Other JSON with the same values has no checksum of its text at its end."""
+    record = record_of().model_copy(update={"frames": {"this file": "0" * 64}})
+    values = json.loads(to_metadata(record)["swa_cli"])
+    values.pop(left_out, None)
+    text = json.dumps(values, sort_keys=left_out == "reordered")
+
+    with pytest.raises(CheckpointError, match="cannot be read .it has no checksum at its end"):
+        read_provenance({"swa_cli": text})
+
+
 CODE = """
 import torch
 from torch import nn

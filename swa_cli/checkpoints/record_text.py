@@ -72,8 +72,8 @@ def _parsed(text: str) -> Provenance:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         reason = first["msg"].removeprefix("Value error, ")
         _refuse(": ".join([".".join(map(str, first["loc"])), reason]) if first["loc"] else reason)
-    if record.frames and not digest:
-        _refuse("it has no checksum")
+    if not digest and (record.frames or '"digest"' in text):
+        _refuse("it has no checksum at its end")
     return record
 
 
