@@ -174,7 +174,7 @@ def test_a_record_that_was_rewritten_is_not_taken_for_an_older_one(left_out):
     values.pop(left_out, None)
     text = json.dumps(values, sort_keys=left_out == "reordered")
 
-    with pytest.raises(CheckpointError, match="cannot be read .it has no checksum at its end"):
+    with pytest.raises(CheckpointError, match=r"cannot be read \(it has no checksum at its end"):
         read_provenance({"swa_cli": text})
 
 
