@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, get_type_hints
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +19,13 @@ from swa_cli.config import TargetConfig
 from swa_cli.errors import SourceError, SwaError, UsageError
 from swa_cli.evaluation import Context, Observed, Row
 from swa_cli.files import publish
+from swa_cli.pipeline.sealed_parquet import check_seal, seal
 from swa_cli.pipeline.user import task_from
 from swa_cli.regular_files import open_stream
 from swa_cli.tasks import Records, Task
 
 _VERSION = 1
-_METADATA, _CHECK = "swa_cli", "swa_cli_crc32"
+_METADATA = "swa_cli"
 _GROUPS = "groups"
 _NAMES = ["candidate", "kind"]
 _END = 1 << 21
@@ -272,15 +272,16 @@ def _write_parquet(stream: BinaryIO, contents: _Contents) -> None:
             **{name: column(name) for name in names},
         }
     )
-    text = json.dumps(contents.about, default=str).encode()
-    told = table.replace_schema_metadata({_METADATA: text, _CHECK: str(crc32(text))})
-    parquet.write_table(told, stream, write_page_checksum=True)
+    described = table.replace_schema_metadata({_METADATA: json.dumps(contents.about, default=str)})
+    parquet.write_table(described, stream)
+    seal(stream)
 
 
 def _read_parquet(path: Path) -> _Contents:
     pa, parquet = _pyarrow(path)
     with open_stream(path) as stream:
-        file = parquet.ParquetFile(stream, page_checksum_verification=True, pre_buffer=False, read_dictionary=_NAMES)
+        check_seal(stream)
+        file = parquet.ParquetFile(stream, pre_buffer=False, read_dictionary=_NAMES)
         groups = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
         parts = [group.column(column) for group in groups for column in range(group.num_columns)]
         _check_amount(sum(max(_WIDTH * part.num_values, part.total_uncompressed_size) for part in parts), stream)
@@ -289,11 +290,7 @@ def _read_parquet(path: Path) -> _Contents:
             msg = f"columns {', '.join(texts)} of no numbers"
             raise ValueError(msg)
         table = file.read(use_threads=False)  # whose threads outlive a damaged file, and abort the program at its end
-    text = table.schema.metadata[_METADATA.encode()]
-    if int(table.schema.metadata[_CHECK.encode()]) != crc32(text):
-        msg = "its checksum is another"
-        raise ValueError(msg)
-    about = _known(text.decode(), path)
+    about = _known(table.schema.metadata[_METADATA.encode()].decode(), path)
     ends = np.flatnonzero(table["unit"].to_numpy() == 0)
     bounds = [*ends.tolist(), table.num_rows]
     columns: dict[Column, NDArray[np.float64]] = {}
