@@ -14,6 +14,8 @@ from swa_cli.regular_files import read_regular
 
 _LARGEST = 1 << 18
 _MOST_VALUES = 20_000
+_SHOWN = 60
+"""Characters of a wrong value or an unknown key."""
 _STRUCTURE = (",", "\n", "[", "{")
 _TARGETS = ("model", "data", "task")
 """Sections that name what to import."""
@@ -155,14 +157,14 @@ def _explain(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "unexpected_keyword_argument":
         known = _known(location[:-1])
         near = get_close_matches(location[-1], known, n=1, cutoff=0.0)
-        return f"unknown key {name!r}. Did you mean {near[0]!r}? Known here: {', '.join(known)}."
+        return f"unknown key {cut(repr(name), _SHOWN)}. Did you mean {near[0]!r}? Known here: {', '.join(known)}."
     found = problem["input"]
     if problem["type"] == "dataclass_type":
-        return f"{name}: expected a section with {', '.join(_known(location))}, found {cut(repr(found))}."
+        return f"{name}: expected a section with {', '.join(_known(location))}, found {cut(repr(found), _SHOWN)}."
     if problem["type"] == "missing":
         return f"{name} is missing. Add it to the section."
     expected = str(problem["msg"]).removeprefix("Input should be ")
-    return f"{name}: expected {expected}, found {cut(repr(found))}."
+    return f"{name}: expected {expected}, found {cut(repr(found), _SHOWN)}."
 
 
 def _known(section: tuple[str, ...]) -> list[str]:

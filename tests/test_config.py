@@ -146,6 +146,26 @@ def test_numbers_beyond_any_use_are_refused(tmp_path, section, name, value):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        f"average: {{last: {HUGE}}}",
+        f"eval: {{margin: {{accuracy: -{HUGE}}}}}",
+        f"average: {{dtype: '{HUGE}'}}",
+        f"average: {{'{HUGE}': 1}}",
+        f"model: [{', '.join('9' * 200)}]",
+        f"average: {{max_shard_size: {HUGE}}}",
+    ],
+)
+def test_a_long_value_is_said_in_a_line(tmp_path, text):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+
+    with pytest.raises(ConfigError, match=r"found .*…|unknown key .*…") as error:
+        load_config(path)
+    assert "9" * 40 not in str(error.value)
+
+
+@pytest.mark.parametrize(
     "size", [HUGE, f"{HUGE}GB", "1e400", f"1{HUGE}.5TB", ".", "..", "5.5.5GB", "inf", "nanGB", "1" * 5000]
 )
 def test_a_size_that_is_none_is_refused(size):

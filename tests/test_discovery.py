@@ -239,6 +239,30 @@ def test_an_earlier_average_is_left_out_unless_named(tmp_path):
     assert names(find_checkpoints([tmp_path / "swa.safetensors"])) == ["swa.safetensors"]
 
 
+@pytest.mark.parametrize("name", ["swa.safetensors", "swa.pt", "epoch-3.safetensors"])
+def test_an_earlier_average_is_left_out_under_a_key_too(tmp_path, name):
+    for step in (1, 2):
+        state = {"v": torch.full((3,), float(step)), "w": torch.full((3,), 2.0 * step)}
+        torch.save({"ema": state, "model": {"w": torch.zeros(3)}}, tmp_path / f"epoch-{step}.pt")
+    sources = find_checkpoints([tmp_path], key="ema").checkpoints
+    average(plan_average(sources), tmp_path / name)
+
+    run = find_checkpoints([tmp_path], key="ema")
+
+    assert names(run) == ["epoch-1.pt", "epoch-2.pt"]
+    assert any(f"{name} was written by swa-cli" in notice for notice in run.notices)
+    with pytest.raises(CheckpointError, match="has no key 'ema'"):
+        find_checkpoints([tmp_path / name], key="ema")
+
+
+def test_a_flat_file_of_others_is_no_average_of_ours(tmp_path):
+    torch.save({"ema": {"w": torch.zeros(3)}}, tmp_path / "epoch-1.pt")
+    save_file({"w": torch.zeros(3)}, tmp_path / "epoch-2.safetensors")
+
+    with pytest.raises(CheckpointError, match=r"epoch-2\.safetensors: a safetensors file is flat and has no key 'ema'"):
+        find_checkpoints([tmp_path], key="ema")
+
+
 def test_other_weights_in_the_files_are_mentioned(tmp_path):
     torch.save({"state_dict": {"w": torch.ones(1)}, "state_dict_ema": {"w": torch.ones(1)}}, tmp_path / "1.pt")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from swa_cli.checkpoints import Selection, find_checkpoints
+from swa_cli.checkpoints import Selection, find_checkpoints, inspect_checkpoints
 from swa_cli.errors import SourceError
 
 
@@ -74,6 +74,52 @@ def test_parts_of_one_checkpoint_are_refused_by_name(tmp_path, layout):
     said = str(error.value)
     assert all(str(tmp_path / "run" / part) in said for part in parts)
     assert advice is None or error.match(advice)
+
+
+LONE = {
+    "a shard": ["model-00002-of-00003.safetensors"],
+    "a shard of torch": ["pytorch_model-00001-of-00002.bin"],
+    "a shard at two steps": [f"checkpoint-{step}/model-00001-of-00002.safetensors" for step in (5, 10)],
+    "a rank": ["model_world_size_4_rank_1.pt"],
+    "a part": ["part-1-of-12.pt"],
+}
+
+
+@pytest.mark.parametrize("layout", LONE)
+def test_some_of_several_parts_are_refused_like_all_of_them(tmp_path, layout):
+    save(tmp_path, LONE[layout])
+
+    with pytest.raises(SourceError, match=r"the others are not here; the average would lack their tensors") as error:
+        find_checkpoints([tmp_path / name for name in LONE[layout]])
+
+    assert all(str(tmp_path / name) in str(error.value) for name in LONE[layout])
+
+
+@pytest.mark.parametrize(
+    "name", ["model-00001-of-00001.safetensors", "model_world_size_1_rank_0.pt", "shard1of1.pt", "epoch_3_of_10.pt"]
+)
+def test_the_only_part_is_a_checkpoint(tmp_path, name):
+    save(tmp_path, [name])
+
+    assert len(find_checkpoints([tmp_path]).checkpoints) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "step"),
+    [
+        (["model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors"], None),
+        (["model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt"], None),
+        (["model-00002-of-00003.safetensors"], None),
+        (["checkpoint-7/model-00001-of-00002.bin", "checkpoint-7/model-00002-of-00002.bin"], 7),
+        (["ep5-rank0.pt", "ep5-rank1.pt"], 5),
+    ],
+)
+def test_the_number_of_a_part_is_no_step(tmp_path, names, step):
+    survey = inspect_checkpoints([save(tmp_path / "run", names)]).survey
+
+    assert survey.parts
+    assert [file.step for file in survey.order.checkpoints] == [step] * len(names)
+    assert survey.order.by == ("name" if step is None else "number in the name")
 
 
 def test_the_parts_of_one_rank_can_be_averaged_by_themselves(tmp_path):

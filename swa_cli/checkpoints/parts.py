@@ -27,14 +27,25 @@ class _Kind(NamedTuple):
     """Whether checkpoints that follow one another have such names too."""
     is_model: bool = False
     """Whether each is a whole model, whose mean may mean something."""
+    total: re.Pattern[str] | None = None
+    """How many parts there are, where the names say so."""
 
 
 _MERGE = "Save it whole (full_state_dict), or merge the parts with the tool of the training library."
 _ONE_RANK = "If each file is a whole model (data parallelism), take one of every step"
 
 
-def _kind(pattern: str, are: str, advice: str = _MERGE, by_itself: str | None = None, *, step: bool = False) -> _Kind:
-    return _Kind(re.compile(pattern, re.IGNORECASE), are, advice, by_itself, step)
+def _kind(
+    pattern: str,
+    are: str,
+    advice: str = _MERGE,
+    by_itself: str | None = None,
+    *,
+    step: bool = False,
+    total: str | None = None,
+) -> _Kind:
+    of_how_many = re.compile(total, re.IGNORECASE) if total else None
+    return _Kind(re.compile(pattern, re.IGNORECASE), are, advice, by_itself, step, total=of_how_many)
 
 
 def _networks(pattern: str) -> _Kind:
@@ -53,6 +64,7 @@ _KINDS = (
         "shards of one checkpoint",
         "Name its index (*.index.json) or the folder that holds it. If there is no index, copy it there, or load the "
         "model with from_pretrained and save it again.",
+        total=r"\d{5}-of-(\d{5})",
     ),
     _kind(
         r"(?<![A-Za-z\d])consolidated[._](\d{2})\.",
@@ -65,6 +77,7 @@ _KINDS = (
         "parts of one checkpoint, written by each rank (FSDP)",
         "Merge them with the tool of the training library (verl: python -m verl.model_merger), or save a full "
         "state_dict.",
+        total=r"world_size_(\d+)_rank_\d",
     ),
     _kind(r"(?<![A-Za-z\d])layer_(\d+)-model", "layers of one pipeline-parallel checkpoint (DeepSpeed)"),
     _kind(
@@ -77,7 +90,11 @@ _KINDS = (
         "parts of one checkpoint, written by each rank",
         by_itself=_ONE_RANK,
     ),
-    _kind(r"(?<![A-Za-z])(?:shard|part|piece)[-_.=]?(\d+)[-_.]?of[-_.]?\d", "parts of one checkpoint"),
+    _kind(
+        r"(?<![A-Za-z])(?:shard|part|piece)[-_.=]?(\d+)[-_.]?of[-_.]?\d+",
+        "parts of one checkpoint",
+        total=r"(?<![A-Za-z])(?:shard|part|piece)[-_.=]?\d+[-_.]?of[-_.]?(\d+)",
+    ),
     _kind(r"(?<![A-Za-z])(?:shard|part|piece)[-_.=]?(\d+)", "parts of one checkpoint", by_itself=_ONE_RANK, step=True),
     _networks("(?:net_?)?[GD]_?([AB])"),
     *map(_networks, ("(net_?[GD])", "([GD])", "(gen|disc?)", "(generator|discriminator)")),
@@ -107,7 +124,7 @@ class Parts(NamedTuple):
     """What names say of files that are not checkpoints of one run."""
 
     refusal: str | None = None
-    """Why they have no meaningful mean: they are parts of one checkpoint, or different networks."""
+    """Why their mean means nothing: they are parts of one checkpoint, or different networks."""
     notice: str | None = None
     """That they are models of different folds or seeds."""
 
@@ -115,15 +132,22 @@ class Parts(NamedTuple):
 def about_parts(files: Sequence[Checkpoint]) -> Parts:
     """Look for files that are parts of one checkpoint, different networks, or models of different folds or seeds."""
     groups: dict[object, list[_Part]] = {}
+    lone: list[tuple[_Part, _Kind]] = []
     for file in files:
         path = os.path.abspath(file.path)  # noqa: PTH100  # however it was spelt; Path.absolute keeps ".."
         if _ANY.search(path):
             part = _part(file, path)
             groups.setdefault((part.rest, tuple(kind.are for kind, _ in part.values)), []).append(part)
+            lone += [(part, kind) for kind, _ in part.values if _is_one_of_several(path, kind)][:1]
     found = [pair for group in groups.values() for pair in _of_one_checkpoint(group)]
     parts = [pair for pair in found if not pair[2].is_model]
     models = [pair for pair in found if pair[2].is_model]
-    return Parts(_refusal(parts) if parts else None, _notice(models) if models else None)
+    refusal = _refusal(parts) if parts else _refusal_of_lone(lone) if lone else None
+    return Parts(refusal, _notice(models) if models else None)
+
+
+def _is_one_of_several(path: str, kind: _Kind) -> bool:
+    return kind.total is not None and any(int(match[1]) > 1 for match in kind.total.finditer(path))
 
 
 def _part(file: Checkpoint, path: str) -> _Part:
@@ -163,6 +187,16 @@ def _refusal(found: Sequence[tuple[_Part, _Part, _Kind]]) -> str:
     return f"by their names, these files are {kind.are}; their mean would mean nothing: {shortened(paths)}. {advice}"
 
 
+def _refusal_of_lone(lone: Sequence[tuple[_Part, _Kind]]) -> str:
+    """Of parts whose others are not among the files: the average would lack all that is in those."""
+    _, kind = lone[0]
+    paths = [str(part.file.path) for part, other in lone if other is kind]
+    return (
+        f"by their names, these are some of the {kind.are}, and the others are not here; the average would lack their "
+        f"tensors: {shortened(paths)}. {kind.advice}"
+    )
+
+
 def _notice(found: Sequence[tuple[_Part, _Part, _Kind]]) -> str:
     first, _, kind = found[0]
     pattern = _pattern(first.file.path, kind)
@@ -174,9 +208,9 @@ def _paths(found: Sequence[tuple[_Part, _Part, _Kind]]) -> list[str]:
 
 
 def without_parts(name: str) -> str:
-    """A name without the numbers and roles that tell parts apart."""
+    """A name without what tells parts apart: their numbers, how many there are, and roles."""
     for kind in _KINDS:
-        name = kind.pattern.sub(lambda match: _without(match, ""), name)
+        name = kind.pattern.sub("", name)
     return name
 
 

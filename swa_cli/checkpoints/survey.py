@@ -8,8 +8,8 @@ from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.duplicates import without_copies
 from swa_cli.checkpoints.metrics import metrics_in_name
 from swa_cli.checkpoints.opening import open_checkpoint
-from swa_cli.checkpoints.ordering import Order, in_order_of_steps
-from swa_cli.checkpoints.parts import about_parts
+from swa_cli.checkpoints.ordering import IN_THE_NAME, Order, in_order_of_steps
+from swa_cli.checkpoints.parts import about_parts, without_parts
 from swa_cli.checkpoints.selection import Selection
 from swa_cli.checkpoints.sources import named_paths
 from swa_cli.checkpoints.steps import natural_key, step_in_name
@@ -54,7 +54,7 @@ def survey_checkpoints(
     paths = [path for path in named_paths(sources, selection, notices) if not _same(path, apart_from)]
     paths, links = _without_links(paths)
     notices += [f"{path} is the same file as {first}: counted once." for path, first in links]
-    opened, unreadable = _open(paths, key, keep_going=keep_going)
+    opened, unreadable = _open(paths, key, sources, keep_going=keep_going)
     kept, own = _apart_from_own(opened, sources)
     notices += [f"{file.path} was written by swa-cli: left out, since it was not named itself." for file in own]
     kept, copies = without_copies(kept)
@@ -69,7 +69,7 @@ def survey_checkpoints(
     order = in_order_of_steps(_with_metrics_of(again, kept))
     parts = about_parts(order.checkpoints)
     return Survey(
-        order=order,
+        order=_with_steps_of_parts(order) if parts.refusal else order,
         copies=tuple(again),
         own=tuple(own),
         unreadable=tuple(unreadable),
@@ -78,8 +78,21 @@ def survey_checkpoints(
     )
 
 
+def _with_steps_of_parts(order: Order) -> Order:
+    """With the steps that the names tell once the numbers of the parts are left out."""
+    files = [
+        file
+        if file.counters
+        else replace(file, step=step_in_name(file.path.parent / (without_parts(file.path.name) or "x")))
+        for file in order.checkpoints
+    ]
+    if order.by in {IN_THE_NAME, "name"}:
+        order = replace(order, by=IN_THE_NAME if any(file.step is not None for file in files) else "name")
+    return replace(order, checkpoints=tuple(files))
+
+
 def _open(
-    paths: Sequence[Path], key: str | None, *, keep_going: bool
+    paths: Sequence[Path], key: str | None, sources: Sequence[Path], *, keep_going: bool
 ) -> tuple[list[Checkpoint], list[tuple[Path, CheckpointError]]]:
     unreadable: list[tuple[Path, CheckpointError]] = []
 
@@ -88,11 +101,25 @@ def _open(
             try:
                 yield open_checkpoint(path, key=key)
             except CheckpointError as error:
-                if not keep_going:
+                own = None if key is None else _own_without_key(path, sources)
+                if own:
+                    yield own
+                elif keep_going:
+                    unreadable.append((path, error))
+                else:
                     raise
-                unreadable.append((path, error))
 
     return _sharing_layouts(opened()), unreadable
+
+
+def _own_without_key(path: Path, sources: Sequence[Path]) -> Checkpoint | None:
+    """An average that swa-cli wrote, which has no keys, and that is not named itself; None for any other file."""
+    try:
+        found = open_checkpoint(path)
+    except CheckpointError:
+        return None
+    record = found.provenance
+    return found if record and not _is_named(found, sources, is_folder=bool(record.files)) else None
 
 
 def _sharing_layouts(opened: Iterable[Checkpoint]) -> list[Checkpoint]:
