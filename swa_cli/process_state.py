@@ -6,8 +6,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-_THEIRS: dict[str, Any] = {}
-"""What was in force when the user's code ran last."""
+_THEIRS: dict[str, tuple[Any, Any]] = {}
+"""What the user's code has changed: what was in force before, and what is in its place while that code runs."""
 _INSIDE: list[bool] = []
 """Not empty while it runs."""
 
@@ -17,15 +17,16 @@ def users_own() -> Generator[None]:
     """Within the body, all that the user's code has set is in force; before and after it, what is ours.
 
     A model may change the directory, or set torch's default device to "meta": relative paths of ours and tensors of
-    ours must not follow.
+    ours must not follow. What the caller of the library changes between two calls holds for both.
     """
     if _INSIDE:
         yield
         return
     ours = {name: read() for name, (read, _) in _kinds().items()}
     for name, (_, write) in _kinds().items():
-        if name in _THEIRS and _THEIRS[name] != ours.get(name):
-            write(_THEIRS[name])
+        before, theirs = _THEIRS.get(name, (None, None))
+        if name in _THEIRS and before == ours.get(name):
+            write(theirs)
     _INSIDE.append(True)
     try:
         yield
@@ -33,8 +34,9 @@ def users_own() -> Generator[None]:
         _INSIDE.clear()
         for name, (read, write) in _kinds().items():
             now = read()
-            _THEIRS[name] = now
+            _THEIRS.pop(name, None)
             if name in ours and now != ours[name]:
+                _THEIRS[name] = ours[name], now
                 write(ours[name])
 
 

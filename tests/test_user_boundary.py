@@ -116,6 +116,32 @@ def test_what_the_user_s_code_sets_holds_for_it_and_not_for_us(tmp_path, kind, f
     assert read() == ours
 
 
+@pytest.fixture
+def as_it_was(monkeypatch):
+    """All that a caller may set is put back."""
+    monkeypatch.chdir(Path.cwd())
+    with np.errstate():
+        yield
+    torch.set_default_device(None)
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("users_state", "as_it_was")
+@pytest.mark.parametrize("kind", CHANGES)
+@pytest.mark.parametrize("was_moved", [False, True])
+def test_what_the_caller_sets_between_two_calls_holds_for_the_user_s_code(tmp_path, kind, was_moved):
+    """In a notebook, say, that goes to another directory."""
+    change, read, of = CHANGES[kind]
+    with user_code("x"):
+        if was_moved:
+            os.chdir(tmp_path.parent)
+
+    change(tmp_path)
+    with user_code("y"):
+        assert read() == of(tmp_path)
+    assert read() == of(tmp_path)
+
+
 @pytest.mark.usefixtures("users_state")
 def test_a_directory_that_is_gone_is_no_matter(tmp_path):
     folder = tmp_path / "gone"
