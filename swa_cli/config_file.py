@@ -9,7 +9,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from swa_cli.config import AverageConfig, BnUpdateConfig, Config, EvalConfig, TargetConfig
-from swa_cli.errors import ConfigError, cut
+from swa_cli.errors import LISTED, ConfigError, cut
 from swa_cli.regular_files import read_regular
 
 _LARGEST = 1 << 18
@@ -46,7 +46,10 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Mapping[str, A
     try:
         return TypeAdapter(Config).validate_python(contents)
     except ValidationError as error:
-        raise ConfigError(*(f"{where}{_explain(dict(problem))}" for problem in error.errors())) from error
+        problems = error.errors()
+        lines = [f"{where}{_explain(dict(problem))}" for problem in problems[:LISTED]]
+        more = len(problems) - LISTED
+        raise ConfigError(*lines, *([f"… and {more:,} more"] if more > 0 else [])) from error
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """From YAML and flags to one configuration."""
 
+import json
 import re
 from pathlib import Path
 
@@ -201,6 +202,28 @@ def test_there_are_no_more_workers_than_pieces(tmp_path, monkeypatch):
     average(plan, tmp_path / "o.safetensors", engine=Engine(device="cpu", threads=256, chunk=40))
 
     assert len(made) == 3
+
+
+@pytest.mark.parametrize(
+    ("section", "value"),
+    [
+        ("average", {f"key{number}": 1 for number in range(2000)}),
+        ("average", {"sources": [["a"]] * 2000}),
+        ("average", {"weights": ["a"] * 2000}),
+        ("model", {"class_path": "a.B", **{f"key{number}": 1 for number in range(2000)}}),
+    ],
+)
+def test_of_many_faults_the_first_ten_are_said(tmp_path, section, value):
+    path = tmp_path / "run.yaml"
+    path.write_text(json.dumps({section: value}))
+
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+
+    *said, more = str(caught.value).splitlines()
+    assert [f"{path}: " in line for line in said] == [True] * 10
+    assert more == "… and 1,990 more"
+    assert len(str(caught.value)) < 10_000
 
 
 def test_an_empty_file_is_the_defaults(tmp_path):
