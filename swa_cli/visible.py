@@ -36,6 +36,11 @@ def visible(text: str, *, whole: bool = False) -> str:
     return text if is_visible(text) else "".join(map(_escaped, text))
 
 
+def visible_lines(text: str) -> str:
+    """Return ``text`` with each of its lines whole and visible."""
+    return "\n".join(visible(line, whole=True) for line in text.split("\n"))
+
+
 def is_visible(text: str) -> bool:
     """Whether every character of ``text`` can be seen."""
     return text.isprintable() and not _UNSEEN.search(text)

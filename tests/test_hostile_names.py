@@ -150,6 +150,73 @@ def test_no_command_shows_a_name_as_it_is(run_swa, folder):
     assert "[bold]markup[red][link=x]" in results["inspect"].stdout
 
 
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (("average", HOSTILE[0], "-o", "x.pt"), "SourceError: "),
+        (("average", "--config", "\x1b[31m\u202e.yaml"), "ConfigError: "),
+        (("average", "ckpts", "-o", "x.pt", "--metric", HOSTILE[2] + "?", "--best", "1", "--mode", "min"), "\\x9b5mc1"),
+        (
+            ("bn-update", "a.pt", "-o", "b.pt", "--model", f"{USER}:Raises", "--data", f"{USER}:Data"),
+            "ValueError: bn\\x1b[31m\n",
+        ),
+    ],
+)
+def test_a_traceback_shows_no_name_as_it_is(run_swa, folder, arguments, shown):
+    torch.save(model(BN).state_dict(), "a.pt")
+
+    result = run_swa(*arguments, "--debug")
+
+    assert "Traceback (most recent call last):\n" in result.stderr
+    assert shown in result.stderr
+    assert unseen(result.output) == set()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+@pytest.mark.parametrize(
+    ("arguments", "code", "shown"),
+    [
+        (("inspect", "ckpts"), 0, ("| \\u65e5\\u672c-0.pt ", "| \\u65e5\\u672c-1.pt ")),
+        (("eval", "--help"), 0, ("--curve", "log")),
+        (("average", "\u65e5\u672c", "-o", "x.pt"), 1, ("error: no such file or directory: \\u65e5\\u672c.",)),
+    ],
+)
+def test_what_an_encoding_lacks_is_an_escape(tmp_path, encoding, arguments, code, shown):
+    (tmp_path / "ckpts").mkdir()
+    for step in range(2):
+        torch.save({"epoch": step, "model": {"w": torch.ones(2) * step}}, tmp_path / f"ckpts/\u65e5\u672c-{step}.pt")
+
+    result = subprocess.run(
+        [sys.executable, "-m", "swa_cli", *arguments],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=False,
+    )
+
+    output = (result.stdout + result.stderr).decode(encoding)
+    assert result.returncode == code, output
+    assert not [text for text in shown if text not in output]
+    assert len({len(line) for line in output.splitlines() if "-0.pt" in line or "-1.pt" in line}) == (code == 0) * (
+        "inspect" in arguments
+    )
+
+
+def test_no_message_is_lost_while_the_users_code_runs_for_want_of_a_character():
+    program = """
+from swa_cli.cli.ending import only_results_on_stdout
+from swa_cli.cli.terminal import notify
+with only_results_on_stdout():
+    notify("\\u65e5")
+"""
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | plain, capture_output=True, text=True, check=False
+    )
+
+    assert result.stderr == "note: \\u65e5\n"
+
+
 def test_json_has_names_whole(run_swa, folder):
     result = json.loads(run_swa("inspect", "ckpts", "--json").stdout)
 

@@ -11,7 +11,7 @@ from typing import TextIO
 
 import typer
 
-from swa_cli.cli.terminal import print_labelled, streams
+from swa_cli.cli.terminal import print_labelled, print_whole, streams
 from swa_cli.errors import SwaError, Terminated
 from swa_cli.exits import exits_refused
 from swa_cli.ranks import tells_the_end, world_size
@@ -63,7 +63,7 @@ def exit_on_error(*, debug: bool) -> Generator[None]:
 def failed(error: BaseException, *, debug: bool) -> int:
     """Say what happened, and return the exit code."""
     if debug:
-        traceback.print_exc()
+        print_whole(traceback.format_exc().rstrip())
     else:
         quietened.append(True)
     if isinstance(error, Terminated) and error.exit_code == 128 + signal.SIGPIPE:
@@ -104,7 +104,7 @@ def only_results_on_stdout() -> Generator[None]:
     if real:
         before[0].flush()
         os.dup2(2, 1)
-        streams.messages = os.fdopen(kept[1], "w", closefd=False)
+        streams.messages = _opened(kept[1], before[1].encoding)
     sys.stdout = sys.stderr
     try:
         with exits_refused():
@@ -120,11 +120,15 @@ def _put_back(kept: list[int]) -> None:
     for number, (name, descriptor) in enumerate(zip(("stdout", "stderr"), kept, strict=True), start=1):
         stream = getattr(sys, name)
         if stream.closed:
-            setattr(sys, name, os.fdopen(number, "w", closefd=False))
+            setattr(sys, name, _opened(number, stream.encoding))
         else:
             stream.flush()
         os.dup2(descriptor, number)
         os.close(descriptor)
+
+
+def _opened(descriptor: int, encoding: str) -> TextIO:
+    return os.fdopen(descriptor, "w", encoding=encoding, errors="backslashreplace", closefd=False)
 
 
 def _descriptor(stream: TextIO | None) -> int | None:

@@ -3,6 +3,7 @@
 All that takes time to import is imported here, where Ctrl-C already ends in a message.
 """
 
+import io
 import os
 import signal
 import sys
@@ -37,6 +38,8 @@ def _run(program: str) -> None:
     _fill_descriptors()
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
         _leave(_CLOSED, 1)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a result is not lost for want of a character
     # Until a command works and after it has, there is nothing to be undone.
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, _interrupted)

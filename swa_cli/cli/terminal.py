@@ -15,7 +15,7 @@ from rich.text import Text
 from swa_cli.errors import OutputError, Terminated
 from swa_cli.progress import Advance, Unit
 from swa_cli.ranks import speaks
-from swa_cli.visible import is_visible, visible
+from swa_cli.visible import is_visible, visible, visible_lines
 
 _WIDTH_OF_FILES = 120
 
@@ -32,17 +32,17 @@ class VisibleConsole(Console):
         super().__init__(**settings, highlight=False, emoji=False, markup=False)
 
     def render_str(self, text: str, **settings: Any) -> Text:
-        """Turn a text into one that is safe to show."""
-        return super().render_str(visible(text), **settings)
+        """Turn a text into one that is safe to show, with escapes for what the terminal's encoding lacks."""
+        shown = visible(text).encode(self.encoding, "backslashreplace").decode(self.encoding)
+        return super().render_str(shown, **settings)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render, and see to it that nothing but line breaks of ours is left that cannot be seen."""
         for segment in super().render(renderable, options):
-            lines = segment.text.split("\n")
-            if segment.control or all(map(is_visible, lines)):
+            if segment.control or all(map(is_visible, segment.text.split("\n"))):
                 yield segment
             else:
-                yield segment._replace(text="\n".join(visible(line, whole=True) for line in lines))
+                yield segment._replace(text=visible_lines(segment.text))
 
     def on_broken_pipe(self) -> None:
         """Leave a broken pipe to the caller; rich would end the program itself."""
@@ -109,9 +109,15 @@ def print_labelled(label: str, style: str, *lines: str) -> None:
     """Print a message on standard error, as far as that can be written to."""
     console = stderr()
     with suppress(OSError, ValueError):  # it is full, or closed
-        console.print(f"{label}:", style=style, end=" ")
+        console.print(f"{label}:", style=style, end=" ", soft_wrap=True)
         for line in lines:
             console.print(line, soft_wrap=True)
+
+
+def print_whole(text: str) -> None:
+    """Print a text of several lines on standard error, as far as that can be written to; nothing is shortened."""
+    with suppress(OSError, ValueError):
+        print(visible_lines(text), file=streams.messages or sys.stderr)
 
 
 def caution(message: str) -> None:

@@ -7,7 +7,7 @@ from swa_cli.cli.terminal import write
 from swa_cli.errors import OutputError
 from swa_cli.files import publish
 from swa_cli.ranks import speaks
-from swa_cli.visible import visible
+from swa_cli.visible import visible_lines
 
 
 def is_stdout(target: Path | None) -> bool:
@@ -29,15 +29,10 @@ def save(target: Path | None, render: Callable[[], str], *, otherwise: str = "")
     if target is None or not speaks():
         return
     if is_stdout(target):
-        write(_safe(render()))
+        write(visible_lines(render()))
         return
     try:
         with publish(target, overwrite=True) as stream:
-            stream.write(_safe(render()).encode())
+            stream.write(visible_lines(render()).encode())
     except OutputError as error:
         raise OutputError(*error.args[:-1], " ".join(filter(None, (error.args[-1], otherwise)))) from error
-
-
-def _safe(text: str) -> str:
-    """See to it that nothing in a report that its renderer forgot to escape steers the terminal of who prints it."""
-    return "\n".join(visible(line, whole=True) for line in text.split("\n"))
