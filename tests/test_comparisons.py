@@ -175,6 +175,15 @@ def test_members_that_stand_for_several_others_count_in_each():
     assert [figures(one) for one in together] == [pytest.approx(figures(one)) for one in alone]
 
 
+@pytest.mark.parametrize(("n_gained", "n_lost"), [(1, 0), (3, 1), (2, 2)])
+def test_few_discordant_examples_resolve_no_difference_that_takes_more_of_them(n_gained, n_lost):
+    found = compared(*pair(n_gained, n_lost, 200))["accuracy"]
+
+    resolvable = round(200 * found.smallest_resolvable)
+    assert stats.binomtest(resolvable, resolvable, 0.5).pvalue <= 0.05
+    assert 6 <= resolvable <= 8
+
+
 def test_what_can_be_resolved_follows_from_the_standard_error():
     found = compared(random_records(0, 50), random_records(1, 50))["nll"]
 

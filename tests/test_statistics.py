@@ -15,7 +15,14 @@ from swa_cli.evaluation import bootstrap, shares
 from swa_cli.evaluation.bootstrap import Interval, bca, resampled_sums, resamples_for
 from swa_cli.evaluation.few import effective_n, is_dominated, top_share
 from swa_cli.evaluation.power import Effect, units_needed, units_to_decide
-from swa_cli.evaluation.significance import detectable, holm, mcnemar, no_discordance_bound, smallest_resolvable
+from swa_cli.evaluation.significance import (
+    detectable,
+    holm,
+    mcnemar,
+    no_discordance_bound,
+    smallest_resolvable,
+    smallest_resolvable_share,
+)
 from swa_cli.evaluation.verdict import verdict_of
 
 N_RESAMPLES = 1_999
@@ -408,6 +415,21 @@ def test_the_smallest_resolvable_difference_is_found_four_times_in_five(n):
     found: Any = stats.ttest_1samp(samples + smallest_resolvable(bootstrap_error, n), 0, axis=1)
 
     assert np.mean(np.asarray(found.pvalue) <= 0.05) == pytest.approx(0.8, abs=0.013)
+
+
+@pytest.mark.parametrize("n", [50, 200, 1_000, 10_000])
+@pytest.mark.parametrize(("gains", "losses"), [(0, 0), (1, 0), (3, 1), (12, 10)])
+def test_a_resolvable_share_is_found_four_times_in_five_however_few_units_differed(n, gains, losses):
+    """By McNemar's test of samples from a population as discordant as the units were, or as the difference needs."""
+    seen = np.repeat([1.0, -1.0, 0.0], [gains, losses, n - gains - losses])
+    resolvable = max(smallest_resolvable(float(seen.std()) / math.sqrt(n), n), smallest_resolvable_share(n))
+    discordant = max(resolvable, (gains + losses) / n)
+    better, worse = (discordant + resolvable) / 2, (discordant - resolvable) / 2
+
+    samples = np.random.default_rng(n).multinomial(n, [better, worse, 1 - better - worse], size=2_000)
+
+    found = [mcnemar(int(only_first), int(only_second)) <= 0.05 for only_first, only_second, _ in samples]
+    assert 0.7 <= np.mean(found) <= 0.9
 
 
 def test_of_one_unit_nothing_is_resolved():

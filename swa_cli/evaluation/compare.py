@@ -13,7 +13,7 @@ from swa_cli.evaluation.decide import CONTROL, DECIDING, INCUMBENTS
 from swa_cli.evaluation.few import effective_n, error_among, is_dominated, peers_of, top_share
 from swa_cli.evaluation.power import units_needed
 from swa_cli.evaluation.result import Comparison, Kind
-from swa_cli.evaluation.significance import holm, smallest_resolvable
+from swa_cli.evaluation.significance import holm, smallest_resolvable, smallest_resolvable_share
 from swa_cli.evaluation.sums import Figures, figures, resampled, unit_sums
 from swa_cli.evaluation.verdict import ALPHA, verdict_of
 from swa_cli.tasks import Metric, Records
@@ -181,7 +181,17 @@ def _by_right_and_wrong(
     theirs = np.mean([one.columns[column] > 0 for one in others], axis=0)
     differences = (swa.columns[column] > 0) - theirs
     interval = (shares.of_pair if len(others) == 1 else shares.of_several)(differences, n_draws=n_draws, seed=seed)
-    return replace(row, ci_low=interval.low, ci_high=interval.high, p_value=interval.p_value, dominated=False)
+    resolvable = row.smallest_resolvable
+    if len(others) == 1 and math.isfinite(resolvable):
+        resolvable = max(resolvable, smallest_resolvable_share(len(differences)))
+    return replace(
+        row,
+        ci_low=interval.low,
+        ci_high=interval.high,
+        p_value=interval.p_value,
+        smallest_resolvable=resolvable,
+        dominated=False,
+    )
 
 
 def _judged(rows: Sequence[Comparison], metric: Metric) -> list[Comparison]:
