@@ -1,7 +1,7 @@
 """The user's model: built, and filled with a checkpoint's weights."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -9,10 +9,15 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from swa_cli.checkpoints import Checkpoint, strip_wrappers
+from swa_cli.checkpoints.dtypes import is_averaged
 from swa_cli.errors import MismatchError, UserCodeError, kind_of, listed, shortened
 from swa_cli.modules import state_dict_of
 from swa_cli.targets import call_target
 from swa_cli.user_code import user_code
+
+_LITTLE = 0.01
+"""So small a share of a model's floating numbers is no network beside it, but the weights of a loss, say."""
+_STATISTICS = {"running_mean", "running_var"}
 
 
 def build_model(target: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -48,11 +53,11 @@ def state_dict_for(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Any]:
         MismatchError: names are missing or unexpected, or shapes differ; each is listed.
     """
     state = state_dict_of(model, keep_vars=True)
-    names = _own_names(state, checkpoint)
+    names, beside = _matched(state, checkpoint)
     expected = {name: value for name, own in names.items() if isinstance(value := state[own], torch.Tensor)}
     sources = {name: _stored_name(name, expected, checkpoint) for name in expected}
     missing = [name for name, stored in sources.items() if stored is None]
-    unexpected = [name for name in checkpoint.tensors if name not in names]
+    unexpected = [name for name in checkpoint.tensors if name not in names and name not in beside]
     reshaped = [
         f"{name}: the model has {list(expected[name].shape)}, the file {list(checkpoint.spec(stored).shape)}"
         for name, stored in sources.items()
@@ -73,21 +78,25 @@ def own_names(model: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
 
     They differ where the model itself is compiled, wrapped, or has all its layers under one called ``module``, and
     where all names of the file or of the model begin with a prefix that the other lacks, as Lightning has ``model.``.
+    Beside that, a file may hold a little that belongs to no network: the weights of a loss, the states of metrics.
     """
-    return _own_names(state_dict_of(model, keep_vars=True), checkpoint)
+    return _matched(state_dict_of(model, keep_vars=True), checkpoint)[0]
 
 
 def prefix_note(model: nn.Module, checkpoint: Checkpoint) -> str | None:
     """What to say where the names of the file and of the model differ by a prefix; else None."""
-    plain = strip_wrappers({name: name for name in state_dict_of(model, keep_vars=True)})
-    if own_names(model, checkpoint) == plain:
+    state = state_dict_of(model, keep_vars=True)
+    plain = strip_wrappers({name: name for name in state})
+    names, beside = _matched(state, checkpoint)
+    if names == plain:
         return None
-    theirs, ours = (
-        f"{prefix!r}" if prefix else "no prefix" for prefix in map(_common_prefix, (checkpoint.tensors, plain))
-    )
+    of_model = (name for name in checkpoint.tensors if name not in beside)
+    theirs, ours = (f"{prefix!r}" if prefix else "no prefix" for prefix in map(_common_prefix, (of_model, plain)))
+    which = f"all names in {checkpoint.path} but {shortened(beside)}" if beside else f"all names in {checkpoint.path}"
+    left = " What else the file holds is no part of that model." if beside else ""
     return (
-        f"all names in {checkpoint.path} begin with {theirs}, those of the model {kind_of(model)} with {ours}: they "
-        "are matched without it."
+        f"{which} begin with {theirs}, those of the model {kind_of(model)} with {ours}: they are matched without it."
+        f"{left}"
     )
 
 
@@ -123,13 +132,37 @@ def _is_meta(value: object) -> bool:
     return isinstance(value, torch.Tensor) and value.is_meta and not is_lazy(value)
 
 
-def _own_names(state: Mapping[str, object], checkpoint: Checkpoint) -> dict[str, str]:
+def _matched(state: Mapping[str, object], checkpoint: Checkpoint) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Own names by those of the file, and what the file holds beside the model."""
     names = strip_wrappers({name: name for name in state})
     if any(name in names for name in checkpoint.tensors):
-        return names
+        return names, ()
     ours, theirs = _common_prefix(names), _common_prefix(checkpoint.tensors)
     renamed = {theirs + name.removeprefix(ours): own for name, own in names.items()}
-    return renamed if renamed.keys() >= checkpoint.tensors.keys() else names
+    if renamed.keys() >= checkpoint.tensors.keys():
+        return renamed, ()
+    prefix = _prefix_of_most([name for name, own in names.items() if isinstance(state[own], torch.Tensor)], checkpoint)
+    if prefix is None:
+        return names, ()
+    renamed = {prefix + name: own for name, own in names.items()}
+    return renamed, tuple(name for name in checkpoint.tensors if name not in renamed)
+
+
+def _prefix_of_most(names: Sequence[str], checkpoint: Checkpoint) -> str | None:
+    """The prefix behind which the file has just these names, if what it has elsewhere is no network.
+
+    That is, few numbers and no running statistics.
+    """
+    sizes = {name: spec.numel for name in checkpoint.tensors if is_averaged((spec := checkpoint.spec(name)).dtype)}
+    total = sum(sizes.values())
+    ends = f".{names[0]}" if names else ""
+    for prefix in [name[: 1 - len(ends)] for name in checkpoint.tensors if ends and name.endswith(ends)]:
+        ours = {prefix + name for name in names}
+        if ours <= checkpoint.tensors.keys() and total <= (1 + _LITTLE) * sum(sizes.get(name, 0) for name in ours):
+            beside = checkpoint.tensors.keys() - ours
+            if not any(name.startswith(prefix) or name.rpartition(".")[2] in _STATISTICS for name in beside):
+                return prefix
+    return None
 
 
 def _common_prefix(names: Iterable[str]) -> str:

@@ -244,6 +244,48 @@ def test_a_prefix_that_only_the_file_or_the_model_has_is_stripped_and_said(tmp_p
     assert said is None if note is None else said is not None and note in said
 
 
+def wide() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(300, 2), nn.BatchNorm1d(2))
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"criterion.weight": torch.ones(2)},
+        {"train_acc.tp": torch.ones(5_000, dtype=torch.int64), "loss_fn.pos_weight": torch.ones(1)},
+        {"scale": torch.ones(())},
+    ],
+)
+def test_the_loss_and_metrics_beside_the_network_of_a_lightning_module_are_left_out_and_said(tmp_path, beside):
+    source, model = wide(), wide()
+    state = {f"model.{name}": value for name, value in source.state_dict().items()}
+    checkpoint = saved(state | beside, tmp_path / "x.safetensors")
+
+    load_checkpoint(model, checkpoint)
+
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in source.state_dict().items())
+    assert own_names(model, checkpoint).keys() == state.keys()
+    said = prefix_note(model, checkpoint)
+    assert said is not None
+    assert all(name in said for name in beside)
+    assert "begin with 'model.', those of the model Sequential with no prefix" in said
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"head.weight": torch.ones(2, 100)},
+        {"norm.running_mean": torch.zeros(2)},
+        {"model.2.weight": torch.ones(2)},
+    ],
+)
+def test_another_network_behind_another_prefix_is_refused(tmp_path, beside):
+    state = {f"model.{name}": value for name, value in wide().state_dict().items()}
+
+    with pytest.raises(MismatchError, match="unexpected in the file"):
+        load_checkpoint(wide(), saved(state | beside, tmp_path / "x.safetensors"))
+
+
 @pytest.mark.parametrize(
     "state",
     [
