@@ -70,7 +70,7 @@ class Leaves(Data):
     def train_dataloader(self):
         for number, batch in enumerate(super().train_dataloader()):
             if os.environ["RANK"] == "1" and number == 5:
-                os._exit(3)
+                os.kill(os.getpid(), 9)
             yield batch
 """
 

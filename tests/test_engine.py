@@ -31,6 +31,7 @@ from swa_cli.averaging.fingerprints import Fingerprints
 from swa_cli.averaging.job import Job
 from swa_cli.averaging.pieces import Piece, cut
 from swa_cli.averaging.plan import AveragePlan
+from swa_cli.averaging.sampling import choose_places
 from swa_cli.averaging.workers import work
 from swa_cli.checkpoints import OpenFiles, find_checkpoints, open_checkpoint, safetensors_entries
 from swa_cli.errors import CheckpointError, DeviceError, NonFiniteError, OutputError
@@ -320,7 +321,7 @@ def test_a_small_job_is_not_worth_starting_cuda_for(tmp_path, monkeypatch):
 
 
 @given(
-    numels=st.lists(st.integers(0, 40), min_size=1, max_size=12),
+    numels=st.lists(st.integers(0, 40), min_size=1, max_size=12).filter(any),
     transposed=st.lists(st.booleans(), min_size=12, max_size=12),
     chunk=st.integers(1, 100),
 )
@@ -354,7 +355,7 @@ def test_many_small_tensors_are_read_by_few_calls(tmp_path, monkeypatch):
 
     average(plan, tmp_path / "o.safetensors")
 
-    assert len(calls) == 2
+    assert len(calls) == 2 * (1 + len(choose_places(plan)))
 
 
 def test_the_first_of_several_failures_is_told_whatever_the_threads(tmp_path):

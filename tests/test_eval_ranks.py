@@ -73,7 +73,7 @@ class Dies(Data):
     def batches(self, split):
         for place, batch in enumerate(super().batches(split)):
             if place == 2 and others_rank():
-                os._exit(3)
+                os.kill(os.getpid(), 9)
             yield batch
 
 
