@@ -10,9 +10,12 @@ import sys
 
 import pytest
 import torch
+import typer
 from torch import nn
 
+from swa_cli.cli.ending import exit_on_error
 from swa_cli.cli.terminal import VisibleConsole
+from swa_cli.errors import SwaError
 from swa_cli.visible import visible
 
 HOSTILE = [
@@ -200,6 +203,63 @@ def test_what_an_encoding_lacks_is_an_escape(tmp_path, encoding, arguments, code
     assert len({len(line) for line in output.splitlines() if "-0.pt" in line or "-1.pt" in line}) == (code == 0) * (
         "inspect" in arguments
     )
+
+
+UNHANDLED = """
+import sys, warnings
+from swa_cli.cli import main
+
+class Exit(Exception):
+    @property
+    def __cause__(self):
+        raise ValueError("\\x1b[31m")
+
+class Net:
+    def __del__(self):
+        raise ValueError("\\x1b[31m\\u202e")
+
+def inspect():
+    {}
+
+import swa_cli.cli.commands as commands
+commands.swa = inspect
+main.swa()
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        ("Net()", "ValueError: \\x1b[31m\\u202e\n"),
+        ("warnings.warn('\\x1b[31m\\x9b')", "UserWarning: \\x1b[31m\\x9b\n"),
+        (
+            "from swa_cli.cli.ending import failed; sys.exit(failed(Exit('\\x1b[31m'), debug=False))",
+            "error: a bug in swa-cli: Exit: \\x1b[31m. Please report it with what --debug shows.\n",
+        ),
+    ],
+)
+def test_what_python_says_of_the_users_code_is_visible(tmp_path, body, shown):
+    (tmp_path / "program.py").write_text(UNHANDLED.format(body))
+
+    result = subprocess.run(
+        [sys.executable, "program.py"], cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=False
+    )
+
+    assert shown in result.stderr
+    assert unseen(result.stderr) == set()
+
+
+def test_a_traceback_that_cannot_be_read_does_not_replace_the_message(capsys):
+    class UnreadableError(SwaError):
+        @property
+        def __cause__(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+            raise ValueError
+
+    with pytest.raises(typer.Exit), exit_on_error(debug=True):
+        raise UnreadableError("no such file.")
+
+    said = "The traceback cannot be shown: reading the exception raises ValueError.\nerror: no such file.\n"
+    assert capsys.readouterr().err == said
 
 
 def test_no_message_is_lost_while_the_users_code_runs_for_want_of_a_character():

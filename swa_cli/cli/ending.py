@@ -63,7 +63,7 @@ def exit_on_error(*, debug: bool) -> Generator[None]:
 def failed(error: BaseException, *, debug: bool) -> int:
     """Say what happened, and return the exit code."""
     if debug:
-        print_whole(traceback.format_exc().rstrip())
+        print_whole(_traceback())
     else:
         quietened.append(True)
     if isinstance(error, Terminated) and error.exit_code == 128 + signal.SIGPIPE:
@@ -72,6 +72,13 @@ def failed(error: BaseException, *, debug: bool) -> int:
         print_labelled("error", "bold red", *_in_words(error, debug=debug))
     _flush_or_drop(sys.stdout)
     return _exit_code(error)
+
+
+def _traceback() -> str:
+    try:
+        return traceback.format_exc().rstrip()
+    except BaseException as error:  # noqa: BLE001  # the class of the exception is the user's
+        return f"The traceback cannot be shown: reading the exception raises {type(error).__name__}."
 
 
 def _ended_by(number: int) -> BaseException:

@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 from types import FrameType
 from typing import Any
 
@@ -45,6 +46,7 @@ def _run(program: str) -> None:
         signal.signal(signal.SIGINT, _interrupted)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.unraisablehook = _unraisable
+    warnings.formatwarning = _formatted
     from swa_cli.cli import commands  # noqa: PLC0415
 
     getattr(commands, program)()
@@ -73,4 +75,22 @@ def _unraisable(hooked: Any) -> None:
     """Show what Python cannot raise, unless a message has said already why the program ends."""
     ending = sys.modules.get("swa_cli.cli.ending")
     if ending is None or not ending.quietened:
-        sys.__unraisablehook__(hooked)
+        from contextlib import redirect_stderr  # noqa: PLC0415
+
+        with redirect_stderr(io.StringIO()) as said:
+            sys.__unraisablehook__(hooked)
+        sys.stderr.write(_visible(said.getvalue()))
+
+
+_of_python = warnings.formatwarning
+
+
+def _formatted(*arguments: Any, **settings: Any) -> str:
+    """What Python shows of a warning, which may come from the user's code."""
+    return _visible(_of_python(*arguments, **settings))
+
+
+def _visible(text: str) -> str:
+    from swa_cli.visible import visible_lines  # noqa: PLC0415
+
+    return visible_lines(text)
