@@ -34,6 +34,15 @@ def test_an_iteration_that_starts_anew_goes_after_the_epoch():
     assert order.trouble is None
 
 
+@pytest.mark.parametrize(
+    "name", ["step_{}/rank0.pt", "model_{}_rank_0.pt", "checkpoint-{}/model_world_size_8_rank_0.pt", "{}.rank=0.pt"]
+)
+def test_a_rank_is_no_step(name):
+    order = in_order_of_steps([file(name.format(step)) for step in (100, 9, 20)])
+
+    assert steps(order) == [9, 20, 100]
+
+
 def test_an_epoch_that_starts_anew_goes_after_the_global_step():
     order = in_order_of_steps([file(f"{n}", epoch=n % 2, global_step=100 * n) for n in range(4)])
 

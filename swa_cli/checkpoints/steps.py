@@ -14,6 +14,7 @@ COUNTERS = (*OF_THE_WHOLE_RUN, "step", "steps", "iteration", "iter", "iter_num",
 # In the order in which they are believed: `epoch=3-step=1200.ckpt` was saved at step 1200.
 _LABELS = (r"(?:global_?)?step", r"iter(?:ation)?|it", r"checkpoint|ckpt|chkpt", r"ep(?:och)?")
 _DECIMAL = re.compile(r"\d+\.\d+")
+_RANK = re.compile(r"(?<![a-z])(?:world_size|rank)[-_.=]?\d+", re.IGNORECASE)
 _DIGITS = 20  # a longer number is no step
 _LARGEST = 1 << 53
 SUFFIX = re.compile(r"(\.(safetensors|pt|pth|ckpt|tar|bin))+$")
@@ -34,7 +35,7 @@ def _whole(value: object) -> int | None:
 
 
 def step_in_name(path: Path) -> int | None:
-    """The step that a path tells: a labelled number of the name, its last number, or a labelled one of the folder.
+    """The step that a path tells: a labelled number of the name, the last that is no rank, or one of the folder.
 
     >>> step_in_name(Path("epoch=3-step=1200.ckpt"))
     1200
@@ -42,8 +43,10 @@ def step_in_name(path: Path) -> int | None:
     7
     >>> step_in_name(Path("run/checkpoint-500/model.safetensors"))
     500
+    >>> step_in_name(Path("run/step_500/rank0.pt"))
+    500
     """
-    stem = _DECIMAL.sub(" ", SUFFIX.sub("", path.name))
+    stem = _RANK.sub(" ", _DECIMAL.sub(" ", SUFFIX.sub("", path.name)))
     labelled = _labelled(stem)
     if labelled is not None:
         return labelled
