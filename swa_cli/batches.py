@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 
-from swa_cli.errors import DataError, UserCodeError, kind_of
+from swa_cli.errors import DataError, UserCodeError, kind_of, shortened
 from swa_cli.loaders import agreed, lengths_of
 from swa_cli.user_code import user_code
 
@@ -172,7 +172,7 @@ def call_model(model: Callable[..., Any], example: Example, *, doing: str) -> An
             if isinstance(error.__cause__, TypeError)
             else ""
         )
-        given = f"The batch was given to the model as ({', '.join((*positional, *named))}).{hint}"
+        given = f"The batch was given to the model as ({shortened([*positional, *named])}).{hint}"
         raise UserCodeError(*error.args, given) from error.__cause__
 
 

@@ -233,6 +233,19 @@ def test_what_the_model_was_given_is_told(run_swa, average, tmp_path):
     assert "define split_batch(batch)" in result.stderr
 
 
+def test_of_a_batch_of_many_parts_the_first_are_told(run_swa, average, tmp_path):
+    (tmp_path / "lists.py").write_text(
+        "from imagecode import *\n"
+        "class Lists(Data):\n"
+        "    def train_dataloader(self):\n"
+        "        return [[{'image': torch.zeros(3, 8, 8)}] * 64]\n"
+    )
+
+    result = run_swa("bn-update", average, *NET, "--data", "lists.py:Lists")
+
+    assert f"The batch was given to the model as ({'dict, ' * 9}dict and 53 more). If it takes others" in result.stderr
+
+
 def test_json_alone_on_standard_output(run_swa, average):
     result = run_swa("bn-update", average, *NET, *DATA, "--json", "-")
 

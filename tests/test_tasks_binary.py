@@ -156,6 +156,14 @@ def test_floats_may_be_numbers_or_labels_and_the_task_must_be_named(shape):
         choose_task(Example((), {}, torch.zeros(shape)), torch.zeros(shape))
 
 
+@pytest.mark.parametrize(("target", "output"), [((N,), (N, 1)), ((N, 1), (N,)), ((N,), (N, 1, 1))])
+def test_floats_beside_one_logit_of_another_shape_may_be_either_too(target, output):
+    with pytest.raises(
+        DataError, match=r"labels 0 and 1 that is --task classification, for a number --task regression"
+    ):
+        choose_task(Example((), {}, torch.zeros(target)), torch.zeros(output))
+
+
 def test_a_vocabulary_of_one_token_is_refused():
     with pytest.raises(DataError, match="one token leaves nothing to predict"):
         CausalLM().output(torch.zeros(2, 3, 1))

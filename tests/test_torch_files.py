@@ -7,6 +7,7 @@ import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from containers import STATE, assert_equal_states, repacked, save, saved
@@ -264,3 +265,20 @@ def test_torchscript_says_what_to_save_instead(tmp_path):
 
     with pytest.raises(CheckpointError, match=r"a TorchScript archive, not a checkpoint\. Save the weights with"):
         open_checkpoint(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    ("wrap", "where"),
+    [
+        (lambda state: state, "at the top"),
+        (lambda state: {"model": state, "iteration": 3}, "under 'model'"),
+        (lambda state: {"epoch": 1, "state_dict": OrderedDict(state)}, "under 'state_dict'"),
+    ],
+)
+def test_weights_that_are_numpy_arrays_are_named_for_what_they_are(tmp_path, wrap, where):
+    arrays = {name: np.zeros(3) for name in ("w", "b")}
+
+    with pytest.raises(
+        CheckpointError, match=f"x.pt: the weights {where} are numpy arrays, expected tensors. Save them"
+    ):
+        open_checkpoint(saved(wrap(arrays), tmp_path / "x.pt"))

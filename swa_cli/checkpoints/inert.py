@@ -15,6 +15,7 @@ from swa_cli.errors import kind_of
 _MOST_ARGUMENTS = 16
 _LARGEST_KEY = 1 << 60
 _MOST_IN_A_KEY = 1000
+_ARRAYS = ("_reconstruct", "_frombuffer", "ndarray")
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -152,6 +153,11 @@ def add_elements(target: object, items: list[Any]) -> None:
         target.args = (items,)
     elif type(target.args[0]) is list:
         cast("list[Any]", target.args[0]).extend(items)
+
+
+def is_array(value: object) -> bool:
+    """Whether it is a numpy array."""
+    return type(value) is Inert and value.module.partition(".")[0] == "numpy" and value.name in _ARRAYS
 
 
 def refuse(reason: str) -> NoReturn:

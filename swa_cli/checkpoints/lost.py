@@ -5,7 +5,7 @@ from math import prod
 from typing import Any, cast
 
 from swa_cli.checkpoints.dtypes import is_averaged
-from swa_cli.checkpoints.inert import Inert
+from swa_cli.checkpoints.inert import Inert, is_array
 from swa_cli.checkpoints.mappings import Mappings
 from swa_cli.checkpoints.stored import StoredTensor
 from swa_cli.checkpoints.torch_rebuild import PickledTensor
@@ -15,7 +15,6 @@ from swa_cli.errors import CheckpointError
 _MOST = 100_000
 _MOST_DIMENSIONS = 64
 _LARGEST = 1 << 62
-_ARRAYS = ("_reconstruct", "_frombuffer", "ndarray")
 _EXTRA_STATE = "_extra_state"
 _PASSENGERS = (
     *("optim", "sched", "scaler", "rng", "loss", "criterion", "normal", "metric", "hist", "log", "random"),
@@ -89,7 +88,7 @@ def _look_for_tensors(value: object, most: int) -> tuple[bool, int]:
     while waiting and count < most:
         part = waiting.pop()
         count += 1
-        if _is_weight(part) or (type(part) is Inert and _is_array(part)):
+        if _is_weight(part) or is_array(part):
             return True, count
         if type(part) is Inert:
             inner: list[object] = [*part.args, part.state, part.items]
@@ -115,7 +114,3 @@ def _is_shape(shape: object) -> bool:
 
 def _is_weight(value: object) -> bool:
     return isinstance(value, PickledTensor) and (value.unsupported is not None or is_averaged(value.dtype))
-
-
-def _is_array(value: Inert) -> bool:
-    return value.module.partition(".")[0] == "numpy" and value.name in _ARRAYS

@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from swa_cli.checkpoints.dtypes import is_averaged
-from swa_cli.checkpoints.inert import Inert
+from swa_cli.checkpoints.inert import Inert, is_array
 from swa_cli.checkpoints.mappings import Mappings
 from swa_cli.checkpoints.optimizer_state import is_of_optimizer
 from swa_cli.checkpoints.torch_rebuild import PickledTensor
@@ -60,6 +60,11 @@ def find_state_dict(contents: object, key: str | None, mappings: Mappings) -> tu
             )
     elif found:
         msg = f"has no state_dict under a usual key. Name one of these with --key: {shortened(found)}."
+    elif arrays := [name for name in ("", *USUAL_KEYS) if _holds_arrays(mappings.of(mapping.get(name, mapping)))]:
+        msg = (
+            f"the weights {f'under {arrays[0]!r}' if arrays[0] else 'at the top'} are numpy arrays, expected tensors. "
+            "Save them as tensors (torch.from_numpy)."
+        )
     else:
         msg = f"holds no tensors under a usual key; its keys are {_names(mapping)}. Name the right one with --key."
     raise CheckpointError(msg)
@@ -72,6 +77,11 @@ def other_state_dicts(contents: object, chosen: str, mappings: Mappings) -> tupl
         for name, value in (mappings.of(contents) or {}).items()
         if str(name) != chosen and _holds_weights(mappings.of_tensors(value))
     )
+
+
+def _holds_arrays(mapping: Mapping[Any, Any] | None) -> bool:
+    """Whether all that is there is named numpy arrays."""
+    return bool(mapping) and all(type(name) is str and is_array(value) for name, value in (mapping or {}).items())
 
 
 def _holds_weights(mapping: Mapping[Any, Any] | None) -> bool:

@@ -98,8 +98,11 @@ def choose_task(example: Example, output: object) -> Task:
         f"it with --task ({', '.join(TASKS)}, or file.py:Name), or let split_batch(batch) in the data module give the "
         "right target as its third."
     )
-    if isinstance(target, torch.Tensor) and target.is_floating_point() and target.shape == logits.shape:
-        msg += " For a logit with labels 0 and 1 that is --task classification, for several --task multilabel."
+    if isinstance(target, torch.Tensor) and target.is_floating_point():
+        if target.shape == logits.shape:
+            msg += " For a logit with labels 0 and 1 that is --task classification, for several --task multilabel."
+        elif logits.numel() == target.numel() == len(target):
+            msg += " For a logit with labels 0 and 1 that is --task classification, for a number --task regression."
     raise DataError(msg)
 
 
