@@ -54,6 +54,18 @@ def pickled(content: bytes) -> Callable[[Path], list[str]]:
     return make
 
 
+def many_copies(folder: Path) -> list[str]:
+    copy = {"w": torch.ones(1)}
+    torch.save({"model": copy, **{f"ema_{number}": copy for number in range(30_000)}}, folder / "a.pt")
+    return ["inspect", str(folder)]
+
+
+def many_shards(folder: Path) -> list[str]:
+    where = {f"w{number}": f"{number}.safetensors" for number in range(100_000)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    return ["average", str(folder), "-o", "x.pt"]
+
+
 def of_modules(folder: Path) -> list[str]:
     module: nn.Module = nn.Linear(1, 1)
     for _ in range(20):
@@ -187,6 +199,9 @@ FILES: dict[str, Callable[[Path], list[str]]] = {
     "aliases": configuration(f"{DOUBLED}average: *a30\n"),
     "aliases that are merged": configuration(f"{MERGED}average: *a30\n"),
     "an alias of itself": configuration("average: &a [*a]\n"),
+    "many faults": configuration(f"average: {{{', '.join(f'k{number}: 1' for number in range(9000))}}}\n"),
+    "many EMA copies": many_copies,
+    "many shards that are missing": many_shards,
     "a long list": configuration("average: [" + "a," * 100_000 + "]\n"),
 }
 

@@ -89,14 +89,14 @@ def describe(checkpoint: Checkpoint) -> Description:
     places = {(stored.file, stored.offset, stored.stride, stored.spec) for stored in checkpoint.tensors.values()}
     specs = [spec for *_, spec in places]
     dtypes = Counter(stored.spec.dtype.name for stored in checkpoint.tensors.values())
-    ema = tuple(name for name in checkpoint.alternatives if any(part in name.lower() for part in _EMA))
+    is_ema = {name: any(part in name.lower() for part in _EMA) for name in checkpoint.alternatives}
     provenance = checkpoint.provenance
     return Description(
         container=checkpoint.container,
         key=checkpoint.key,
         stripped=checkpoint.stripped,
-        ema=ema,
-        other_weights=tuple(name for name in checkpoint.alternatives if name not in ema),
+        ema=tuple(name for name, found in is_ema.items() if found),
+        other_weights=tuple(name for name, found in is_ema.items() if not found),
         optimizer_is_empty=checkpoint.optimizer_is_empty,
         tensors=len(checkpoint.tensors),
         parameters=sum(spec.numel for spec in specs if is_averaged(spec.dtype)),

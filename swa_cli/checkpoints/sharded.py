@@ -76,10 +76,11 @@ def open_sharded(index: Path, open_shard: Callable[[Path], Checkpoint]) -> Check
             tensors[name] = stored._replace(file=number) if number else stored
     extra = {name: value for shard in shards for name, value in shard.extra.items()}
     left_out = tuple(name for shard in shards for name in shard.left_out)
+    known = {*extra, *left_out}
     absent = [
         f"{name} in {where[raw]}"
         for name, raw in strip_wrappers({name: name for name in where}).items()
-        if tensors.keys().isdisjoint((name, raw)) and name not in extra and raw not in left_out
+        if tensors.keys().isdisjoint((name, raw)) and known.isdisjoint((name, raw))
     ]
     if absent:
         what = f"{index}: these tensors are not in the shards that it names:"
