@@ -1,174 +1,133 @@
-"""Damaged files of every kind: each is read within its bounds or refused, whatever the damage.
+"""Damaged files of every kind, through the commands that read them: read within bounds, or refused in one message.
 
-File ``n`` is always the same; ``--fuzz N`` says how many there are, and a failure names the one that failed.
+``--fuzz N`` says how many there are, ``--fuzz-from`` where they begin, so that several processes can share them:
+
+    pytest tests/test_fuzz.py --fuzz 250000 & pytest tests/test_fuzz.py --fuzz 250000 --fuzz-from 250000
 """
 
-import argparse
+import gc
 import io
-import resource
+import re
+import signal
 import time
-import zipfile
-from collections import OrderedDict
-from collections.abc import Callable
+import traceback
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from random import Random
+from typing import Any
 
-import safetensors.torch
-import torch
-from torch import nn
+import typer
+from against_torch import unlike_torch
+from fuzzing import Seed, mutant, write_seeds
 
-from swa_cli.checkpoints import open_checkpoint
-from swa_cli.errors import CheckpointError
+from swa_cli.cli.commands import COMMANDS
+from swa_cli.pipeline.kept_outputs import KeptOutputs
 
 SLOWEST = 2.0
-MOST_MEMORY = 500 << 20
-LENGTHS = (0, 1, 0x7F, 0xFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 40, (1 << 63) - 1, (1 << 64) - 1)
-OPCODES = b"(.012FIJKLMNPQRSTUVXabcde}giohjl]pqrstu)GBC" + bytes(range(0x80, 0x99))
+HANGS = 20
+MOST_MEMORY = 300 << 20
+EXIT_CODES = {0, 1, 2}
+STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
-def originals() -> list[bytes]:
-    torch.manual_seed(0)
-    base = torch.arange(24.0).reshape(2, 3, 4)
-    state = OrderedDict(
-        {
-            "module.w": base,
-            "module.tied": base,
-            "module.turned": base.permute(2, 0, 1),
-            "module.wide": base[:, :1].expand(2, 5, 4),
-            "module.b": torch.ones(3, dtype=torch.bfloat16),
-            "module.n": torch.tensor(7),
-            "module._extra_state": {"scale": [1.0, None, True]},
-        }
-    )
-    module = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
-    optimizer = torch.optim.Adam(module.parameters())
-    module(torch.ones(1, 1, 3, 3)).sum().backward()
-    optimizer.step()
-    trained = {
-        "epoch": 3,
-        "args": argparse.Namespace(lr=0.1, names={"a", "b"}),
-        "state_dict": state,
-        "optimizer": optimizer.state_dict(),
-    }
-    contents = (trained, {"model": module, "ema": module, "rng": torch.get_rng_state()[:8]}, state)
-    files = [safetensors.torch.save({"w": base.contiguous(), "b": torch.ones(2), "n": torch.tensor(7)}, {"step": "3"})]
-    for content in contents:
-        for legacy in (False, True):
-            stream = io.BytesIO()
-            torch.save(content, stream, _use_new_zipfile_serialization=not legacy)
-            files.append(stream.getvalue())
-    stream = io.BytesIO()
-    torch.save(trained, stream, pickle_protocol=5)
-    return [*files, stream.getvalue()]
+class Hung(BaseException):
+    """A command takes too long."""
 
 
-def flip(data: bytearray, chosen: Random, _others: list[bytes]) -> None:
-    data[chosen.randrange(len(data))] ^= 1 << chosen.randrange(8)
+def interrupt(_number, _frame):
+    raise Hung
 
 
-def replace(data: bytearray, chosen: Random, _others: list[bytes]) -> None:
-    data[chosen.randrange(len(data))] = chosen.randrange(256)
+def peak() -> int:
+    """Bytes that were resident at most since `forget_peak`."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
-def truncate(data: bytearray, chosen: Random, _others: list[bytes]) -> None:
-    del data[chosen.randrange(len(data)) :]
+def forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
 
 
-def insert(data: bytearray, chosen: Random, _others: list[bytes]) -> None:
-    at = chosen.randrange(len(data))
-    data[at:at] = chosen.randbytes(chosen.randint(1, 8))
-
-
-def insert_opcodes(data: bytearray, chosen: Random, _others: list[bytes]) -> None:
-    at = chosen.randrange(len(data))
-    data[at:at] = bytes(chosen.choices(OPCODES, k=chosen.randint(1, 6)))
-
-
-def replace_opcode(data: bytearray, chosen: Random, _others: list[bytes]) -> None:
-    data[chosen.randrange(len(data))] = chosen.choice(OPCODES)
-
-
-def repeat(data: bytearray, chosen: Random, _others: list[bytes]) -> None:
-    first = chosen.randrange(len(data))
-    part = data[first : first + chosen.randint(1, 40)]
-    data[first:first] = part * chosen.choice((1, 2, 50))
-
-
-def splice(data: bytearray, chosen: Random, others: list[bytes]) -> None:
-    other = chosen.choice(others)
-    at, first = chosen.randrange(len(data)), chosen.randrange(len(other))
-    size = chosen.randint(1, 200)
-    data[at : at + chosen.choice((0, size))] = other[first : first + size]
-
-
-def edit_length(data: bytearray, chosen: Random, _others: list[bytes]) -> None:
-    size = chosen.choice((1, 2, 4, 8))
-    at = chosen.randrange(max(1, len(data) - size))
-    data[at : at + size] = (chosen.choice(LENGTHS) % (1 << 8 * size)).to_bytes(size, "little")
-
-
-MUTATIONS: tuple[Callable[[bytearray, Random, list[bytes]], None], ...] = (
-    *(flip, replace, truncate, insert, insert_opcodes, replace_opcode, repeat, splice, edit_length),
-)
-
-
-def damaged(index: int, files: list[bytes]) -> bytes:
-    """File number ``index``: some of its bytes are changed; of a zip half of the time those of its pickle alone."""
-    chosen = Random(index)
-    original = chosen.choice(files)
-    if not original.startswith(b"PK") or chosen.random() < 0.5:
-        return mutated(original, chosen, files)
-    stream = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(original)) as source, zipfile.ZipFile(stream, "w") as target:
-        for info in source.infolist():
-            content = source.read(info)
-            target.writestr(
-                info.filename, mutated(content, chosen, files) if info.filename.endswith("data.pkl") else content
-            )
-    return stream.getvalue()
-
-
-def mutated(content: bytes, chosen: Random, files: list[bytes]) -> bytes:
-    data = bytearray(content)
-    for _ in range(chosen.choice((1, 1, 2, 4, 8))):
-        chosen.choice(MUTATIONS)(data, chosen, files)
-        if not data:
-            break
-    return bytes(data)
-
-
-def read_all(path: Path) -> bool:
-    """Open the file and read its tensors; whether it could be read."""
-    try:
-        checkpoint = open_checkpoint(path)
-        for name in checkpoint.tensors:
-            checkpoint.get_tensor(name)
-    except CheckpointError:
-        return False
-    return True
-
-
-def seconds_to_read(path: Path) -> float:
-    started = time.monotonic()
-    read_all(path)
-    return time.monotonic() - started
-
-
-def test_a_damaged_file_is_read_or_refused_and_nothing_else(tmp_path, request):
-    files, path = originals(), tmp_path / "x.pt"
-    for content in files:
-        path.write_bytes(content)
-        assert read_all(path)
-
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for index in range(request.config.getoption("--fuzz")):
-        path.write_bytes(damaged(index, files))
+def outcome(command: str, options: Mapping[str, Any]) -> tuple[int, str]:
+    """Exit code of a command, and all that it prints; as `swa` without the parsing of its arguments."""
+    said = io.StringIO()
+    with redirect_stdout(said), redirect_stderr(said):
         try:
-            slow = seconds_to_read(path) > SLOWEST and seconds_to_read(path) > SLOWEST  # the machine may have been busy
-        except Exception as error:
-            error.add_note(f"file {index} of the fuzz test")
-            raise
-        assert not slow, f"file {index} of the fuzz test takes too long"
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+            COMMANDS[command](**options)
+        except typer.Exit as end:
+            return end.exit_code, said.getvalue()
+    return 0, said.getvalue()
 
-    assert grown < MOST_MEMORY
+
+def complaints(seed: Seed, command: str, options: Mapping[str, Any], *, changed: bool) -> list[str]:
+    """What is wrong with how a command takes a damaged file."""
+    found: list[str] = []
+    forget_peak()
+    idle, started = peak(), time.process_time()
+    signal.setitimer(signal.ITIMER_REAL, HANGS)
+    try:
+        exit_code, said = outcome(command, options)
+    except (Exception, Hung) as error:  # noqa: BLE001  # nothing but typer.Exit is to come out
+        trace = "".join(traceback.format_exception(error)[-3:])
+        exit_code, said = 1, f"Traceback: {error!r}: {trace}"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    took, grown = time.process_time() - started, peak() - idle
+    if exit_code not in EXIT_CODES:
+        found.append(f"exit code {exit_code}: {said[-300:]}")
+    if "a bug in swa-cli" in said or "Traceback" in said or len(re.findall("^error:", said, re.MULTILINE)) > 1:
+        found.append(said[-500:])
+    if steering := STEERING.search(said):
+        at = steering.start()
+        found.append(f"control character {said[at]!r} in {said[max(0, at - 150) : at + 50]!r}")
+    if took > SLOWEST:
+        found.append(f"{took:.1f} s")
+    if grown > MOST_MEMORY:
+        found.append(f"{grown >> 20} MiB")
+    if seed.check == "verify" and command == "verify" and changed and exit_code == 0:
+        found.append("damage was not found")
+    return [f"{command}: {problem}" for problem in found]
+
+
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(tmp_path, request, run_swa):
+    seeds = write_seeds(tmp_path, run_swa)
+    originals = [(tmp_path / seed.file).read_bytes() for seed in seeds]
+    for seed in seeds:
+        for command, options in seed.commands:
+            assert outcome(command, options)[0] == 0, (seed, outcome(command, options))
+        if seed.check == "torch":
+            assert not unlike_torch(tmp_path / seed.file), (seed, unlike_torch(tmp_path / seed.file))
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    first = request.config.getoption("--fuzz-from")
+    found: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    try:
+        for index in range(first, first + request.config.getoption("--fuzz")):
+            chosen = Random(index)
+            place = chosen.randrange(len(seeds))
+            seed, original = seeds[place], originals[place]
+            content = mutant(original, seed.file, chosen, originals)
+            path = tmp_path / seed.file
+            path.write_bytes(content)
+            problems: list[str] = []
+            if seed.commands:
+                problems += complaints(seed, *chosen.choice(seed.commands), changed=content != original)
+            if seed.check == "torch" and (words := unlike_torch(path)):
+                problems.append(words)
+            if seed.check == "cache":
+                folder, member, batch = path.parent.parent, path.parent.name, path.stem
+                KeptOutputs(folder).get(member, batch)
+            path.write_bytes(original)
+            for problem in problems:
+                kind = f"{Path(seed.file).name}: {re.sub(r'[0-9]+', '#', problem)[:160]}"
+                found[kind] += 1
+                examples.setdefault(kind, f"mutant {index} of {seed.file}: {problem}")
+            if index % 1000 == 0:
+                gc.collect()
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+
+    assert not found, "\n".join(f"{count} × {examples[kind]}" for kind, count in found.most_common(60))
