@@ -1,6 +1,7 @@
 """Hugging Face's sharded form."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,17 @@ def test_what_is_no_index_says_so(tmp_path, contents, message):
 
     with pytest.raises(CheckpointError, match=message):
         find_checkpoints([tmp_path])
+
+
+@pytest.mark.parametrize(("tensors", "files"), [(20_000, 20_000), (60_000, 3), (20_001, 20_001)])
+def test_more_shards_than_any_checkpoint_has_are_refused(tmp_path, tensors, files):
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {f"w{n}": f"{n % files}.safetensors" for n in range(tensors)}}))
+    many = "it names more than 20,000 files. Save the checkpoint in larger shards."
+    message = many if files > 20_000 else f"these of its {files} shards are missing:"
+
+    with pytest.raises(CheckpointError, match=re.escape(message)):
+        open_checkpoint(index)
 
 
 def test_a_tensor_that_its_shard_lacks_is_named(tmp_path):

@@ -15,6 +15,7 @@ from swa_cli.regular_files import read_regular
 
 INDEX_SUFFIX = ".index.json"
 _LARGEST = 1 << 28
+_MOST_SHARDS = 20_000
 _WRAPPER = "module."
 
 
@@ -37,7 +38,10 @@ def shards_of(index: Path) -> Mapping[str, str]:
         msg = f"{index}: not the index of a sharded checkpoint: it has no weight_map. Leave it out."
         raise CheckpointError(msg)
     entries = cast("dict[str, Any]", where)
+    seen: set[str] = set()
     for name, shard in entries.items():
+        if isinstance(shard, str) and shard in seen:
+            continue
         if (
             not isinstance(shard, str)
             or Path(shard).name != shard
@@ -45,6 +49,10 @@ def shards_of(index: Path) -> Mapping[str, str]:
             or shard.endswith(INDEX_SUFFIX)
         ):
             msg = f"{index}: tensor {name}: expected the name of a file beside the index, found {shard!r}."
+            raise CheckpointError(msg)
+        seen.add(shard)
+        if len(seen) > _MOST_SHARDS:
+            msg = f"{index}: it names more than {_MOST_SHARDS:,} files. Save the checkpoint in larger shards."
             raise CheckpointError(msg)
     return entries
 
