@@ -771,3 +771,48 @@ def test_of_two_nearly_perfect_equals_one_is_seldom_called_better_or_worse(accur
         called += compared(ours, theirs, n_resamples=499)["nll"].verdict != "inconclusive"
 
     assert called / 300 <= 0.05
+
+
+# Scores of any size
+
+
+@pytest.mark.parametrize("exponent", [-300, 125, 330])
+def test_the_unit_of_a_score_makes_no_difference(exponent):
+    first, second = random_records(1, 40), random_records(2, 40)
+    unit = 2.0**exponent
+    large = [records(one.columns["correct"], one.columns["nll"] * unit) for one in (first, second)]
+
+    found, expected = compared(*large)["nll"], compared(first, second)["nll"]
+
+    assert figures(found)[:3] == pytest.approx([unit * value for value in figures(expected)[:3]], rel=1e-9)
+    assert found.p_value == pytest.approx(expected.p_value)
+    assert (found.effective_n, found.units_needed) == pytest.approx((expected.effective_n, expected.units_needed))
+
+
+def percentage(values):
+    return Records(columns={"mape": np.asarray(values, dtype=np.float64), "count": np.ones(len(values))}, tallies={})
+
+
+MAPE = from_parts("mape", "MAPE", ratio("mape", "count"), higher_is_better=False, percent=True, compared=True)
+
+
+@pytest.mark.parametrize("scale", [3.0, 10.0, 1e4])
+def test_a_percentage_that_is_no_share_has_no_bounds(scale):
+    rng = np.random.default_rng(0)
+    ours, theirs = scale * rng.exponential(size=12), scale * (1 + rng.exponential(size=12))
+
+    found = compared(percentage(ours), percentage(theirs), metrics=(MAPE,))["mape"]
+
+    assert found.ci_low < -1 - (found.ci_high - found.ci_low) / 10
+    constant = compared(percentage(np.zeros(12)), percentage(np.full(12, scale)), metrics=(MAPE,))["mape"]
+    assert (constant.ci_low, constant.ci_high) == (-math.inf, math.inf)
+
+
+def test_a_percentage_that_is_a_share_has_bounds():
+    rng = np.random.default_rng(0)
+    ours, theirs = (rng.random(6) < 0.1).astype(float), (rng.random(6) < 0.9).astype(float)
+
+    found = compared(percentage(ours), percentage(theirs), metrics=(MAPE,))["mape"]
+
+    assert found.difference < 0
+    assert found.ci_low >= -1

@@ -6,6 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from evaluating import MODEL_AND_DATA, N_CHECKPOINTS, Net, averaged, but, evaluated, prepared, row_of, save
+from scoring import example, records_of
+
+from swa_cli.tasks.classification import Classification
+from swa_cli.tasks.records import too_large
+from swa_cli.tasks.regression import Regression
 
 MORE_CODE = '''
 
@@ -262,3 +267,21 @@ def test_checkpoints_that_are_the_average_are_neither_better_nor_worse(run_swa, 
     assert {one["difference"] for one in found["comparisons"]} == {0.0}
     assert {one["verdict"] for one in found["comparisons"]} == {"inconclusive"}
     assert row_of(found, "swa")["metrics"]["accuracy"] == row_of(found, "ensemble")["metrics"]["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("task", "target", "raw", "expected"),
+    [
+        (Regression(), [1e300, 0.0], torch.zeros(2), "squared of example 0 is inf"),
+        (Regression(), [0.0, 1e60], torch.zeros(2), "squared of example 1 is 1e+120"),
+        (Regression(), [[0.0, 0.0], [1e154, 1e154]], torch.zeros(2, 2), "squared of example 1 is inf"),
+        (Classification(), [0, 1], torch.tensor([[0.0, -1e300], [9e299, 0.0]], dtype=torch.float64), "is 9e+299"),
+        (Regression(), [1e49, 0.0], torch.zeros(2), None),
+        (Classification(), [0, 1], torch.tensor([[0.0, 3e38], [3e38, 0.0]]), None),
+    ],
+)
+def test_numbers_without_sums_in_float64_are_found_without_a_warning(task, target, raw, expected):
+    dtype = torch.float64 if isinstance(task, Regression) else torch.int64
+    found = too_large(records_of(task, [(example(torch.tensor(target, dtype=dtype)), raw)]), "example")
+
+    assert found is None if expected is None else expected in (found or "")

@@ -414,9 +414,24 @@ def unknown_task(about, arrays):
     about["task"]["class_path"] = "clasification"
 
 
+def infinite(about, arrays):
+    arrays["0/nll"][3] = np.inf
+
+
+def enormous(about, arrays):
+    arrays["1/nll"][:] = 1.7e308
+
+
+def groups_below_zero(about, arrays):
+    arrays["groups"] = np.arange(60) - 1
+
+
 @pytest.mark.parametrize(
     ("change", "code", "message"),
     [
+        (infinite, 1, "the records in r.npz make no sense (FloatingPointError)"),
+        (enormous, 1, "the records in r.npz make no sense (FloatingPointError)"),
+        (groups_below_zero, 1, "ValueError: numbers of groups that are none"),
         (later, 1, "r.npz has records of version 2, and this swa-cli reads 1. Upgrade it."),
         (without_swa, 1, "ValueError: not an average and its checkpoints"),
         (without_checkpoints, 1, "ValueError: not an average and its checkpoints"),

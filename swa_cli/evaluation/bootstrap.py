@@ -1,7 +1,7 @@
 """Resampling the units of a test set, and the intervals that follow from it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,10 @@ class Interval:
     high: float
     p_value: float
     standard_error: float
+
+    def times(self, unit: float) -> "Interval":
+        """The interval of so many times as much."""
+        return replace(self, low=self.low * unit, high=self.high * unit, standard_error=self.standard_error * unit)
 
 
 UNKNOWN = Interval(low=-math.inf, high=math.inf, p_value=1.0, standard_error=math.inf)

@@ -14,7 +14,7 @@ from swa_cli.evaluation.few import effective_n, error_among, is_dominated, peers
 from swa_cli.evaluation.power import units_needed
 from swa_cli.evaluation.result import Comparison, Kind
 from swa_cli.evaluation.significance import holm, smallest_resolvable, smallest_resolvable_share
-from swa_cli.evaluation.sums import Figures, figures, resampled, unit_sums
+from swa_cli.evaluation.sums import Figures, are_shares, figures, power_of_two, resampled, unit_sums
 from swa_cli.evaluation.verdict import ALPHA, verdict_of
 from swa_cli.tasks import Metric, Records
 from swa_cli.tasks.records import Array
@@ -60,6 +60,10 @@ def compare(
     members: Sequence[int] = next((where for other, where in zip(others, at, strict=True) if other.kind == "mean"), ())
     tests = [metric for metric in metrics if metric.compared and metric.parts]
     sums = [[unit_sums(metric, one, groups) for one in everybody] for metric in tests]
+    tests = [
+        replace(metric, percent=metric.percent and are_shares(metric, of_metric))
+        for metric, of_metric in zip(tests, sums, strict=True)
+    ]
     by_metric: list[list[Comparison]] = []
     for metric, of_metric, totals in zip(tests, sums, resampled(sums, n_resamples=n_resamples, seed=seed), strict=True):
         found = figures(metric, of_metric, totals)
@@ -95,17 +99,19 @@ def _compared(
     ours, theirs = figures.all_units[0], float(np.mean([figures.all_units[place] for place in places]))
     without = figures.without[0] - np.mean([figures.without[place] for place in places], axis=0)
     resampled = figures.resampled[0] - np.mean([figures.resampled[place] for place in places], axis=0)
-    scale = max(abs(ours), abs(theirs))
-    difference = _rounded(ours - theirs, scale)
-    interval = bca(ours - theirs, resampled, without, scale=scale)
+    unit = power_of_two(ours, theirs)  # of which no fourth power overflows, or is 0
+    scale, without = max(abs(ours), abs(theirs)) / unit, without / unit
+    difference = _rounded((ours - theirs) / unit, scale)
+    interval = bca((ours - theirs) / unit, resampled / unit, without, scale=scale)
     if interval.low < interval.high:
         error = None
         if other.kind in _OF_MEMBERS and members:
-            error = error_among(peers_of(_in_swa_s_place(figures, places, members)), without)
+            peers = peers_of(one / unit for one in _in_swa_s_place(figures, places, members))
+            error = error_among(peers, without)
         interval = wider(interval, student(difference, without, error=error))
     elif difference:
         interval = _without_spread(metric, difference, len(without))
-    return _comparison(metric, other, difference, interval, without, margin)
+    return _comparison(metric, other, difference * unit, interval.times(unit), without, margin)
 
 
 def _in_swa_s_place(figures: Figures, places: Sequence[int], members: Sequence[int]) -> Iterator[Array]:

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swa_cli.data import no_batches
-from swa_cli.errors import DataError
+from swa_cli.errors import DataError, NonFiniteError
 from swa_cli.evaluation.members import Member
 from swa_cli.evaluation.rows import Observed, Row
 from swa_cli.evaluation.work import Key, Run, Work
 from swa_cli.tasks import Records, Task, join
+from swa_cli.tasks.records import too_large
 from swa_cli.user_code import user_code
 
 
@@ -39,7 +40,20 @@ class Share:
 
 
 def part_of(run: Run, work: Work) -> Part:
-    """What is kept of a batch that all have seen."""
+    """What is kept of a batch that all have seen.
+
+    Raises:
+        NonFiniteError: a number is too large for sums and squares in float64.
+    """
+    for (kind, number), records in work.records.items():
+        found = too_large(records, run.task.unit if run.task else "unit")
+        if found:
+            name = run.members[number].name if kind == "member" else f"the {kind}"
+            msg = (
+                f"{name}, batch {work.place}: {found}, expected numbers up to 1e+100: beyond these no sums and squares "
+                "are to be had in float64. Check that checkpoint, or scale the targets and the outputs."
+            )
+            raise NonFiniteError(msg)
     return Part(place=work.place, records=work.records, groups=run.groups(work), doubt=work.doubt)
 
 

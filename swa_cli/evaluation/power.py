@@ -12,7 +12,7 @@ from swa_cli.evaluation.bootstrap import FEWEST_UNITS
 from swa_cli.evaluation.decide import WORST_FIRST, together
 from swa_cli.evaluation.result import Comparison, Decision, Kind
 from swa_cli.evaluation.significance import detectable
-from swa_cli.evaluation.sums import unit_sums, without_each
+from swa_cli.evaluation.sums import power_of_two, unit_sums, without_each
 from swa_cli.evaluation.verdict import Verdict
 from swa_cli.tasks import Metric, Records
 from swa_cli.tasks.records import Array
@@ -40,7 +40,7 @@ def units_needed(n_units: int, standard_error: float, distance: float) -> int | 
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """A difference that a decision rests on; a positive one is a gain.
+    """A difference that a decision rests on, in a unit of its own, such that all is near 1; a positive one is a gain.
 
     Attributes:
         gain: from all units.
@@ -112,10 +112,12 @@ def effects(
                 without_each(metric, unit_sums(metric, each, groups)) for each in (swa, incumbents[one.kind])
             )
             sign, jackknife = (1 if metric.higher_is_better else -1), ours - theirs
+            influences = sign * (len(jackknife) - 1) * (jackknife.mean() - jackknife)
+            unit = power_of_two(one.difference, float(np.abs(influences).max()))
             found[one.kind, one.metric] = Effect(
-                gain=sign * one.difference,
-                influences=sign * (len(jackknife) - 1) * (jackknife.mean() - jackknife),
-                margin=one.margin,
+                gain=sign * one.difference / unit,
+                influences=influences / unit,
+                margin=None if one.margin is None else one.margin / unit,
             )
     pairs = [(found.get((kind, decision.primary)), found.get((kind, decision.secondary or ""))) for kind in incumbents]
     return [(first, second) for first, second in pairs if first] if all(first for first, _ in pairs) else []

@@ -183,7 +183,8 @@ def _mean(
     """The mean of each score, what one checkpoint picked at random gives; and how near they are to their ensemble."""
     every = [scores[id(row)] for row in checkpoints]
     shared = [name for name in every[0] if all(name in one for one in every)]
-    mean = {name: float(np.mean([one[name] for one in every])) for name in shared}
+    with np.errstate(over="ignore", invalid="ignore"):  # torchmetrics' may be of any size
+        mean = {name: float(np.mean([one[name] for one in every])) for name in shared}
     for row in observed.of_kind("members"):
         mean |= scores_of(row, metrics)
     return Candidate(name="mean over checkpoints", kind="mean", scores=mean, members=len(checkpoints))

@@ -1,5 +1,6 @@
 """Scores as functions of sums over units: of all units, of each resample, and without each unit."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from swa_cli.evaluation.bootstrap import resampled_sums
 from swa_cli.tasks import Metric, Records
 from swa_cli.tasks.metrics import Parts
 from swa_cli.tasks.records import Array
+
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,22 @@ def figures(metric: Metric, sums: Sequence[Array], totals: Sequence[Array]) -> F
 def without_each(metric: Metric, sums: Array) -> Array:
     """The score without each unit in turn (the jackknife), (units,)."""
     return _parts(metric).value(sums.sum(axis=0) - sums if len(sums) > 1 else sums)
+
+
+def are_shares(metric: Metric, sums: Sequence[Array]) -> bool:
+    """Whether the score of every unit of every candidate is from 0 to 1, as that of a percentage need not be (MAPE)."""
+    value = _parts(metric).value
+    return not any(bool(((one < -_ROUNDING) | (one > 1 + _ROUNDING)).any()) for one in map(value, sums))
+
+
+def power_of_two(*values: float) -> float:
+    """The largest that is not above the largest of these, so that dividing by it rounds nothing; 1 where there is none.
+
+    >>> power_of_two(-5.0, 3.0), power_of_two(0.0), power_of_two(float("nan"), 1.0)
+    (4.0, 1.0, 1.0)
+    """
+    largest = max(map(abs, values))
+    return math.ldexp(0.5, math.frexp(largest)[1]) if math.isfinite(sum(values)) and largest else 1.0
 
 
 def resampled(sums: Sequence[Sequence[Array]], *, n_resamples: int | None, seed: int) -> list[list[Array]]:

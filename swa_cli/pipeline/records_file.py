@@ -105,17 +105,18 @@ def load_records(path: Path, task: Task | None) -> tuple[Observed, Context]:
         UserCodeError: the user's own task cannot be built.
     """
     try:
-        contents = (_read_parquet if path.suffix == ".parquet" else _read_npz)(path)
-        about = contents.about
-        observed = Observed(
-            split=TypeAdapter(str).validate_python(about["split"]),
-            task=task or _recorded(path, TypeAdapter(TargetConfig).validate_python(about["task"])),
-            rows=tuple(_row(place, row, contents.columns) for place, row in enumerate(about["rows"])),
-            groups=contents.groups,
-            warnings=TypeAdapter(tuple[str, ...]).validate_python(about["warnings"]),
-        )
-        context = TypeAdapter(Context).validate_python(about["context"])
-        _check(observed, context)
+        with _errors():
+            contents = (_read_parquet if path.suffix == ".parquet" else _read_npz)(path)
+            about = contents.about
+            observed = Observed(
+                split=TypeAdapter(str).validate_python(about["split"]),
+                task=task or _recorded(path, TypeAdapter(TargetConfig).validate_python(about["task"])),
+                rows=tuple(_row(place, row, contents.columns) for place, row in enumerate(about["rows"])),
+                groups=contents.groups,
+                warnings=TypeAdapter(tuple[str, ...]).validate_python(about["warnings"]),
+            )
+            context = TypeAdapter(Context).validate_python(about["context"])
+            _check(observed, context)
     except SwaError:
         raise
     except OSError as error:
@@ -152,9 +153,18 @@ def _check(observed: Observed, context: Context) -> None:
     if len(observed.of_kind("swa")) != 1 or not n_checkpoints or (context.best or 0) not in range(n_checkpoints):
         msg = "not an average and its checkpoints"
         raise ValueError(msg)
+    size = max(lengths, default=0)
+    if observed.groups is not None and not ((observed.groups >= 0) & (observed.groups < size)).all():
+        msg = "numbers of groups that are none"
+        raise ValueError(msg)
     if len(lengths) != 1 or lengths == {0}:
         msg = f"columns of {', '.join(map(str, sorted(lengths)))} units"
         raise ValueError(msg)
+
+
+def _errors() -> np.errstate:
+    """Within it, what numpy would warn of is an error: records of ours give no cause for it."""
+    return np.errstate(divide="raise", over="raise", invalid="raise")
 
 
 @contextmanager
@@ -165,7 +175,8 @@ def sensible(path: Path) -> Generator[None]:
         SourceError: nothing could be.
     """
     try:
-        yield
+        with _errors():
+            yield
     except SwaError:
         raise
     except Exception as error:

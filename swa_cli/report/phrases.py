@@ -31,7 +31,10 @@ def excludes_zero(comparison: Comparison) -> bool:
 
 def is_resolvable(result: EvaluationResult, comparison: Comparison) -> bool:
     """Whether it is known which differences the data resolve, and these can be."""
-    largest = 1.0 if result.score(comparison.metric).percent else sys.float_info.max
+    name = comparison.metric
+    found = [candidate.scores[name] for candidate in result.candidates if name in candidate.scores]
+    is_share = result.score(name).percent and all(0 <= one <= 1 for one in found)
+    largest = 1.0 if is_share else sys.float_info.max
     return not comparison.dominated and 0 < comparison.smallest_resolvable <= largest
 
 

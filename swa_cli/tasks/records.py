@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+_LARGEST = 1e100
+"""Of sums of so large numbers, and of their squares, the sums over any data set are numbers too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,16 @@ class Records:
     def n_units(self) -> int:
         """How many units there are."""
         return len(next(iter(self.columns.values())))
+
+
+def too_large(records: Records, unit: str) -> str | None:
+    """Which number of which unit is NaN or beyond 1e100, from which no scores can be had; None where none is."""
+    for name, values in records.columns.items():
+        wrong = ~(np.abs(values) <= _LARGEST)
+        if wrong.any():
+            place = tuple(np.argwhere(wrong)[0])
+            return f"{name.removeprefix('score.')} of {unit} {place[0]} is {values[place]:.3g}"
+    return None
 
 
 def join(parts: Sequence[Records]) -> Records:

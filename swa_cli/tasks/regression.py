@@ -241,6 +241,6 @@ def _array(values: torch.Tensor) -> Array:
 
 def _sums(values: Mapping[str, torch.Tensor]) -> dict[str, Array]:
     """Of each example, and how many numbers it has."""
-    sums = {name: _array(value).sum(axis=1) for name, value in values.items()}
+    sums = {name: _flat(value).sum(dim=1).cpu().numpy() for name, value in values.items()}
     n, per_example = _flat(next(iter(values.values()))).shape
     return {"count": np.full(n, float(per_example)), **sums}
