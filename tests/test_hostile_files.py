@@ -60,6 +60,13 @@ def many_copies(folder: Path) -> list[str]:
     return ["inspect", str(folder)]
 
 
+def many_metrics(folder: Path) -> list[str]:
+    metrics = {f"m{number}": float(number) for number in range(50_000)}
+    for step in range(2):
+        torch.save({"epoch": step, "metrics": metrics, "model": {"w": torch.ones(1) * step}}, folder / f"{step}.pt")
+    return ["inspect", str(folder)]
+
+
 def many_shards(folder: Path) -> list[str]:
     where = {f"w{number}": f"{number}.safetensors" for number in range(100_000)}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
@@ -201,6 +208,7 @@ FILES: dict[str, Callable[[Path], list[str]]] = {
     "an alias of itself": configuration("average: &a [*a]\n"),
     "many faults": configuration(f"average: {{{', '.join(f'k{number}: 1' for number in range(9000))}}}\n"),
     "many EMA copies": many_copies,
+    "many metrics": many_metrics,
     "many shards that are missing": many_shards,
     "a long list": configuration("average: [" + "a," * 100_000 + "]\n"),
 }

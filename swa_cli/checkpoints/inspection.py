@@ -11,7 +11,7 @@ from swa_cli.checkpoints.dtypes import is_averaged
 from swa_cli.checkpoints.selection import Selection, known_metrics, select
 from swa_cli.checkpoints.survey import Survey, survey_checkpoints
 from swa_cli.checkpoints.untrained import about_untrained
-from swa_cli.errors import SourceError, SwaError, shortened
+from swa_cli.errors import LISTED, SourceError, SwaError, shortened
 
 _EXAMPLE = 5
 _NEED_AN_ORDER = "--last, --first, --every, --from, --to"
@@ -131,7 +131,7 @@ def _examples(survey: Survey, where: str) -> Iterator[Pick]:
         yield _pick(survey, Selection(first=count), where)[0]
         yield _pick(survey, Selection(every=2), where)[0]
         yield _pick(survey, Selection(from_step=steps[quarter], to_step=steps[-1 - quarter]), where)[0]
-    for metric in known_metrics(files):
+    for metric in known_metrics(files)[:LISTED]:
         for mode in _MODES:
             pick, _ = _pick(survey, Selection(best=count, metric=metric, mode=mode), where)
             yield pick
