@@ -1,6 +1,7 @@
 """Calling code that the user wrote: whatever it raises becomes one message."""
 
 import os
+import re
 import sysconfig
 import traceback
 from collections.abc import Generator
@@ -12,6 +13,12 @@ from swa_cli.errors import SwaError, Terminated, UserCodeError
 from swa_cli.process_state import users_own
 
 _OURS = f"{Path(__file__).parent}{os.sep}"
+_SHARED_MEMORY = re.compile(r"shared memory|Bus error|</?torch_\d+_\d+", re.IGNORECASE)
+"""What torch says if a worker cannot hand over a batch."""
+_FULL = (
+    ". The workers of a DataLoader hand over batches in /dev/shm, which is full or missing: enlarge it "
+    "(docker run --shm-size=8g), or set num_workers=0"
+)
 
 
 @contextmanager
@@ -32,7 +39,7 @@ def user_code(doing: str) -> Generator[None]:
         if isinstance(error, SwaError) or type(error) in {KeyboardInterrupt, Terminated}:
             raise
         reason = f"it called sys.exit({_code_of(error)})" if isinstance(error, SystemExit) else reason_of(error)
-        msg = f"{doing} failed: {reason}{_where(error)}"
+        msg = f"{doing} failed: {reason}{_where(error)}{_FULL if _SHARED_MEMORY.search(reason) else ''}"
         raise UserCodeError(msg) from error
 
 

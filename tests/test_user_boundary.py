@@ -322,3 +322,21 @@ def test_a_lazy_model_is_copied_once_it_has_the_shapes_of_a_file(tmp_path):
     copied.load_state_dict(state_dict_for(model, checkpoint))
 
     torch.testing.assert_close(copied(batch), plain(batch))
+
+
+@pytest.mark.parametrize(
+    ("said", "is_memory"),
+    [
+        ("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that workers are out of it.", True),
+        ("unable to open shared memory object </torch_1_2_3> in read-write mode: No such file or directory (2)", True),
+        ("unable to write to file </torch_11_22_0>: No space left on device (28)", True),
+        ("No space left on device: 'cache.npy'", False),
+        ("DataLoader worker (pid(s) 7) exited unexpectedly", False),
+    ],
+)
+def test_a_full_or_missing_shared_memory_is_named(said, is_memory):
+    with pytest.raises(UserCodeError) as caught, user_code("loading batch 2"):
+        raise RuntimeError(said)
+
+    assert str(caught.value).startswith(f"loading batch 2 failed: RuntimeError: {said}")
+    assert ("/dev/shm, which is full or missing" in str(caught.value)) == is_memory
