@@ -63,7 +63,7 @@ def _read(path: Path) -> dict[str, Any]:
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         msg = f"{path} is not YAML: {where}{error.problem}."
         raise ConfigError(msg) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or number that is none
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an invalid date or number
         msg = f"{path} is not YAML: {' '.join(str(error).split())}."
         raise ConfigError(msg) from error
     if contents is None:

@@ -325,10 +325,10 @@ def test_a_record_leads_to_no_file_of_others(tmp_path, secret, where, run_swa, m
         assert "hunter2" not in said.stderr
         assert "r00t" not in said.stderr
     if "link" in where:
-        assert "cannot be read as a checkpoint. swa inspect tells" in result.stderr
+        assert "cannot be read as a checkpoint. swa inspect shows" in result.stderr
     else:
         assert "--sources" in result.stderr
-        assert "cannot be read as a checkpoint. swa inspect tells" in told.stderr
+        assert "cannot be read as a checkpoint. swa inspect shows" in told.stderr
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "folder", "device", "empty", "of another size", "of /proc"])

@@ -28,7 +28,7 @@ class _Stream:
             work()
 
     def record(self) -> torch.cuda.Event:
-        event = torch.cuda.Event(blocking=True)  # whoever waits for it leaves the core to others
+        event = torch.cuda.Event(blocking=True)  # a thread that waits for it leaves the core to others
         event.record(self._stream)
         return event
 

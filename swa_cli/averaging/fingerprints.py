@@ -1,4 +1,4 @@
-"""A sum over the bits of each tensor, taken before anything is rounded away, which tells if a source was another.
+"""Per-tensor checksums of the bits before rounding; `swa verify` uses them to detect changed sources.
 
 Of a mean it is the sum modulo 2⁶⁴ of the float64 totals (of all sources, before the division) read as integers: a bit
 flipped in one source changes a total even where the mean rounds to the same, unless it is too small beside the other

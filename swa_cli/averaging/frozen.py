@@ -22,7 +22,7 @@ _STATISTICS = ("running_mean", "running_var")
 def frozen_bn(plan: AveragePlan) -> tuple[str, ...]:
     """The layers whose statistics, and the number of batches if it is kept, have the same bits in all sources.
 
-    Statistics that are not finite are of no use to any model, and are no frozen ones. One source tells nothing. What is
+    Statistics that are not finite are of no use to any model, and are no frozen ones. One source shows nothing. What is
     held in memory are the statistics of one source; the files of at most two are open.
 
     Returns:

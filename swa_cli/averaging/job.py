@@ -21,7 +21,7 @@ class Job:
 
 
 class NotFiniteError(Exception):
-    """The mean of a piece holds NaN or infinity; whoever hands out the pieces finds out why."""
+    """The mean of a piece holds NaN or infinity; the caller that hands out the pieces finds out why."""
 
     def __init__(self, piece: Piece) -> None:
         super().__init__(f"piece {piece.index} is not finite")

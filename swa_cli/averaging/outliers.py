@@ -1,6 +1,6 @@
 """Checkpoints that lie apart from all others: of another run, say, or from before the training.
 
-How far a checkpoint lies from the mean of all tells little: the odd one drags the mean along, and in a run that wanders
+How far a checkpoint lies from the mean of all says little: the odd one drags the mean along, and in a run that wanders
 for long the first and the last lie far from it as well. But the checkpoints of one run hang together, each close to
 some other. So the measure is the distance between two checkpoints over the distance that is usual between neighbours,
 at some places of the model, and of these ratios the median. Up to `FAR` the two are neighbours. Neighbours, and theirs,

@@ -115,10 +115,10 @@ def _file_at(average: Path, path: Path, said: Source) -> tuple[int, int]:
 
 def _open(average: Path, path: Path, said: Source, key: str | None) -> Checkpoint:
     checkpoint = None
-    with suppress(CheckpointError):  # whose message tells what the file holds
+    with suppress(CheckpointError):  # whose message says what the file holds
         checkpoint = open_checkpoint(path, key=key)
     if checkpoint is None:
-        _refuse(average, path, "cannot be read as a checkpoint. swa inspect tells what is wrong with it")
+        _refuse(average, path, "cannot be read as a checkpoint. swa inspect shows what is wrong with it")
     _check_size(average, path, said, checkpoint.file_bytes)
     return checkpoint
 

@@ -18,7 +18,7 @@ def without_copies(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint],
     The others are given too, each beside the one that is kept in its place.
 
     A few kilobytes of each file tell most apart; only files that agree there are read whole. Of several copies the
-    one kept is that whose name tells a step.
+    one kept is that whose name holds a step.
     """
     kept: dict[object, list[Checkpoint]] = {}
     names: dict[int, tuple[str, ...]] = {}  # of each layout, in an order that no container has a part in
@@ -40,7 +40,7 @@ def without_copies(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint],
 
 
 def _may_be_copy(checkpoint: Checkpoint, original: Checkpoint) -> bool:
-    """Whether what they say of their step allows it; one container tells more than another."""
+    """Whether what they say of their step allows it; one container records more than another."""
     common = checkpoint.counters.keys() & original.counters.keys()
     if common:
         return all(checkpoint.counters[name] == original.counters[name] for name in common)

@@ -56,7 +56,7 @@ def metrics_of_text(metadata: Mapping[str, str]) -> dict[str, float]:
 
 
 def metrics_in_name(path: Path) -> dict[str, float]:
-    """Metrics that a name tells, as Lightning and fairseq write them.
+    """Metrics in a file's name, as Lightning and fairseq write them.
 
     >>> metrics_in_name(Path("epoch=3-val_loss=0.21.ckpt"))
     {'val_loss': 0.21}

@@ -1,4 +1,4 @@
-"""Opening one file: the container is told by its bytes, not by its name."""
+"""Open one file; its bytes, not its name, decide which container it is."""
 
 from collections.abc import Mapping
 from dataclasses import replace

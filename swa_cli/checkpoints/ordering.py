@@ -1,4 +1,4 @@
-"""The checkpoints of a run in the order in which they were saved, as far as anything tells it."""
+"""The checkpoints of a run in the order in which they were saved, as far as it is known."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ class Order:
 def in_order_of_steps(checkpoints: Sequence[Checkpoint]) -> Order:
     """Sort by step, oldest first, and say by what.
 
-    The step is a counter that every file holds: the first that tells all apart, or else the first that differs at all.
+    The step is a counter of every file: the first that differs between all, or else the first that differs at all.
     An ``epoch`` that disagrees with it goes before it, unless it counts the whole run by its name. Where no counter
     will do, it is the number in the names. Files without a step go before those with one, so that they never count as
     the newest. The result does not depend on the order of ``checkpoints``.

@@ -16,7 +16,7 @@ from swa_cli.errors import shortened
 
 
 class _Kind(NamedTuple):
-    """One way of naming parts; the first group of ``pattern`` tells them apart."""
+    """One way of naming parts; the first group of ``pattern`` distinguishes them."""
 
     pattern: re.Pattern[str]
     are: str
@@ -164,7 +164,7 @@ def _without(match: re.Match[str], mark: str) -> str:
 
 
 def _of_one_checkpoint(group: Sequence[_Part]) -> Iterator[tuple[_Part, _Part, _Kind]]:
-    """Each part with the first that it belongs to, and what tells the two apart."""
+    """Each part with the first that it belongs to, and what distinguishes the two."""
     first, *others = group
     for other in others:
         apart = [one[0] for one, two in zip(first.values, other.values, strict=True) if one != two]
@@ -208,14 +208,14 @@ def _paths(found: Sequence[tuple[_Part, _Part, _Kind]]) -> list[str]:
 
 
 def without_parts(name: str) -> str:
-    """A name without what tells parts apart: their numbers, how many there are, and roles."""
+    """A name without what distinguishes parts: their numbers, how many there are, and roles."""
     for kind in _KINDS:
         name = kind.pattern.sub("", name)
     return name
 
 
 def _pattern(path: Path, kind: _Kind) -> str:
-    """A pattern for this part at every step: of the name of the file, or of the folder that tells the part."""
+    """A pattern for this part at every step: of the name of the file, or of the folder that names the part."""
     for name in reversed(path.parts):
         found = kind.pattern.search(name)
         if found:

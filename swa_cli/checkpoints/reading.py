@@ -16,7 +16,7 @@ from swa_cli.errors import CheckpointError
 from swa_cli.regular_files import open_regular
 
 Stamp = tuple[int, int, int, int]
-"""Device, inode, size and time of change of a file: what tells that it is not the one that was opened before."""
+"""Device, inode, size and time of change of a file: by which a file that was replaced is noticed."""
 
 _MOST_OPEN = 256
 _MOST_VIEWS = 1024  # IOV_MAX

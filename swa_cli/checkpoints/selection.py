@@ -23,7 +23,7 @@ class Selection:
     Of ``first``, ``last`` and ``best`` there can be one only; ``best`` goes with ``metric`` and ``mode``.
 
     Raises:
-        UsageError: flags that make no sense together, or a number that is none of theirs.
+        UsageError: flags that make no sense together, or a number out of range.
     """
 
     include: tuple[str, ...] = ()

@@ -35,7 +35,7 @@ def _whole(value: object) -> int | None:
 
 
 def step_in_name(path: Path) -> int | None:
-    """The step that a path tells: a labelled number of the name, the last that is no rank, or one of the folder.
+    """The step in a path: a labelled number of the name, the last that is no rank, or one of the folder.
 
     >>> step_in_name(Path("epoch=3-step=1200.ckpt"))
     1200

@@ -155,7 +155,7 @@ def _without_links(paths: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, 
     """
     kept: dict[tuple[int, int], Path] = {}
     links: list[tuple[Path, Path]] = []
-    # Of several names of one file, the one kept is a real file's, and tells a step.
+    # Of several names of one file, the one kept is a real file's, and holds a step.
     for path in sorted(set(paths), key=lambda path: (path.is_symlink(), step_in_name(path) is None, natural_key(path))):
         status = path.stat()
         first = kept.setdefault((status.st_dev, status.st_ino), path)

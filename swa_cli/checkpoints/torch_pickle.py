@@ -58,7 +58,7 @@ class Pickled:
 class TorchFile:
     """What a torch file holds: its contents, the pickle that describes them, and where it keeps storages.
 
-    ``place`` tells a storage's first byte in the file and its size.
+    ``place`` gives a storage's first byte in the file and its size.
     """
 
     contents: Any

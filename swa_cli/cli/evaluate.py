@@ -103,7 +103,7 @@ def evaluate(  # noqa: PLR0913
         typer.Option(
             "--margin",
             metavar="[METRIC=]LOSS",
-            help="How much worse than the other you put up with, in the table's unit (points, for accuracy); without "
+            help="The loss that you accept, in the table's unit (points, for accuracy); without "
             "METRIC, by the score that decides.",
             rich_help_panel=_DECISION,
         ),

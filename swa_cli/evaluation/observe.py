@@ -31,7 +31,7 @@ class Stream:
         ensemble: whether the checkpoints' ensembles are wanted too.
         place: of this rank's i-th batch among those of all ranks.
         metrics: makes the torchmetrics objects of one row, by name.
-        check: is told the scores as soon as they are known, and may raise what is wrong with them.
+        check: called with the scores as soon as they are known; may raise if they are wrong.
     """
 
     split: str

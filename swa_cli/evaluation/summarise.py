@@ -46,7 +46,7 @@ def summarise(
 
     Args:
         observed: with an average and at least one checkpoint, in the order of training.
-        margins: the loss that is put up with, for a metric, in the unit it is shown in: points, where that is percent.
+        margins: the accepted loss of each metric, in the unit it is shown in: points, where that is percent.
             Under an empty name that of the primary metric.
 
     Raises:

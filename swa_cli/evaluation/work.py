@@ -82,7 +82,7 @@ class Run:
 
         Args:
             metrics: makes the torchmetrics objects of one row.
-            check: is told the scores as soon as they are known.
+            check: called with the scores as soon as they are known.
             split: that the batches are of, for messages.
         """
         self.members, self._split, self.task = members, split, task

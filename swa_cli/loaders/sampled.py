@@ -24,7 +24,7 @@ def tells_indices(loader: object, *, counts_samples: bool) -> bool:
 
 
 def index_sampler(loader: DataLoader[Any]) -> Iterable[Any]:
-    """What tells ``loader`` the indices of a batch, or, without automatic batching, an index."""
+    """The sampler from which ``loader`` takes the indices of a batch, or, without automatic batching, an index."""
     return cast("Iterable[Any]", loader.sampler if loader.batch_sampler is None else loader.batch_sampler)
 
 

@@ -48,7 +48,7 @@ class OutputFile:
 class Layout:
     """The files of an output, and files that are copied beside them.
 
-    ``is_folder`` tells whether they lie in a folder of their own; a layout of one file else.
+    ``is_folder``: whether they lie in a folder of their own; a layout of one file else.
     """
 
     files: tuple[OutputFile, ...]

@@ -15,7 +15,7 @@ from swa_cli.outputs import pickle_tree as tree
 from swa_cli.outputs.pickle_tree import Node
 
 Place = tuple[str, int, tuple[int, ...], tuple[int, ...], str]
-"""Key of the storage, first element in it, shape, stride and dtype: what tells a tensor of a file from others."""
+"""Key of the storage, first element in it, shape, stride and dtype: the identity of a tensor in a file."""
 
 _STORAGE_OF: dict[Dtype, str] = {dtype: name for name, dtype in STORAGES.items() if name != "UntypedStorage"}
 _REBUILD = {f"torch._utils _rebuild_tensor{version}" for version in ("", "_v2", "_v3")}

@@ -83,7 +83,7 @@ def open_average(path: Path, *, key: str | None) -> Checkpoint:
     """Open an average, by its file or its folder.
 
     Args:
-        key: where its state_dict lies; None: where its record tells, or else at the usual place.
+        key: where its state_dict lies; None: where its record says, or else at the usual place.
 
     Raises:
         SourceError, CheckpointError: as `open_single`.

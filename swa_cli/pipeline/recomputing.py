@@ -57,7 +57,7 @@ class Recomputing:
 
 
 def recomputing(job: EvalJob, *, notify: Notify, step: Step, track: Track) -> Recomputing:
-    """With the estimator, limits, transforms and precision that the average's record tells, or else the configuration.
+    """With the estimator, limits, transforms and precision of the average's record, or else of the configuration.
 
     Raises:
         UserCodeError: the data module has no training data, or fails.

@@ -48,7 +48,7 @@ class _Contents(NamedTuple):
 
 
 def check_form(path: Path | None) -> None:
-    """Whether the name tells a form that can be written here.
+    """Check that the suffix names a form that can be written here.
 
     Raises:
         UsageError: it does not, or pyarrow is missing.
@@ -133,7 +133,7 @@ def load_records(path: Path, task: Task | None) -> tuple[Observed, Context]:
 
 
 def _known(text: str, path: Path) -> dict[str, Any]:
-    """What is told of the records, if it is told as it is here."""
+    """Return the description of the records, if its version is the one that this code writes."""
     about: dict[str, Any] = parse_json(text.encode())
     if about["version"] != _VERSION:
         msg = f"{path} has records of version {about['version']}, and this swa-cli reads {_VERSION}. Upgrade it."

@@ -1,4 +1,4 @@
-"""Scores, differences and p-values as text: rounding never shows a 0, or a 100 %, that is none."""
+"""Scores, differences and p-values as text: rounding never shows a false 0 or 100 %."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -168,7 +168,7 @@ def numbers(score: Score, comparison: Comparison) -> tuple[str, str, str]:
 
 
 def _fixed(number: float, digits: int, sign: str = "") -> str:
-    """No minus before a zero, and no zero that is none."""
+    """No minus before a zero, and no false zero."""
     if number != 0 and round(number, digits) == 0:
         number = math.copysign(10.0**-digits, number)
     return f"{number + 0.0:{sign}.{digits}f}"
