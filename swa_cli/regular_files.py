@@ -1,7 +1,7 @@
 """Opening files to read them: regular files only.
 
-Opening a FIFO waits for a writer, and opening or reading a device can change it. Every file that is read, from any source,
-is opened here.
+Opening a FIFO waits for a writer, and opening or reading a device can change it. Every file that is read is opened
+here.
 """
 
 import errno
