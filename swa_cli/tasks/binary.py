@@ -2,7 +2,7 @@
 
 import torch
 
-from swa_cli.tasks.categorical import Labels
+from swa_cli.tasks.labels import Labels
 from swa_cli.tasks.records import Array, Records
 
 _COLUMN = "one_logit"

@@ -11,22 +11,10 @@ from pydantic.dataclasses import dataclass
 
 from swa_cli.batches import Example, logits_of
 from swa_cli.errors import DataError
-from swa_cli.tasks.categorical import (
-    IGNORED,
-    Label,
-    Labels,
-    MixedDistributions,
-    checked_index,
-    described,
-    doubt_of,
-    fitted,
-    in_range,
-    is_integer,
-    likeness,
-    log_probs_of,
-    records_of,
-)
+from swa_cli.tasks.categorical import doubt_of, fitted, log_probs_of, records_of
+from swa_cli.tasks.labels import IGNORED, Label, Labels, checked_index, described, in_range, is_integer
 from swa_cli.tasks.metrics import Metric, available, from_parts, ratio
+from swa_cli.tasks.mixed_distributions import MixedDistributions, likeness
 from swa_cli.tasks.records import Array, Records
 from swa_cli.tasks.scores import LIKENESS, NLL, share_right
 

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from swa_cli.batches import Example, logits_of
 from swa_cli.errors import DataError, UsageError
-from swa_cli.tasks.categorical import described, is_integer
 from swa_cli.tasks.causal_lm import CausalLM
 from swa_cli.tasks.classification import Classification
+from swa_cli.tasks.labels import described, is_integer
 from swa_cli.tasks.multilabel import Multilabel
 from swa_cli.tasks.nodes import Nodes
 from swa_cli.tasks.protocol import Task

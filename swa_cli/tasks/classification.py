@@ -19,25 +19,10 @@ from swa_cli.tasks.calibration import (
     ece_floor,
     expected_calibration_error,
 )
-from swa_cli.tasks.categorical import (
-    IGNORED,
-    Label,
-    Labels,
-    MixedDistributions,
-    Weights,
-    checked_index,
-    doubt_of,
-    in_range,
-    likeness,
-    log_probs_of,
-    per_unit,
-    ranks_of,
-    records_of,
-    scored,
-    sums_to_one,
-    weights_of,
-)
+from swa_cli.tasks.categorical import doubt_of, log_probs_of, per_unit, ranks_of, records_of, scored, sums_to_one
+from swa_cli.tasks.labels import IGNORED, Label, Labels, Weights, checked_index, in_range, weights_of
 from swa_cli.tasks.metrics import Metric, available, from_parts, ratio
+from swa_cli.tasks.mixed_distributions import MixedDistributions, likeness
 from swa_cli.tasks.records import Records
 from swa_cli.tasks.scores import ACCURACY, BRIER, LIKENESS, NLL
 from swa_cli.tasks.temperature import calibrated_nll, nll_at

@@ -15,20 +15,10 @@ from torch.nn.functional import logsigmoid
 from swa_cli.batches import Example, logits_of
 from swa_cli.errors import DataError
 from swa_cli.tasks.calibration import N_BINS, bin_gaps
-from swa_cli.tasks.categorical import (
-    IGNORED,
-    Label,
-    Labels,
-    MixedDistributions,
-    Weights,
-    described,
-    likeness,
-    per_unit,
-    records_of,
-    scored,
-    weights_of,
-)
+from swa_cli.tasks.categorical import per_unit, records_of, scored
+from swa_cli.tasks.labels import IGNORED, Label, Labels, Weights, described, weights_of
 from swa_cli.tasks.metrics import Metric, Parts, available, divided, from_parts, ratio
+from swa_cli.tasks.mixed_distributions import MixedDistributions, likeness
 from swa_cli.tasks.records import Array, Records
 from swa_cli.tasks.scores import BRIER, LIKENESS, NLL, share_right
 

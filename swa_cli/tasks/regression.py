@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 
 from swa_cli.batches import Example
 from swa_cli.errors import DataError, kind_of
-from swa_cli.tasks.categorical import described
+from swa_cli.tasks.labels import described
 from swa_cli.tasks.metrics import Metric, Parts, available, divided, from_parts, ratio
 from swa_cli.tasks.records import Array, Records
 from swa_cli.tasks.scores import LIKENESS

@@ -14,25 +14,10 @@ from torch.nn.functional import interpolate
 from swa_cli.batches import Example, logits_of
 from swa_cli.errors import DataError
 from swa_cli.tasks.binary import as_binary, doubt_of_one, note_of, of_both_classes, tally_of
-from swa_cli.tasks.categorical import (
-    IGNORED,
-    Label,
-    Labels,
-    MixedDistributions,
-    Weights,
-    checked_index,
-    doubt_of,
-    fitted,
-    in_range,
-    likeness,
-    log_probs_of,
-    one_label_only,
-    per_class,
-    per_unit,
-    records_of,
-    weights_of,
-)
+from swa_cli.tasks.categorical import doubt_of, fitted, log_probs_of, per_class, per_unit, records_of
+from swa_cli.tasks.labels import IGNORED, Label, Labels, Weights, checked_index, in_range, one_label_only, weights_of
 from swa_cli.tasks.metrics import Metric, available, from_parts, mean_ratio
+from swa_cli.tasks.mixed_distributions import MixedDistributions, likeness
 from swa_cli.tasks.records import Records
 from swa_cli.tasks.scores import LIKENESS, NLL, share_right
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from swa_cli.batches import Example, to_device
 from swa_cli.errors import NonFiniteError, UsageError, UserCodeError, kind_of
-from swa_cli.tasks.categorical import described
+from swa_cli.tasks.labels import described
 from swa_cli.tasks.metrics import Metric, available, from_parts, ratio
 from swa_cli.tasks.protocol import Mixture, Task
 from swa_cli.tasks.records import Array, Records

@@ -1,0 +1,65 @@
+"""The ensemble of several predictions of one class: sums over its members, float64 (m, C)."""
+
+import math
+
+import torch
+
+_BYTE = 256
+
+
+class MixedDistributions:
+    """Log-probabilities of several members, (m, C) each, as sums over the members."""
+
+    def __init__(self) -> None:
+        self._n = 0
+        self._log_of_sum: torch.Tensor | None = None
+        self._sum_of_logs: torch.Tensor | None = None
+        self._squares: torch.Tensor | None = None
+        self._votes: list[torch.Tensor] = []
+
+    def add(self, prediction: torch.Tensor) -> None:
+        """One more member."""
+        squares = squared_norm(prediction)
+        if self._log_of_sum is None or self._sum_of_logs is None or self._squares is None:
+            self._log_of_sum, self._sum_of_logs, self._squares = prediction.clone(), prediction.clone(), squares
+        else:
+            torch.logaddexp(self._log_of_sum, prediction, out=self._log_of_sum)
+            self._sum_of_logs += prediction
+            self._squares += squares
+        narrow = torch.uint8 if prediction.shape[1] <= _BYTE else torch.int32
+        self._votes.append(prediction.argmax(dim=1).to(narrow))
+        self._n += 1
+
+    def arithmetic(self) -> torch.Tensor:
+        """Log of the mean of the probabilities: logsumexp − log K."""
+        assert self._log_of_sum is not None
+        return self._log_of_sum - math.log(self._n)
+
+    def geometric(self) -> torch.Tensor:
+        """What the mean of the logits gives."""
+        assert self._sum_of_logs is not None
+        return (self._sum_of_logs / self._n).log_softmax(dim=1)
+
+    def closeness(self) -> dict[str, torch.Tensor]:
+        """As `likeness`, the mean over the members: mean‖p_k − p̄‖² = mean‖p_k‖² − ‖p̄‖²."""
+        ensemble = self.arithmetic()
+        winner = ensemble.argmax(dim=1)
+        agreeing = torch.zeros(len(winner), dtype=torch.float64, device=winner.device)
+        for vote in self._votes:
+            agreeing += vote == winner
+        agreeing /= self._n
+        assert self._squares is not None
+        squared = (self._squares / self._n - squared_norm(ensemble)).clamp(min=0)
+        return {"count": torch.ones_like(squared), "agreement": agreeing, "squared_distance": squared}
+
+
+def likeness(prediction: torch.Tensor, ensemble: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Of each element whether both name the same class, and ‖p − p̄‖²; float64 (m,)."""
+    agreeing = prediction.argmax(dim=1) == ensemble.argmax(dim=1)
+    squared = prediction.exp().sub_(ensemble.exp()).square_().sum(dim=1)
+    return {"count": torch.ones_like(squared), "agreement": agreeing.to(torch.float64), "squared_distance": squared}
+
+
+def squared_norm(log_probs: torch.Tensor) -> torch.Tensor:
+    """Σ_c p_c² of each element."""
+    return (2 * log_probs).exp_().sum(dim=1)
