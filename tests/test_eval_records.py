@@ -488,7 +488,7 @@ def test_nobody_is_told_to_unpickle_records(run_swa, tmp_path, content):
 
 def test_the_version_of_a_parquet_file(run_swa, records, monkeypatch):
     pytest.importorskip("pyarrow")
-    monkeypatch.setattr(records_file, "_VERSION", 7)
+    monkeypatch.setattr(records_file, "VERSION", 7)
     evaluated(run_swa, "--save-records", "r.parquet")
     monkeypatch.undo()
     monkeypatch.chdir(records)

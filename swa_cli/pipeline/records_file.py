@@ -1,50 +1,25 @@
 """Records on disk: what every candidate did with every unit, from which all tables and comparisons follow anew."""
 
-import json
-import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from swa_cli import __version__
-from swa_cli.checked_json import parse_json
-from swa_cli.checkpoints import spelt
 from swa_cli.config import TargetConfig
 from swa_cli.errors import SourceError, SwaError, UsageError
 from swa_cli.evaluation import Context, Observed, Row
 from swa_cli.files import publish
-from swa_cli.pipeline.sealed_parquet import check_seal, seal
+from swa_cli.pipeline.records_contents import VERSION, Column, Contents
+from swa_cli.pipeline.records_npz import read_npz, write_npz
+from swa_cli.pipeline.records_parquet import pyarrow, read_parquet, write_parquet
 from swa_cli.pipeline.user import task_from
-from swa_cli.regular_files import open_stream
 from swa_cli.tasks import Records, Task
-
-_VERSION = 1
-_METADATA = "swa_cli"
-_GROUPS = "groups"
-_NAMES = ["candidate", "kind"]
-_END = 1 << 21
-_MOST_ARRAYS = 10_000
-_LEAST_AMOUNT, _MOST_TIMES = 1 << 27, 8
-"""Bytes that a file of records may hold once it is decompressed: so many, and so many for each of its own."""
-_WIDTH = 8
-_ZIP = b"PK\x03\x04"
-
-Column = tuple[int, str]
-"""The place of a row, and the name of one of its columns."""
-
-
-class _Contents(NamedTuple):
-    """What both forms hold: all that is small as JSON, and the columns."""
-
-    about: dict[str, Any]
-    columns: dict[Column, NDArray[np.float64]]
-    groups: NDArray[np.int64] | None
 
 
 def check_form(path: Path | None) -> None:
@@ -59,7 +34,7 @@ def check_form(path: Path | None) -> None:
         msg = f"--save-records {path}: expected a name in .parquet or .npz."
         raise UsageError(msg)
     if path.suffix == ".parquet":
-        _pyarrow(path)
+        pyarrow(path)
 
 
 def save_records(path: Path, observed: Observed, context: Context, task: TargetConfig | None) -> None:
@@ -77,7 +52,7 @@ def save_records(path: Path, observed: Observed, context: Context, task: TargetC
     """
     named = TargetConfig(class_path=observed.task.name)  # also where auto was asked for
     about = {
-        "version": _VERSION,
+        "version": VERSION,
         "tool_version": __version__,
         "split": observed.split,
         "task": asdict(task if task and (task.init_args or "." in task.class_path) else named),
@@ -88,9 +63,9 @@ def save_records(path: Path, observed: Observed, context: Context, task: TargetC
     columns = {
         (place, name): values for place, row in enumerate(observed.rows) for name, values in row.records.columns.items()
     }
-    contents = _Contents(about, columns, observed.groups)
+    contents = Contents(about, columns, observed.groups)
     with publish(path, overwrite=True) as stream:
-        (_write_parquet if path.suffix == ".parquet" else _write_npz)(stream, contents)
+        (write_parquet if path.suffix == ".parquet" else write_npz)(stream, contents)
 
 
 def load_records(path: Path, task: Task | None) -> tuple[Observed, Context]:
@@ -106,7 +81,7 @@ def load_records(path: Path, task: Task | None) -> tuple[Observed, Context]:
     """
     try:
         with _errors():
-            contents = (_read_parquet if path.suffix == ".parquet" else _read_npz)(path)
+            contents = (read_parquet if path.suffix == ".parquet" else read_npz)(path)
             about = contents.about
             observed = Observed(
                 split=TypeAdapter(str).validate_python(about["split"]),
@@ -130,15 +105,6 @@ def load_records(path: Path, task: Task | None) -> tuple[Observed, Context]:
         msg = f"the records in {path} are of another task: they have no {observed.task.primary}. Leave out --task."
         raise UsageError(msg)
     return observed, context
-
-
-def _known(text: str, path: Path) -> dict[str, Any]:
-    """Return the description of the records, if its version is the one that this code writes."""
-    about: dict[str, Any] = parse_json(text.encode())
-    if about["version"] != _VERSION:
-        msg = f"{path} has records of version {about['version']}, and this swa-cli reads {_VERSION}. Upgrade it."
-        raise SourceError(msg)
-    return about
 
 
 def _check(observed: Observed, context: Context) -> None:
@@ -203,141 +169,6 @@ def _row(place: int, about: Mapping[str, Any], columns: Mapping[Column, NDArray[
         tallies={name: np.array(values, dtype=np.float64) for name, values in about["tallies"].items()},
     )
     return Row(**small, records=records)
-
-
-def _write_npz(stream: BinaryIO, contents: _Contents) -> None:
-    arrays: dict[str, Any] = {f"{place}/{name}": values for (place, name), values in contents.columns.items()}
-    if contents.groups is not None:
-        arrays[_GROUPS] = contents.groups
-    arrays[_METADATA] = np.array(json.dumps(contents.about, default=str))
-    np.savez_compressed(stream, **arrays)
-
-
-def _read_npz(path: Path) -> _Contents:
-    with open_stream(path) as stream:
-        if os.pread(stream.fileno(), len(_ZIP), 0) != _ZIP:  # numpy would take it for a pickle, and advise to load it
-            msg = "it is not an .npz archive"
-            raise ValueError(msg)
-        _check_directory(stream)
-        stored = np.load(stream, allow_pickle=False)
-        _check_amount(sum(info.file_size for info in stored.zip.infolist()), stream)
-        about = _known(str(stored[_METADATA]), path)
-        columns = {
-            (place, name): stored[f"{place}/{name}"]
-            for place, row in enumerate(about["rows"])
-            for name in dict.fromkeys(row["columns"])
-        }
-        return _Contents(about, columns, stored[_GROUPS] if _GROUPS in stored.files else None)
-
-
-def _check_directory(stream: BinaryIO) -> None:
-    """Find out whether an archive has no more arrays than records can have, before its directory is read.
-
-    Raises:
-        ValueError: it has.
-    """
-    start = max(0, os.fstat(stream.fileno()).st_size - _END)
-    if os.pread(stream.fileno(), _END, start).count(b"PK\x01\x02") > _MOST_ARRAYS:
-        msg = f"more than {_MOST_ARRAYS:,} arrays"
-        raise ValueError(msg)
-
-
-def _check_amount(amount: int, stream: BinaryIO) -> None:
-    """Find out whether a file does not hold far more than its size is worth, once it is decompressed.
-
-    Raises:
-        ValueError: it does.
-    """
-    size = os.fstat(stream.fileno()).st_size
-    most = _LEAST_AMOUNT + _MOST_TIMES * size
-    if amount > most:
-        msg = f"{size:,} bytes that hold {amount:,}, expected at most {most:,}"
-        raise ValueError(msg)
-
-
-def _write_parquet(stream: BinaryIO, contents: _Contents) -> None:
-    pa, parquet = _pyarrow(None)
-    rows = contents.about["rows"]
-    names = list(dict.fromkeys(name for row in rows for name in row["columns"]))
-    sizes = [len(contents.columns[place, row["columns"][0]]) for place, row in enumerate(rows)]
-
-    def column(name: str) -> Any:
-        parts = [contents.columns.get((place, name)) for place in range(len(rows))]
-        wide = any(part is not None and part.ndim > 1 for part in parts)
-        kind = pa.list_(pa.float64()) if wide else pa.float64()
-        return pa.chunked_array(
-            [
-                pa.nulls(size, kind) if part is None else pa.array(part.tolist() if wide else part, kind)
-                for part, size in zip(parts, sizes, strict=True)
-            ],
-            kind,
-        )
-
-    groups = contents.groups
-    table = pa.table(
-        {
-            "candidate": [spelt(row["name"]) for row, size in zip(rows, sizes, strict=True) for _ in range(size)],
-            "kind": [row["kind"] for row, size in zip(rows, sizes, strict=True) for _ in range(size)],
-            "unit": np.concatenate([np.arange(size) for size in sizes]),
-            "group": pa.nulls(sum(sizes), pa.int64()) if groups is None else np.concatenate([groups for _ in sizes]),
-            **{name: column(name) for name in names},
-        }
-    )
-    described = table.replace_schema_metadata({_METADATA: json.dumps(contents.about, default=str)})
-    parquet.write_table(described, stream)
-    seal(stream)
-
-
-def _read_parquet(path: Path) -> _Contents:
-    pa, parquet = _pyarrow(path)
-    with open_stream(path) as stream:
-        check_seal(stream)
-        file = parquet.ParquetFile(stream, pre_buffer=False, read_dictionary=_NAMES)
-        groups = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
-        parts = [group.column(column) for group in groups for column in range(group.num_columns)]
-        _check_amount(sum(max(_WIDTH * part.num_values, part.total_uncompressed_size) for part in parts), stream)
-        texts = [field.name for field in file.schema_arrow if not _is_number(pa, field.type)]
-        if {*texts} - {*_NAMES}:
-            msg = f"columns {', '.join(texts)} of no numbers"
-            raise ValueError(msg)
-        table = file.read(use_threads=False)  # whose threads outlive a damaged file, and abort the program at its end
-    about = _known(table.schema.metadata[_METADATA.encode()].decode(), path)
-    ends = np.flatnonzero(table["unit"].to_numpy() == 0)
-    bounds = [*ends.tolist(), table.num_rows]
-    columns: dict[Column, NDArray[np.float64]] = {}
-    for place, row in enumerate(about["rows"]):
-        part = table.slice(bounds[place], bounds[place + 1] - bounds[place])
-        for name in dict.fromkeys(row["columns"]):
-            columns[place, name] = _as_array(part[name])
-    first = table.slice(0, bounds[1])["group"]
-    groups = None if first.null_count else first.to_numpy().astype(np.int64)
-    return _Contents(about, columns, groups)
-
-
-def _is_number(pa: Any, kind: Any) -> bool:
-    kind = kind.value_type if pa.types.is_list(kind) else kind
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
-
-
-def _as_array(column: Any) -> NDArray[np.float64]:
-    """A column of numbers, or of lists of as many numbers each."""
-    array = column.combine_chunks()
-    if not hasattr(array, "value_lengths"):
-        return array.to_numpy(zero_copy_only=False).astype(np.float64)
-    if array.null_count or len(array.value_lengths().unique()) != 1:
-        msg = "a column of lists of different lengths"
-        raise ValueError(msg)
-    return array.flatten().to_numpy(zero_copy_only=False).astype(np.float64).reshape(len(array), -1)
-
-
-def _pyarrow(path: Path | None) -> tuple[Any, Any]:
-    try:
-        import pyarrow as pa  # noqa: PLC0415  # an extra
-        from pyarrow import parquet  # noqa: PLC0415
-    except ImportError as error:
-        msg = f"{path}: parquet files need pyarrow: pip install 'swa-cli[records]', or name a .npz file."
-        raise UsageError(msg) from error
-    return pa, parquet
 
 
 def _recorded(path: Path, target: TargetConfig) -> Task:
