@@ -219,31 +219,23 @@ def test_a_second_update_finds_that_nothing_moves(update, run_swa, tmp_path):
     assert "Nothing moved: they were these already." in result.stdout
 
 
-def test_what_the_model_was_given_is_told(run_swa, average, tmp_path):
-    (tmp_path / "triples.py").write_text(
-        "from imagecode import *\n"
-        "class Triples(Data):\n"
-        "    def train_dataloader(self):\n"
-        "        return [(torch.arange(4), torch.randn(4, 3, 8, 8), torch.zeros(4))]\n"
+@pytest.mark.parametrize(
+    ("batch", "given"),
+    [
+        ("(torch.arange(4), torch.randn(4, 3, 8, 8), torch.zeros(4))", "int64 [4], float32 [4, 3, 8, 8]"),
+        ("[{'image': torch.zeros(3, 8, 8)}] * 64", f"{'dict, ' * 9}dict and 53 more"),
+    ],
+)
+def test_an_error_of_the_model_says_what_it_was_given(run_swa, average, tmp_path, batch, given):
+    """Of a batch of many parts the first ten."""
+    (tmp_path / "batches.py").write_text(
+        f"from imagecode import *\nclass Batches(Data):\n    def train_dataloader(self):\n        return [{batch}]\n"
     )
 
-    result = run_swa("bn-update", average, *NET, "--data", "triples.py:Triples")
+    result = run_swa("bn-update", average, *NET, "--data", "batches.py:Batches")
 
-    assert "The batch was given to the model as (int64 [4], float32 [4, 3, 8, 8])." in result.stderr
+    assert f"The batch was given to the model as ({given}" in result.stderr
     assert "define split_batch(batch)" in result.stderr
-
-
-def test_of_a_batch_of_many_parts_the_first_are_told(run_swa, average, tmp_path):
-    (tmp_path / "lists.py").write_text(
-        "from imagecode import *\n"
-        "class Lists(Data):\n"
-        "    def train_dataloader(self):\n"
-        "        return [[{'image': torch.zeros(3, 8, 8)}] * 64]\n"
-    )
-
-    result = run_swa("bn-update", average, *NET, "--data", "lists.py:Lists")
-
-    assert f"The batch was given to the model as ({'dict, ' * 9}dict and 53 more). If it takes others" in result.stderr
 
 
 def test_json_alone_on_standard_output(run_swa, average):
