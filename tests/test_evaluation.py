@@ -80,6 +80,7 @@ def test_every_row_equals_an_independent_recomputation_in_any_batching(sizes):
             )
     assert result.n_examples == 200
     assert result.of_kind("ensemble")[0].forward_passes == 5
+    assert [score.name for score in result.scores if score.right_or_wrong] == ["accuracy"]
 
 
 def test_jensen_and_the_brier_decomposition_of_the_ensemble():

@@ -32,7 +32,7 @@ from swa_cli.report.table import evaluation_table, further_tables, warning_panel
 from swa_cli.report.words import sentences
 
 SCORES = (
-    Score(name="accuracy", label="accuracy", higher_is_better=True, percent=True, shown=True),
+    Score(name="accuracy", label="accuracy", higher_is_better=True, percent=True, shown=True, right_or_wrong=True),
     Score(name="nll", label="NLL", higher_is_better=False, percent=False, shown=True),
     Score(name="calibrated_nll", label="cal. NLL", higher_is_better=False, percent=False, shown=True),
     Score(name="brier", label="Brier", higher_is_better=False, percent=False, shown=True),
@@ -300,6 +300,23 @@ def test_the_background_says_how_sure_the_numbers_are_and_how_they_came_about():
         "All 13 models were in memory at once: one pass.\n"
         "Two checkpoints hold the same weights."
     )
+
+
+@pytest.mark.parametrize(
+    ("changed", "right_or_wrong", "methods"),
+    [
+        ({}, True, " (right or wrong answers: Gaffke's bound; other scores: BCa bootstrap, never narrower"),
+        ({}, False, " BCa bootstrap, never narrower"),
+        ({"n_groups": 12}, True, " BCa bootstrap, never narrower"),
+    ],
+    ids=["an accuracy", "a percentage of another kind", "an accuracy of groups"],
+)
+def test_gaffke_s_bound_is_named_where_it_was_taken(changed, right_or_wrong, methods):
+    scores = (replace(SCORES[0], right_or_wrong=right_or_wrong), *SCORES[1:])
+
+    (said,) = (one for one in sentences(replace(FULL, scores=scores, **changed)) if one.startswith("Intervals"))
+
+    assert said.startswith(f"Intervals: 95 %, paired{methods} than Student's")
 
 
 def test_predicted_numbers_have_a_distance_from_the_ensemble_s_but_no_agreement():

@@ -38,6 +38,8 @@ class Score:
     percent: bool
     shown: bool
     """Whether the table at the terminal has it; the files have all."""
+    right_or_wrong: bool = False
+    """Whether it is the mean of what is 0 or 1 for each unit, as an accuracy is."""
 
 
 @dataclass(frozen=True, kw_only=True)

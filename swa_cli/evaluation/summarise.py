@@ -209,4 +209,5 @@ def _score(metric: Metric) -> Score:
         higher_is_better=metric.higher_is_better,
         percent=metric.percent,
         shown=metric.shown,
+        right_or_wrong=metric.right_or_wrong is not None,
     )

@@ -96,7 +96,7 @@ def _uncertainty(result: EvaluationResult) -> Iterator[str]:
 
 def _methods(result: EvaluationResult) -> str:
     bootstrap = "BCa bootstrap, never narrower than Student's"
-    if result.n_groups is None and any(result.score(one.metric).percent for one in result.comparisons):
+    if result.n_groups is None and any(result.score(one.metric).right_or_wrong for one in result.comparisons):
         return f" (right or wrong answers: Gaffke's bound; other scores: {bootstrap})"
     return f" {bootstrap}"
 
