@@ -1,5 +1,6 @@
 """One YAML file, or flags, or flags over a file, to one configuration."""
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,8 +20,21 @@ _SHOWN = 60
 _STRUCTURE = (",", "\n", "[", "{")
 _TARGETS = ("model", "data", "task")
 """Sections that name what to import."""
+_IN_YAML = {"path_type": "a path", "tuple_type": "a list", "dict_type": "a mapping"}
+"""What pydantic, by the type of its error, has Python's names for."""
 _EXCLUSIVE = ("first", "last", "best")
 _PAIRS = (("weights", "ema"), ("like", "max_shard_size"))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1, and numbers as Python writes them, such as 1e-3, which YAML 1.1 takes for text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?\Z"),
+    list("-+.0123456789"),
+)
 
 
 def load_config(path: Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Config:
@@ -47,14 +61,14 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Mapping[str, A
         return TypeAdapter(Config).validate_python(contents)
     except ValidationError as error:
         problems = error.errors()
-        lines = [f"{where}{_explain(dict(problem))}" for problem in problems[:LISTED]]
+        lines = [f"{where}{_explain(dict(problem), from_file=path is not None)}" for problem in problems[:LISTED]]
         more = len(problems) - LISTED
         raise ConfigError(*lines, *([f"… and {more:,} more"] if more > 0 else [])) from error
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        contents = _parse(read_regular(path, most=_LARGEST).decode())
+        contents = parse_yaml(read_regular(path, most=_LARGEST).decode())
     except OSError as error:
         msg = f"cannot read the configuration {path}: {error.strerror or error}."
         raise ConfigError(msg) from error
@@ -82,8 +96,8 @@ def _read(path: Path) -> dict[str, Any]:
     return config
 
 
-def _parse(text: str) -> object:
-    """Return what YAML says, if it is no more than a configuration can be, with all aliases spelt out.
+def parse_yaml(text: str) -> object:
+    """Return what YAML says, if it is no more than a configuration can be, with all aliases written out.
 
     Raises:
         ValueError: it is more, or holds itself.
@@ -92,7 +106,7 @@ def _parse(text: str) -> object:
     if sum(map(text.count, _STRUCTURE)) > _MOST_VALUES:
         msg = f"it holds more than {_MOST_VALUES:,} values"
         raise ValueError(msg)
-    loader = yaml.SafeLoader(text)
+    loader = _Loader(text)
     try:
         root = loader.get_single_node()
         _check_size(root, {})
@@ -154,7 +168,7 @@ def _update(written: object, given: dict[str, Any]) -> object:
     return {**cast("dict[str, Any]", written), **given} if isinstance(written, dict) else written
 
 
-def _explain(problem: Mapping[str, Any]) -> str:
+def _explain(problem: Mapping[str, Any], *, from_file: bool) -> str:
     location = tuple(str(part) for part in problem["loc"])
     name = ".".join(part for part in location if part)  # the margin of the primary metric has no name
     if problem["type"] == "unexpected_keyword_argument":
@@ -164,9 +178,12 @@ def _explain(problem: Mapping[str, Any]) -> str:
     found = problem["input"]
     if problem["type"] == "dataclass_type":
         return f"{name}: expected a section with {', '.join(_known(location))}, found {cut(repr(found), _SHOWN)}."
+    if problem["type"] == "missing" and not from_file:
+        flag = f"--{location[0]}"
+        return f"{flag}-arg is given without {flag}. Name with {flag} what takes the arguments."
     if problem["type"] == "missing":
         return f"{name} is missing. Add it to the section."
-    expected = str(problem["msg"]).removeprefix("Input should be ")
+    expected = _IN_YAML.get(problem["type"]) or str(problem["msg"]).removeprefix("Input should be ")
     return f"{name}: expected {expected}, found {cut(repr(found), _SHOWN)}."
 
 

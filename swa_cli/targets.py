@@ -28,18 +28,18 @@ def load_target(target: str, *, what: str) -> object:
         UserCodeError: no such file, module or name, or the import fails.
     """
     if ".py:" in target:
-        path, _, name = target.rpartition(":")
-        module = _import_file(Path(path), what)
+        place, _, name = target.rpartition(":")
+        module = _import_file(Path(place), what)
     else:
-        module_name, _, name = target.rpartition(".")
-        if not module_name or name == "py":
+        place, _, name = target.rpartition(".")
+        if not place or name == "py":
             msg = f"{what} {target!r}: expected path/to/file.py:Name or package.module.Name."
             raise UserCodeError(msg)
-        module = _import_module(module_name, target, what)
+        module = _import_module(place, target, what)
     if not hasattr(module, name):
         near = get_close_matches(name, dir(module), n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        msg = f"{what} {target!r}: {module.__name__} has no {name!r}.{hint}"
+        msg = f"{what} {target!r}: {place} has no {name!r}.{hint}"
         raise UserCodeError(msg)
     return getattr(module, name)
 

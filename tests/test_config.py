@@ -9,6 +9,7 @@ import torch
 
 from swa_cli.averaging import Engine, average, plan_average
 from swa_cli.checkpoints import open_checkpoint
+from swa_cli.cli.options import target_options
 from swa_cli.config_file import load_config
 from swa_cli.errors import ConfigError
 
@@ -106,7 +107,10 @@ def test_code_beside_the_file_is_found_from_anywhere(config_file, monkeypatch):
         ("average: {dtype: int8}", r"average\.dtype: .*'float64', 'float32', .* or 'float8_e5m2', found 'int8'"),
         ("eval: {compare_ensemble: maybe}", r"eval\.compare_ensemble: .*boolean.*found 'maybe'"),
         ("average: 3", r"average: expected a section with sources, output, .*found 3"),
-        ("average: {sources: 3}", r"average\.sources: expected .*found 3"),
+        ("average: {sources: 3}", r"average\.sources: expected a list, found 3"),
+        ("average: {sources: [[a]]}", r"average\.sources\.0: expected a path, found \['a'\]"),
+        ("average: {output: [a]}", r"average\.output: expected a path, found \['a'\]"),
+        ("eval: {metrics: 3}", r"eval\.metrics: expected a mapping, found 3"),
         ("model: [net.py:Net]", r"model: expected a section with class_path, init_args, found \['net"),
         ("average:\n  last: 2024-13-45", "is not YAML: month must be in 1..12"),
         ("average:\n  last: 1\n output: x", "is not YAML: line 3, column 2: expected <block end>"),
@@ -122,6 +126,35 @@ def test_what_is_wrong_in_a_file_is_said(tmp_path, text, message):
         load_config(path)
     assert str(path) in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("section", ["model", "data", "task"])
+def test_arguments_of_nothing_ask_for_the_flag(section):
+    with pytest.raises(ConfigError, match=f"^--{section}-arg is given without --{section}. Name with --{section} "):
+        load_config(None, {section: {"class_path": None, "init_args": {"width": 3}}})
+
+
+@pytest.mark.parametrize(
+    "number", ["1e-3", "1e300", "1E5", "1.5e3", "-.5", "+2e+4", ".5e3", "3.", "1_0e1", "12e03", "-7", "0", "1e999"]
+)
+def test_numbers_are_read_as_python_reads_them(tmp_path, number):
+    (tmp_path / "run.yaml").write_text(f"model: {{class_path: a.B, init_args: {{x: {number}, y: [{number}]}}}}")
+
+    model = load_config(tmp_path / "run.yaml").model
+
+    assert model is not None
+    assert model.init_args == {"x": float(number), "y": [float(number)]}
+    assert target_options("a.B", [f"x={number}"])["init_args"] == {"x": float(number)}
+
+
+@pytest.mark.parametrize("text", ["1e", "1e5x", "1.2.3", ".", "-.", "_1e3", "e5", "1e-3 m", "v1e3"])
+def test_what_python_does_not_read_as_a_number_is_text(tmp_path, text):
+    (tmp_path / "run.yaml").write_text(f"model: {{class_path: a.B, init_args: {{x: {text}}}}}")
+
+    model = load_config(tmp_path / "run.yaml").model
+
+    assert model is not None
+    assert model.init_args == {"x": text}
 
 
 HUGE = "9" * 400

@@ -84,7 +84,9 @@ def test_torchvision_models_are_found():
         ("gone.py:Net", {}, "there is no file gone.py"),
         ("no_such_package.Net", {}, "there is no module 'no_such_package'"),
         ("Net", {}, "expected path/to/file.py:Name or package.module.Name"),
-        ("usernet.py:Nat", {}, r"has no 'Nat'\. Did you mean Net\?"),
+        ("usernet.py:Nat", {}, r"usernet\.py has no 'Nat'\. Did you mean Net\?"),
+        ("json.py:Nat", {}, r"model 'json\.py:Nat': json\.py has no 'Nat'\.$"),
+        ("torch.nn.Liner", {}, r"torch\.nn has no 'Liner'\. Did you mean Linear\?"),
         ("usernet.py:LIMIT", {}, "is a int, expected a class or a function"),
         ("usernet.py:not_a_model", {}, "gave a int, expected a torch.nn.Module"),
         ("usernet.py:fails", {}, r"failed: ValueError: no such architecture \(at .*usernet\.py:16\)"),
@@ -95,6 +97,7 @@ def test_torchvision_models_are_found():
 )
 def test_what_goes_wrong_with_a_target_is_said(code, target, arguments, message):
     (code.parent / "broken.py").write_text("class Net(:\n")
+    (code.parent / "json.py").write_text("")
     (code.parent / "imports_gone.py").write_text("import not_installed_here\n")
 
     with pytest.raises(UserCodeError, match=message):

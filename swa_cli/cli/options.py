@@ -102,6 +102,7 @@ def target_options(class_path: str | None, arguments: Sequence[str] | None) -> d
 def _parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
     import yaml  # noqa: PLC0415  # not needed for --help
 
+    from swa_cli.config_file import parse_yaml  # noqa: PLC0415
     from swa_cli.errors import UsageError  # noqa: PLC0415
 
     parsed: dict[str, Any] = {}
@@ -111,7 +112,7 @@ def _parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
             msg = f"cannot read the argument {argument!r}: expected key=value."
             raise UsageError(msg)
         try:
-            parsed[name] = yaml.safe_load(value)
+            parsed[name] = parse_yaml(value)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             msg = f"cannot read the argument {argument!r}: {' '.join(str(error).split())}"
             raise UsageError(msg) from error
