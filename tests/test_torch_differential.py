@@ -12,6 +12,7 @@ import torch
 from containers import assert_equal_states, forged, repacked, saved
 
 from swa_cli.checkpoints import open_checkpoint
+from swa_cli.checkpoints.torch_pickle import read_pickle
 from swa_cli.errors import CheckpointError
 
 STATE = {"a": torch.arange(4.0), "b": torch.arange(4.0) + 9}
@@ -144,6 +145,11 @@ ONE = short("a") + tensor()
 PARAMETER = b"ctorch._utils\n_rebuild_parameter\n"
 ORDERED = b"ccollections\nOrderedDict\n"
 WITH_STATE = b"ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_tensor_v2\nctorch\nTensor\n"
+SET = b"cbuiltins\nset\n]\x85R"
+BYTES = b"c_codecs\nencode\n" + short("x") + short("latin1") + b"\x86R"
+COMPLEX = b"cbuiltins\ncomplex\nK\x01\x85R"
+DEVICE = b"ctorch\ndevice\n" + short("cpu") + b"\x85R"
+NAMESPACE = b"cargparse\nNamespace\n)\x81"
 ARGUMENTS = tensor().partition(b"_rebuild_tensor_v2\n")[2].removesuffix(b"R")
 
 READ: dict[str, bytes] = {
@@ -153,6 +159,7 @@ READ: dict[str, bytes] = {
     "another device": state(a=tensor(storage(where="cuda:7"))),
     "a parameter": state(a=PARAMETER + b"(" + tensor() + b"\x88" + ORDERED + b")RtR"),
     "keys that are equal": b"\x80\x02}" + ONE + b"s(K\x01N\x88NG?\xf0\x00\x00\x00\x00\x00\x00Nu.",
+    "a set, bytes, a number and a device": state(a=tensor(), b=b"(" + SET + BYTES + COMPLEX + DEVICE + b"t"),
     "attributes": state(a=WITH_STATE + ARGUMENTS + b"}" + short("tag") + b"K\x01stR"),
     "a name twice": state(a=tensor(), b=tensor())[:-2] + short("a") + tensor(storage("1")) + b"u.",
     "a state of an OrderedDict": b"\x80\x02" + ORDERED + b")R" + ONE + b"s}" + short("_metadata") + b"}sb.",
@@ -234,6 +241,59 @@ def test_an_ordered_dict_does_not_change_with_the_dict_that_it_was_made_of(tmp_p
     assert loaded is not None
     assert torch.equal(loaded["later"]["a"], STATE["b"])
     assert_equal_states(checkpoint, loaded["state_dict"])
+
+
+CHANGES = {
+    "SETITEM": b"K\x00K\x02s",
+    "SETITEMS": b"(K\x00K\x02u",
+    "APPEND": b"K\x01a",
+    "APPENDS": b"(K\x01e",
+    "BUILD": b"(K\x01K\x02tb",
+    "ADDITEMS": b"(K\x01\x90",
+}
+"""What each opcode that changes the value below it may do."""
+TAKEN: dict[str, tuple[bytes, set[str]]] = {
+    "a list": (b"]", {"APPEND", "APPENDS"}),
+    "a dict": (b"}", {"SETITEM", "SETITEMS"}),
+    "an OrderedDict": (ORDERED + b")R", {"SETITEM", "SETITEMS"}),
+    "a set": (SET, {"ADDITEMS"}),
+    "a set of protocol 4": (b"\x8f", {"ADDITEMS"}),
+    "a frozenset": (b"cbuiltins\nfrozenset\n]\x85R", set()),
+    "bytes": (BYTES, set()),
+    "a bytearray": (b"cbuiltins\nbytearray\n" + BYTES + b"\x85R", set()),
+    "a complex number": (COMPLEX, set()),
+    "a device": (DEVICE, set()),
+    "a namespace": (NAMESPACE, set()),
+    "a tensor": (tensor(), set()),
+    "a tuple": (b")", set()),
+    "text": (short("x"), set()),
+    "a class": (ORDERED, set()),
+    "a class that torch does not know": (b"cx\ny\n", set()),
+}
+"""Values, and the opcodes that they take."""
+
+
+@pytest.mark.parametrize(("value", "takes"), TAKEN.values(), ids=list(TAKEN))
+def test_only_containers_are_filled_and_each_by_its_own_opcodes(tmp_path, value, takes):
+    for opcode, change in CHANGES.items():
+        path = with_storages(tmp_path, state(a=tensor(), b=value + change))
+        if opcode in takes:
+            assert_equal_states(open_checkpoint(path), {"a": STATE["a"]})
+            assert opcode == "ADDITEMS" or torch_reads(path) is not None  # which torch does not know
+        else:
+            assert torch_reads(path) is None
+            with pytest.raises(CheckpointError):
+                open_checkpoint(path)
+
+
+def test_a_set_does_not_change_with_the_list_that_it_was_made_of():
+    listed = b"\x80\x02(]q\x00" + short("a") + b"acbuiltins\nset\nh\x00\x85Rh\x00" + short("b") + b"a"
+
+    of_list = read_pickle(listed + b"l.").contents
+    enlarged = read_pickle(listed + b"0(" + short("c") + b"\x90l.").contents
+
+    assert (of_list[0], of_list[1].args, of_list[2]) == (["a", "b"], (["a"],), ["a", "b"])
+    assert (enlarged[0], enlarged[1].args) == (["a", "b"], (["a", "c"],))
 
 
 LEGACY: dict[str, Callable[[bytes], bytes]] = {

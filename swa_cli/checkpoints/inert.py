@@ -15,6 +15,7 @@ from swa_cli.errors import kind_of
 _MOST_ARGUMENTS = 16
 _LARGEST_KEY = 1 << 60
 _MOST_IN_A_KEY = 1000
+_SHOWN = 100
 _ARRAYS = ("_reconstruct", "_frombuffer", "ndarray")
 
 
@@ -70,6 +71,14 @@ def as_key(key: Any) -> Any:
 
 
 _UNHASHABLE = {"set", "bytearray"}
+_NO_STATE = {
+    *(("builtins", name) for name in ("set", "frozenset", "bytearray", "bytes", "complex", "int", "range", "slice")),
+    *(("_codecs", "encode"), ("torch", "device"), ("torch.serialization", "_get_layout")),
+}
+"""Values of types whose instances take no state."""
+_NO_CONTAINERS = {"builtins", "_codecs", "argparse", "numpy", "torch"}
+"""Packages none of whose classes is pickled by entries or elements; of a class of any other it is not known."""
+_STATE_IS_A_DICT = ("argparse.", "torch.nn.")
 
 
 def _is_plain(key: object) -> bool:
@@ -116,20 +125,20 @@ def build(target: object, state: Any) -> None:
 
     Torch gives a tensor other values by its state, and a plain dict, a list or a class takes none.
     """
-    if type(target) is Inert and target.is_made and target.state is None:
+    if type(target) is Inert and target.is_made and target.state is None and _takes(target, state):
         target.state = state
     elif type(target) is not MadeDict or not isinstance(state, dict):
-        refuse(f"a state for a {kind_of(target)}")
+        refuse(f"a state for a {_named(target)}")
 
 
 def set_items(target: object, items: Any) -> None:
     """Set alternating keys and values on a dict, or on a record of what may be one."""
-    if type(target) is Inert:
+    if type(target) is Inert and _may_hold(target):
         if target.items is None:
             target.items = {}
         target = target.items
     if not isinstance(target, dict):
-        refuse("an entry of what is no mapping")
+        refuse(f"an entry of a {_named(target)}")
     entries = cast("dict[Any, Any]", target)
     for key, value in zip(items[::2], items[1::2], strict=True):
         entries[key if type(key) is str else as_key(key)] = value
@@ -139,20 +148,42 @@ def extend(target: object, items: Any) -> None:
     """Add to a list; of what else may be one (a deque, say) the elements are not kept."""
     if type(target) is list:
         cast("list[Any]", target).extend(items)
-    elif type(target) is not Inert:
-        refuse("an element of what is no list")
+    elif type(target) is not Inert or not _may_hold(target):
+        refuse(f"an element of a {_named(target)}")
 
 
 def add_elements(target: object, items: list[Any]) -> None:
-    """Keep the elements of a set as older protocols write them: a list, its only argument."""
-    if type(target) is not Inert or not target.is_made:
-        refuse("an element of what is no set")
+    """Add to a set; of what else may be one the elements are not kept."""
+    is_set = type(target) is Inert and target.is_made and (target.module, target.name) == ("builtins", "set")
+    if type(target) is not Inert or not (is_set or _may_hold(target)):
+        refuse(f"an element of a {_named(target)}")
     for item in items:
         as_key(item)
-    if not target.args:
-        target.args = (items,)
-    elif type(target.args[0]) is list:
+    if is_set:
         cast("list[Any]", target.args[0]).extend(items)
+
+
+def new_set(elements: list[Any]) -> Inert:
+    """A set as older protocols write it: with a list, here one of its own, as the only argument."""
+    for element in elements:
+        as_key(element)
+    return Inert("builtins", "set", (elements,), is_made=True)
+
+
+def _may_hold(record: Inert) -> bool:
+    """Whether it may be of a class that has entries or elements."""
+    return record.is_made and record.module.partition(".")[0] not in _NO_CONTAINERS
+
+
+def _takes(record: Inert, state: object) -> bool:
+    """Whether it may be of a class that takes this state."""
+    if f"{record.module}.".startswith(_STATE_IS_A_DICT):
+        return isinstance(state, dict)
+    return (record.module, record.name) not in _NO_STATE
+
+
+def _named(value: object) -> str:
+    return value.name[:_SHOWN] if type(value) is Inert else kind_of(value)
 
 
 def is_array(value: object) -> bool:

@@ -23,6 +23,7 @@ from swa_cli.checkpoints.inert import (
     extend,
     few,
     new,
+    new_set,
     refuse,
     set_items,
 )
@@ -228,7 +229,7 @@ def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent o
                     push(new(pop(), (*few(args), named)))
                 case 0x8F:  # EMPTY_SET
                     made -= 1
-                    push(Inert("builtins", "set", is_made=True))
+                    push(new_set([]))
                 case 0x90:  # ADDITEMS
                     items = stack
                     stack = below.pop()

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, cast
 import numpy as np
 
 from swa_cli.checkpoints.dtypes import BY_NAME, Dtype, is_floating
-from swa_cli.checkpoints.inert import Inert, MadeDict, as_key, refuse
+from swa_cli.checkpoints.inert import Inert, MadeDict, as_key, new_set, refuse
 from swa_cli.errors import kind_of
 
 MOST_DIMENSIONS = 64
@@ -91,9 +91,7 @@ def set_(elements: object = None) -> Inert:
     """A set, as protocol 2 writes it."""
     if type(elements) not in {list, tuple, type(None)}:
         refuse(f"a set of a {kind_of(elements)}")
-    for element in cast("list[object]", elements or []):
-        as_key(element)
-    return Inert("builtins", "set", () if elements is None else (elements,), is_made=True)
+    return new_set([*cast("list[object]", elements or ())])
 
 
 def encode(text: object, encoding: object) -> Inert:
