@@ -2,6 +2,8 @@
 
 import math
 import re
+import traceback
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from swa_cli.evaluation.result import Comparison, EvaluationResult
@@ -37,18 +39,33 @@ class Text:
         return found
 
 
-def hold(sentence: str, result: EvaluationResult) -> str:
-    """Hold every claim against the numbers; returns the verdict that the sentence gives.
+def false_claims(hold: Callable[..., None], *arguments: object) -> list[str]:
+    """The first claim that one of the functions below finds false, with its arguments; empty if all claims hold."""
+    try:
+        hold(*arguments)
+    except AssertionError as error:
+        claim = traceback.extract_tb(error.__traceback__)[-1].line
+        return [f"{claim}: {error}", *map(str, arguments)]
+    return []
+
+
+def hold(sentence: str, result: EvaluationResult) -> None:
+    """Hold every claim of the last sentence against the numbers.
 
     Raises:
         AssertionError: a claim is false, or none that is known here, or something that had to be said is not.
     """
     grammar(sentence)
-    return Oracle(result, Text(sentence)).read()
+    Oracle(result, Text(sentence)).read()
 
 
-def hold_line(line: str, result: EvaluationResult) -> list[Comparison]:
-    """The same for the line of one of the others; returns what it compares."""
+def hold_lines(lines: Iterable[str], result: EvaluationResult) -> None:
+    """The same for the lines of the others, which have to name every comparison."""
+    said = [one for line in lines for one in _compared_in(line, result)]
+    assert {*map(id, said)} == {*map(id, result.comparisons)}
+
+
+def _compared_in(line: str, result: EvaluationResult) -> list[Comparison]:
     grammar(line)
     text = Text(line)
     other = text.must(r"SWA against ([^:]+): ")[1]
@@ -91,7 +108,7 @@ def grammar(sentence: str) -> None:
         assert (count.lstrip("+-") == "1") == (plural == ""), sentence
 
 
-def hold_column(texts: list[str], values: list[float | None], *, percent: bool) -> None:
+def hold_column(texts: list[str], values: list[float | None], percent: bool) -> None:  # noqa: FBT001
     """Each cell of a column of scores: blank, n/a, inf, or a number that is no zero, and no 100 %, unless it is."""
     for text, number in zip(texts, values, strict=True):
         if number is None or math.isnan(number):
@@ -180,13 +197,12 @@ class Oracle:
 
     # What the sentence says
 
-    def read(self) -> str:
+    def read(self) -> None:
         said = self.head()
         assert said == self.decided(), (said, self.decided())
         while not self.text.take(r"\.$"):
             self.text.must("; ")
             self.tail()
-        return said
 
     def head(self) -> str:
         self.kinds_said: set[str] = set()
