@@ -432,6 +432,22 @@ def test_a_resolvable_share_is_found_four_times_in_five_however_few_units_differ
     assert 0.7 <= np.mean(found) <= 0.9
 
 
+@pytest.mark.parametrize("n", [50, 200, 1_000])
+@pytest.mark.parametrize("n_apart", [0, 2, 20])
+def test_a_resolvable_difference_from_a_mean_is_found_four_times_in_five_or_more(n, n_apart):
+    """Of units that are half a unit off the others' mean, as many as were seen, or as the difference needs."""
+    seen = np.repeat([0.5, -0.5, 0.0], [n_apart, n_apart, n - 2 * n_apart])
+    error = float(seen.std()) / math.sqrt(n)
+    resolvable = max(shares.resolvable_of_several(error, n), smallest_resolvable_share(n))
+    apart = max(2 * n_apart / n, 2 * resolvable)
+    chances = [apart / 2 + resolvable, apart / 2 - resolvable, 1 - apart]
+
+    samples = np.random.default_rng(n).choice([0.5, -0.5, 0.0], (300, n), p=chances)
+
+    found = [shares.of_several(sample, n_draws=999).low > 0 for sample in samples]
+    assert 0.7 <= np.mean(found) <= 0.99
+
+
 def test_of_one_unit_nothing_is_resolved():
     assert smallest_resolvable(0.1, 1) == math.inf
 

@@ -52,7 +52,7 @@ def compare(
         others: records of the same units in the same order.
         groups: the group of each unit, 0, 1, …
         margins: the loss that is accepted, for a metric, in its own unit.
-        n_resamples: by default ``resamples_for`` the units.
+        n_resamples: of the bootstrap, by default ``resamples_for`` the units.
     """
     everybody = list({id(one): one for one in (swa, *(one for other in others for one in other.records))}.values())
     places = {id(one): place for place, one in enumerate(everybody)}
@@ -80,7 +80,7 @@ def compare(
             if same
             else _as_nothing_seen(row, metric, len(of_metric[0]))
             if by_right is None
-            else _by_right_and_wrong(row, by_right, swa, other.records, n_resamples, seed)
+            else _by_right_and_wrong(row, by_right, swa, other.records, seed)
             for row, other, same in zip(rows, others, alike, strict=True)
         ]
         compared += _judged(left, metric)
@@ -180,22 +180,22 @@ def _as_nothing_seen(row: Comparison, metric: Metric, n_units: int) -> Compariso
     return replace(row, ci_low=low, ci_high=high)
 
 
-def _by_right_and_wrong(
-    row: Comparison, column: str, swa: Records, others: Sequence[Records], n_draws: int | None, seed: int
-) -> Comparison:
+def _by_right_and_wrong(row: Comparison, column: str, swa: Records, others: Sequence[Records], seed: int) -> Comparison:
     """For independent units that are right or wrong, whose difference is bounded; nothing dominates it."""
     theirs = np.mean([one.columns[column] > 0 for one in others], axis=0)
     differences = (swa.columns[column] > 0) - theirs
-    interval = (shares.of_pair if len(others) == 1 else shares.of_several)(differences, n_draws=n_draws, seed=seed)
-    resolvable = row.smallest_resolvable
-    if len(others) == 1 and math.isfinite(resolvable):
-        resolvable = max(resolvable, smallest_resolvable_share(len(differences)))
+    n_units, resolvable = len(differences), row.smallest_resolvable
+    if len(others) == 1:
+        interval = shares.of_pair(differences, seed=seed)
+    else:
+        interval = shares.of_several(differences, seed=seed)
+        resolvable = shares.resolvable_of_several(row.standard_error, n_units)
     return replace(
         row,
         ci_low=interval.low,
         ci_high=interval.high,
         p_value=interval.p_value,
-        smallest_resolvable=resolvable,
+        smallest_resolvable=max(resolvable, smallest_resolvable_share(n_units)),
         dominated=False,
     )
 

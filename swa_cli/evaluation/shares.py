@@ -1,19 +1,20 @@
 """Differences between shares of right answers: an interval and a p-value, which hold for a handful of errors too."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from swa_cli.evaluation.bootstrap import FEWEST_UNITS, UNKNOWN, Interval, agreeing
-from swa_cli.evaluation.significance import mcnemar, no_discordance_bound
+from swa_cli.evaluation.significance import mcnemar, no_discordance_bound, smallest_resolvable
 
 Floats = NDArray[np.float64]
 
 _DRAWS = 9_999
 
 
-def of_pair(differences: Floats, *, n_draws: int | None = None, seed: int = 0) -> Interval:
+def of_pair(differences: Floats, *, n_draws: int = _DRAWS, seed: int = 0) -> Interval:
     """The interval and McNemar's p-value of one model against another, each right (1) or wrong (0) on every unit.
 
     See `of_several`. At an end that was seen, the unseen unit lies there in half of the draws and at the other end in
@@ -22,7 +23,7 @@ def of_pair(differences: Floats, *, n_draws: int | None = None, seed: int = 0) -
 
     Args:
         differences: of each unit, -1, 0 or 1.
-        n_draws: by default 9,999.
+        n_draws: of the Dirichlet distribution.
     """
     only_first, only_second = int((differences > 0).sum()), int((differences < 0).sum())
     return _interval(
@@ -30,12 +31,12 @@ def of_pair(differences: Floats, *, n_draws: int | None = None, seed: int = 0) -
         low_seen=only_second > 0,
         high_seen=only_first > 0,
         p_value=mcnemar(only_first, only_second),
-        n_draws=n_draws or _DRAWS,
+        n_draws=n_draws,
         seed=seed,
     )
 
 
-def of_several(differences: Floats, *, n_draws: int | None = None, seed: int = 0) -> Interval:
+def of_several(differences: Floats, *, n_draws: int = _DRAWS, seed: int = 0) -> Interval:
     """The interval of one model against the mean over several: Gaffke's bound for the mean of a bounded variable.
 
     Weigh the units, and one that was not seen, by a draw from the flat Dirichlet distribution (the Bayesian bootstrap).
@@ -46,9 +47,9 @@ def of_several(differences: Floats, *, n_draws: int | None = None, seed: int = 0
 
     Args:
         differences: of each unit, from -1 to 1.
-        n_draws: by default 9,999.
+        n_draws: of the Dirichlet distribution.
     """
-    return _interval(differences, low_seen=False, high_seen=False, p_value=None, n_draws=n_draws or _DRAWS, seed=seed)
+    return _interval(differences, low_seen=False, high_seen=False, p_value=None, n_draws=n_draws, seed=seed)
 
 
 def _interval(
@@ -85,6 +86,15 @@ def _interval(
         p_value=agreeing(p_value, 0.05, excludes_zero=low > 0 or high < 0),
         standard_error=float(differences.std()) / n**0.5,
     )
+
+
+def resolvable_of_several(standard_error: float, n_units: int) -> float:
+    """The difference from the mean over several models that the interval of `of_several` excludes from zero in 80 %.
+
+    The unseen unit moves an end by 1/n on average, with a standard deviation of 1/n.
+    """
+    unseen = 1 / n_units
+    return unseen + smallest_resolvable(math.hypot(standard_error, unseen), n_units)
 
 
 def with_room(difference: float, n: int) -> tuple[float, float]:
