@@ -1,7 +1,7 @@
 """How often the intervals, verdicts and decisions of an evaluation are right, on simulated checkpoints.
 
     python benchmarks/coverage.py
-    python benchmarks/coverage.py --sets 1000 --jobs 8 --against 5a17481
+    python benchmarks/coverage.py --jobs 2 --against 5a17481
     python benchmarks/coverage.py --parts needed tails
 
 A simulated example has a difficulty, which all models share, and a margin for each model: the difficulty, noise of the
@@ -181,7 +181,6 @@ def intervals_of(cell: tuple[float, int, bool, int], sets: int, resamples: int) 
     accuracy, members, better, n = cell
     recipe = Recipe(accuracy=accuracy, members=members, better=better)
     true, rng = truth(recipe), np.random.default_rng([members, n, round(1e4 * accuracy), better])
-    sets = sets if n < SIZES[-1] else math.ceil(sets / 3)
     found: dict[tuple[str, str], list[tuple[bool, ...]]] = {key: [] for key in product(METRICS, KINDS)}
     for seed in range(sets):
         for one in comparisons(*scores(recipe.margins(rng, n)), KINDS, resamples=resamples, seed=seed):
@@ -375,8 +374,8 @@ def main() -> None:
     parser.add_argument(
         "--sets",
         type=positive,
-        default=60,
-        help="of each population and size, a third of it of 10,000 examples (default: 60)",
+        default=250,
+        help="of each population and size (default: 250)",
     )
     parser.add_argument("--resamples", type=positive, default=299, help="of each set (default: 299)")
     parser.add_argument("--jobs", type=positive, default=1, help="processes (default: 1)")
