@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import resource
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -169,13 +171,40 @@ def test_the_demo_says_what_to_install(run_swa, monkeypatch):
     assert "pip install 'swa-cli[demo]'" in result.stderr
 
 
-def test_a_demo_that_cannot_be_written(run_swa, tmp_path):
-    (tmp_path / "taken").write_text("a file")
+@pytest.mark.parametrize(
+    ("taken", "message"),
+    [
+        ("out", "cannot write the demo to out: Not a directory. Name another place with --out."),
+        ("out/checkpoints", "cannot write the demo to out: File exists. Name another place with --out."),
+        ("out/checkpoints/epoch-1.pt/x", "cannot write out/checkpoints/epoch-1.pt: it is a directory."),
+    ],
+)
+def test_a_demo_that_cannot_be_written(run_swa, tmp_path, monkeypatch, taken, message):
+    monkeypatch.setattr("swa_cli.demo.train.EPOCHS", 2)
+    monkeypatch.setattr("swa_cli.demo.train.KEPT", 1)
+    (tmp_path / taken).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / taken).write_text("a file")
 
-    result = run_swa("demo", "--out", "taken")
+    result = run_swa("demo", "--out", "out")
+
+    assert (result.exit_code, result.stderr.count("error: ")) == (1, 1)
+    assert message in result.stderr
+
+
+def test_a_demo_on_a_full_disk_leaves_no_half_checkpoint(run_swa, tmp_path, monkeypatch):
+    monkeypatch.setattr("swa_cli.demo.train.EPOCHS", 2)
+    monkeypatch.setattr("swa_cli.demo.train.KEPT", 1)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        result = run_swa("demo", "--out", "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     assert result.exit_code == 1
-    assert "cannot write the demo to taken: " in result.stderr
+    assert "out/checkpoints/epoch-1.pt: File too large. Nothing was left behind" in result.stderr
+    assert not [*(tmp_path / "out" / "checkpoints").iterdir()]
 
 
 def test_the_digits_are_split_without_overlap():

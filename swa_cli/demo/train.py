@@ -1,11 +1,13 @@
 """A training run as the SWA paper has it: the learning rate falls, then stays high."""
 
+from io import BytesIO
 from pathlib import Path
 
 import torch
 from torch.nn.functional import cross_entropy
 
 from swa_cli.demo.digits import DigitsCnn, DigitsData
+from swa_cli.files import publish
 from swa_cli.progress import Track, silent
 
 EPOCHS, KEPT = 24, 12
@@ -17,6 +19,10 @@ def train_digits(folder: Path, *, seed: int, track: Track = silent) -> list[Path
 
     Args:
         folder: made if need be; gets ``epoch-12.pt`` to ``epoch-23.pt``, with ``state_dict`` and ``epoch``.
+
+    Raises:
+        OSError: ``folder`` cannot be made.
+        OutputError: a checkpoint cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng(devices=[]):
@@ -40,5 +46,13 @@ def train_digits(folder: Path, *, seed: int, track: Track = silent) -> list[Path
                     advance(1)
                 if epoch >= EPOCHS - KEPT:
                     saved.append(folder / f"epoch-{epoch}.pt")
-                    torch.save({"state_dict": model.state_dict(), "epoch": epoch}, saved[-1])
+                    _save({"state_dict": model.state_dict(), "epoch": epoch}, saved[-1])
     return saved
+
+
+def _save(contents: object, path: Path) -> None:
+    """Write a whole file or none; torch.save to a path leaves half of one on a full disk."""
+    serialised = BytesIO()
+    torch.save(contents, serialised)
+    with publish(path, overwrite=True) as stream:
+        stream.write(serialised.getbuffer())
