@@ -64,6 +64,17 @@ class Data:
     def train_dataloader(self):
         return [(x, y) for x, y in zip(self.x.split(20), self.y.split(20))]
     test_dataloader = train_dataloader
+
+class Wrong:
+    wrong = 0
+    def to(self, device):
+        return self
+    def update(self, outputs, labels):
+        self.wrong = self.wrong + int((outputs.argmax(1) != labels).sum())
+    def compute(self):
+        return torch.tensor(self.wrong)
+    def merge_state(self, other):
+        self.wrong = self.wrong + other.wrong
 """
 BN = "bn\x1b[31m\n\u202e"
 SWA = "\x1b[31mswa\u202e.safetensors"
@@ -151,6 +162,98 @@ def test_no_command_shows_a_name_as_it_is(run_swa, folder):
         "k" * 300 in re.sub(r"[│\n]| {2,}", "", result.output) for name, result in results.items() if name != "json"
     )
     assert "[bold]markup[red][link=x]" in results["inspect"].stdout
+
+
+CONFIG = {
+    "model": {"class_path": f"{USER}:Net", "init_args": {"label": HOSTILE[0]}},
+    "data": {"class_path": f"{USER}:Data", "init_args": {"label": HOSTILE[6]}},
+    "average": {"sources": ["ckpts"], "output": SWA},
+    "bn_update": {"output": f"bn-{SWA}", "recalibrate_frozen": True, "json": f"{HOSTILE[1]}.json"},
+    "eval": {
+        "compare_ensemble": True,
+        "metrics": {name: {"class_path": f"{USER}:Wrong"} for name in HOSTILE[:7]},
+        "save_records": f"{HOSTILE[0]}.npz",
+        "json": f"{HOSTILE[6]}.json",
+        "markdown": f"{HOSTILE[2]}.md",
+    },
+}
+
+
+def unlike(**sections: object) -> dict[str, object]:
+    """The configuration of a run with other entries; None removes one."""
+    merged = {**CONFIG, **{name: {**CONFIG.get(name, {}), **value} for name, value in sections.items()}}
+    return {
+        name: {key: value for key, value in section.items() if value is not None} for name, section in merged.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("sections", "code", "shown"),
+    [
+        ({}, 0, "\\x1b[31mred"),
+        ({"eval": {"metrics": None, "csv": "-"}}, 0, "'=cmd()-5.pt"),
+        ({"average": {"sources": [HOSTILE[3]]}}, 1, "a\\nerror: all is lost\\r"),
+        ({"average": {"sources": ["ckpts/*\x1b.pt"]}}, 1, "ckpts/*\\x1b.pt"),
+        ({"average": {HOSTILE[0]: 1}}, 2, "\\x1b[31mred"),
+        ({"average": {"dtype": HOSTILE[1]}}, 2, "\\x1b]0;title"),
+        ({"average": {"key": HOSTILE[1]}}, 1, "\\x1b]0;title"),
+        ({"average": {"device": HOSTILE[6]}}, 2, "\\u202egnp"),
+        ({"average": {"output": f"{HOSTILE[0]}/x.pt"}}, 1, "\\x1b[31mred"),
+        ({"bn_update": {"json": f"{HOSTILE[0]}/x.json"}}, 1, "\\x1b[31mred"),
+        ({"model": {"class_path": f"{USER}:Raises"}}, 1, "ValueError: bn\\x1b[31m"),
+        ({"model": {"class_path": f"{USER}:{HOSTILE[0]}"}}, 1, "has no '\\x1b[31mred'"),
+        ({"model": {"init_args": {HOSTILE[0]: 1}}}, 1, "\\x1b[31mred"),
+        ({"data": {"class_path": f"{HOSTILE[6]}.py:Data"}}, 1, "\\u202egnp"),
+        ({"eval": {"margin": {HOSTILE[1]: 0.1}}}, 2, "\\x1b]0;title"),
+        ({"eval": {"metrics": {HOSTILE[0]: {"class_path": f"{USER}:Net"}}}}, 2, "\\x1b[31mred"),
+        ({"task": {"class_path": f"{USER}:Net", "init_args": {}}}, 1, "the task is a Net"),
+    ],
+)
+def test_a_run_shows_no_name_as_it_is(run_swa, folder, sections, code, shown):
+    name = f"{HOSTILE[0]}\u202e.yaml"
+    (folder / name).write_text(json.dumps(unlike(**sections)))
+
+    result = run_swa("run", "--config", name)
+
+    assert (result.exit_code, unseen(result.output)) == (code, set()), result.output
+    assert shown in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("average: \x1b[31m", "is not YAML"),
+        ("average: @\u202e", "is not YAML"),
+        ("average: !\u2028\u202e x", "is not YAML"),
+        ("average: *\u202e", "is not YAML"),
+        ("'a\u202e': 1", "unknown key 'a\\u202e'"),
+        ("- 'a\u202e'", "expected a mapping"),
+    ],
+)
+def test_a_configuration_that_cannot_be_read_is_quoted_visibly(run_swa, tmp_path, text, shown):
+    (tmp_path / "\x1b[31m.yaml").write_text(text, encoding="utf-8")
+
+    result = run_swa("run", "--config", "\x1b[31m.yaml")
+
+    assert (result.exit_code, unseen(result.output)) == (2, set())
+    assert "\\x1b[31m.yaml" in result.stderr
+    assert shown in result.stderr
+
+
+@pytest.mark.parametrize(
+    "name", [HOSTILE[0] + HOSTILE[2], HOSTILE[3] + HOSTILE[6], HOSTILE[5] + "{seed}" + HOSTILE[12]]
+)
+def test_the_demo_shows_no_name_as_it_is(run_swa, tmp_path, monkeypatch, name):
+    pytest.importorskip("sklearn")
+    monkeypatch.setattr("swa_cli.demo.train.EPOCHS", 3)
+    monkeypatch.setattr("swa_cli.demo.train.KEPT", 2)
+    (tmp_path / "file").write_bytes(b"")
+
+    results = [run_swa("demo", "--out", place) for place in (name, f"file/{name}", name * 200)]
+
+    assert [result.exit_code for result in results] == [0, 1, 1]
+    assert [unseen(result.output) for result in results] == [set()] * 3
+    assert all(visible(name) in result.output.replace("\n", "") for result in results[:2])
 
 
 @pytest.mark.parametrize(
