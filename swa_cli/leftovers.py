@@ -63,8 +63,10 @@ def temporary(target: Path, *, folder: bool = False) -> Generator[tuple[Path, in
 def _create(path: Path, *, folder: bool) -> int:
     if not folder:
         return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-    path.mkdir()
-    return _open_folder(path)
+    while True:
+        path.mkdir()
+        with suppress(FileNotFoundError):  # another run found it before it was open, and cleared it away
+            return _open_folder(path)
 
 
 def clear(target: Path) -> None:

@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import os
 import random
 import shutil
 import signal
@@ -17,7 +18,7 @@ import torch
 from killed import __file__ as killed_script
 from safetensors.torch import save_file
 
-from swa_cli import folders
+from swa_cli import folders, leftovers
 from swa_cli.averaging import average, plan_average
 from swa_cli.checkpoints import find_checkpoints, open_single
 from swa_cli.errors import OutputError
@@ -149,6 +150,31 @@ def test_a_run_that_is_under_way_is_left_alone(folder, kind):
     assert codes == {0}
     assert hidden(folder) == []
     assert open_single(folder / KINDS[kind][0]).tensors
+
+
+@pytest.mark.parametrize(
+    ("folder", "step"), [(True, "_open_folder"), (True, "lock"), (False, "lock")], ids=["made", "opened", "a file"]
+)
+def test_what_another_run_clears_before_it_is_locked_is_made_again(tmp_path, monkeypatch, folder, step):
+    """A new temporary file or folder looks like what a killed run left until its lock is held."""
+    target, after = tmp_path / "out", getattr(leftovers, step)
+    cleared: list[Path] = []
+
+    def cleared_before(*arguments: object, **options: object) -> object:
+        if not cleared:
+            cleared.extend(tmp_path.iterdir())
+            for path in cleared:
+                leftovers.remove(path)
+        return after(*arguments, **options)
+
+    monkeypatch.setattr(leftovers, step, cleared_before)
+
+    with leftovers.temporary(target, folder=folder) as (path, descriptor):
+        assert cleared == [path]
+        assert path.is_dir() == folder
+        assert os.path.samestat(path.stat(), os.fstat(descriptor))
+        leftovers.clear(target)
+        assert path.exists()
 
 
 def test_where_names_cannot_change_places_a_kill_in_between_is_undone(folder, monkeypatch):
