@@ -505,6 +505,8 @@ def test_models_that_override_train_or_state_dict(run_swa, run_folder, tmp_path)
     [
         ("bn_update: {output: taken.safetensors}", "taken.safetensors exists already"),
         ("model: mycode.py:Nat", "has no 'Nat'. Did you mean"),
+        ("task: mycode.py:Net", "the task is a Net, expected an object with scores(output, target)"),
+        ("eval: {metrics: {f1: {class_path: mycode.py:F1}}}", "mycode.py has no 'F1'"),
     ],
 )
 def test_run_looks_at_what_the_later_steps_need_first(run_swa, run_folder, tmp_path, lines, message):

@@ -11,7 +11,9 @@ from swa_cli.outputs import Target, check_target
 from swa_cli.pipeline.average import average_step
 from swa_cli.pipeline.bn_update import BnUpdateResult, bn_update_step
 from swa_cli.pipeline.common import Notify, check_json_output, needed, only_process
+from swa_cli.pipeline.eval_pass import check_metrics
 from swa_cli.pipeline.evaluate import check_evaluation_outputs, eval_step
+from swa_cli.pipeline.user import task_of
 from swa_cli.progress import Track, silent
 from swa_cli.targets import load_target
 
@@ -57,6 +59,8 @@ def _check(config: Config) -> None:
     data = needed(config.data, "data module", flag="--data file.py:Name", key="data.class_path")
     load_target(model.class_path, what="model")
     load_target(data.class_path, what="data module")
+    task_of(config)
+    check_metrics(config.eval.metrics)
     check_evaluation_outputs(config.eval)
     check_json_output(config.bn_update.json)
     if str(config.bn_update.json) == "-":
