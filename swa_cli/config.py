@@ -1,13 +1,12 @@
 """The sections of a configuration, and the whole of it, frozen."""
 
 from dataclasses import field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, PositiveFloat
 from pydantic.dataclasses import dataclass
 
-from swa_cli.config_values import Count, Margins, Numbers, Paths, Patterns, Size, Step, Threads, Windows
+from swa_cli.config_values import AnyPath, Count, Margins, Numbers, Paths, Patterns, Size, Step, Threads, Windows
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -25,7 +24,7 @@ class AverageConfig:
     """The section ``average:``."""
 
     sources: Paths = ()
-    output: Path | None = None
+    output: AnyPath | None = None
     include: Patterns = ()
     exclude: Patterns = ()
     from_step: Step | None = None
@@ -41,7 +40,7 @@ class AverageConfig:
     integers: Literal["agree", "last", "first", "mean-round"] = "agree"
     weights: Numbers | None = None
     ema: float | None = None
-    like: Path | None = None
+    like: AnyPath | None = None
     max_shard_size: Size | None = None
     device: str = "auto"
     threads: Threads | None = None
@@ -55,8 +54,8 @@ class AverageConfig:
 class BnUpdateConfig:
     """The section ``bn_update:``."""
 
-    input: Path | None = None
-    output: Path | None = None
+    input: AnyPath | None = None
+    output: AnyPath | None = None
     key: str | None = None
     estimator: Literal["population", "torch", "official", "sequential"] = "population"
     num_batches: Count | None = None
@@ -69,7 +68,7 @@ class BnUpdateConfig:
     amp: Literal["bf16", "fp16"] | None = None
     channels_last: bool = False
     compile: bool = False
-    json: Path | None = None
+    json: AnyPath | None = None
     device: str = "auto"
     force: bool = False
 
@@ -79,7 +78,7 @@ class EvalConfig:
     """The section ``eval:``."""
 
     checkpoints: Paths = ()
-    swa: Path | None = None
+    swa: AnyPath | None = None
     include: Patterns = ()
     exclude: Patterns = ()
     from_step: Step | None = None
@@ -104,12 +103,12 @@ class EvalConfig:
     channels_last: bool = False
     compile: bool = False
     at_once: Count | None = None
-    cache: Path | None = None
-    from_records: Path | None = None
-    save_records: Path | None = None
-    json: Path | None = None
-    csv: Path | None = None
-    markdown: Path | None = None
+    cache: AnyPath | None = None
+    from_records: AnyPath | None = None
+    save_records: AnyPath | None = None
+    json: AnyPath | None = None
+    csv: AnyPath | None = None
+    markdown: AnyPath | None = None
     device: str = "auto"
 
 

@@ -1,7 +1,7 @@
 """One YAML file, or flags, or flags over a file, to one configuration."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from swa_cli.config import AverageConfig, BnUpdateConfig, Config, EvalConfig, TargetConfig
 from swa_cli.errors import LISTED, ConfigError, cut
+from swa_cli.problems import mismatch
 from swa_cli.regular_files import read_regular
 
 _LARGEST = 1 << 18
@@ -20,8 +21,6 @@ _SHOWN = 60
 _STRUCTURE = (",", "\n", "[", "{")
 _TARGETS = ("model", "data", "task")
 """Sections that name what to import."""
-_IN_YAML = {"path_type": "a path", "tuple_type": "a list", "dict_type": "a mapping"}
-"""What pydantic, by the type of its error, has Python's names for."""
 _EXCLUSIVE = ("first", "last", "best")
 _PAIRS = (("weights", "ema"), ("like", "max_shard_size"))
 
@@ -52,6 +51,7 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Mapping[str, A
         ConfigError: no such file, not YAML, an unknown key (the nearest known one is named), a wrong value.
     """
     contents = _read(path) if path else {}
+    in_file = {section for section, value in contents.items() if value is not None}
     for section, values in (overrides or {}).items():
         given = {name: value for name, value in values.items() if value is not None}
         if given:
@@ -61,7 +61,10 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Mapping[str, A
         return TypeAdapter(Config).validate_python(contents)
     except ValidationError as error:
         problems = error.errors()
-        lines = [f"{where}{_explain(dict(problem), from_file=path is not None)}" for problem in problems[:LISTED]]
+        lines = [
+            _unpartnered(problem, in_file) or f"{where}{_explain(problem)}"
+            for problem in map(dict[str, Any], problems[:LISTED])
+        ]
         more = len(problems) - LISTED
         raise ConfigError(*lines, *([f"… and {more:,} more"] if more > 0 else [])) from error
 
@@ -168,28 +171,34 @@ def _update(written: object, given: dict[str, Any]) -> object:
     return {**cast("dict[str, Any]", written), **given} if isinstance(written, dict) else written
 
 
-def _explain(problem: Mapping[str, Any], *, from_file: bool) -> str:
+def _unpartnered(problem: Mapping[str, Any], in_file: Collection[str]) -> str | None:
+    """The message for ``--model-arg`` where neither ``--model`` nor the file names a model; None for other problems."""
+    section = problem["loc"][0]
+    if problem["type"] != "missing" or section in in_file:
+        return None
+    return f"--{section}-arg is given without --{section}. Name with --{section} what takes the arguments."
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
     location = tuple(str(part) for part in problem["loc"])
     name = ".".join(part for part in location if part)  # the margin of the primary metric has no name
     if problem["type"] == "unexpected_keyword_argument":
         known = _known(location[:-1])
         near = get_close_matches(location[-1], known, n=1, cutoff=0.0)
         return f"unknown key {cut(repr(name), _SHOWN)}. Did you mean {near[0]!r}? Known here: {', '.join(known)}."
-    found = problem["input"]
     if problem["type"] == "dataclass_type":
-        return f"{name}: expected a section with {', '.join(_known(location))}, found {cut(repr(found), _SHOWN)}."
-    if problem["type"] == "missing" and not from_file:
-        flag = f"--{location[0]}"
-        return f"{flag}-arg is given without {flag}. Name with {flag} what takes the arguments."
+        found = cut(repr(problem["input"]), _SHOWN)
+        return f"{name}: expected a section with {', '.join(_known(location))}, found {found}."
     if problem["type"] == "missing":
         return f"{name} is missing. Add it to the section."
-    expected = _IN_YAML.get(problem["type"]) or str(problem["msg"]).removeprefix("Input should be ")
-    return f"{name}: expected {expected}, found {cut(repr(found), _SHOWN)}."
+    return f"{name}: {mismatch(problem)}."
 
 
 def _known(section: tuple[str, ...]) -> list[str]:
     owner: Any = Config
-    for part in section:
+    if section[:2] == ("eval", "metrics"):
+        owner = TargetConfig
+    elif section:
         sections = {"average": AverageConfig, "bn_update": BnUpdateConfig, "eval": EvalConfig}
-        owner = {**dict.fromkeys(_TARGETS, TargetConfig), **sections}.get(part, owner)
+        owner = sections.get(section[0], TargetConfig)
     return list(owner.__dataclass_fields__)

@@ -5,7 +5,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 _LARGEST = 2**63 - 1
@@ -15,6 +15,16 @@ Step = Annotated[int, Field(ge=-_LARGEST, le=_LARGEST)]
 """A step of the training, as files record it."""
 Threads = Annotated[int, Field(gt=0, le=256)]
 """Each has buffers of its own, and more than the cores are of no use."""
+
+
+def _without_null(path: Path) -> Path:
+    if "\0" in str(path):
+        raise PydanticCustomError("null_character", "a path without a null character")  # noqa: EM101  # as pydantic has it
+    return path
+
+
+AnyPath = Annotated[Path, AfterValidator(_without_null)]
+"""The path of a file or a folder."""
 
 
 def _as_list(value: object) -> object:
@@ -49,7 +59,9 @@ def _margins(value: object) -> object:
     """A lone number is the margin of the task's primary metric."""
     given = [value] if isinstance(value, (int, float, str)) else value
     if not isinstance(given, list):
-        return value
+        if isinstance(given, dict):
+            return cast("object", given)
+        raise PydanticCustomError("margin", "a number, or a number for each metric")  # noqa: EM101  # as pydantic has it
     parts = [str(entry).rpartition("=") for entry in cast("list[object]", given)]
     return {name: number for name, _, number in parts}
 
@@ -57,7 +69,7 @@ def _margins(value: object) -> object:
 Margins = Annotated[dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]], BeforeValidator(_margins)]
 """By metric; under the empty name that of the task's primary metric."""
 
-Paths = Annotated[tuple[Path, ...], BeforeValidator(_as_list)]
+Paths = Annotated[tuple[AnyPath, ...], BeforeValidator(_as_list)]
 """One path, or several."""
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 """One pattern, or several."""

@@ -452,7 +452,7 @@ def test_soft_labels_that_are_no_probabilities_are_refused(logits, soft, row, sh
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"top_k": (0,)}, r"task classification: top_k\.0: expected greater than 0, found 0\."),
+        ({"top_k": (0,)}, r"task classification: top_k\.0: expected a number above 0, found 0\."),
         ({"ignore_index": "none"}, "task classification: ignore_index: expected .*integer.*, found 'none'"),
         (
             {"topk": (5,)},

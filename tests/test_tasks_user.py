@@ -239,5 +239,5 @@ def test_arguments_of_another_kind_are_refused():
         UsageError, match="task regression: variance: expected 'none', 'variance' or 'log_variance', found"
     ):
         task_named("regression", {"variance": "std"})
-    with pytest.raises(UsageError, match="task segmentation: resize: expected a valid boolean"):
+    with pytest.raises(UsageError, match="task segmentation: resize: expected true or false"):
         task_named("segmentation", {"resize": "perhaps"})

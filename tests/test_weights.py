@@ -216,7 +216,7 @@ def test_the_configuration_weighs_them_too_and_the_plan_says_how(run_swa, tmp_pa
     [
         (("--weights", "1,1,2", "--ema", "0.9"), "exclude each other"),
         (("--weights", "1,2"), "expected 3 weights"),
-        (("--weights", "1,two,3"), "average.weights.1: expected a valid number"),
+        (("--weights", "1,two,3"), "average.weights.1: expected a number"),
         (("--ema", "1"), "must lie between 0 and 1, found 1"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from swa_cli import __version__
 from swa_cli.config import TargetConfig
@@ -19,6 +19,7 @@ from swa_cli.pipeline.records_contents import VERSION, Column, Contents
 from swa_cli.pipeline.records_npz import read_npz, write_npz
 from swa_cli.pipeline.records_parquet import pyarrow, read_parquet, write_parquet
 from swa_cli.pipeline.user import task_from
+from swa_cli.problems import mismatch
 from swa_cli.tasks import Records, Task
 
 
@@ -98,13 +99,21 @@ def load_records(path: Path, task: Task | None) -> tuple[Observed, Context]:
         msg = f"cannot read the records {path}: {error.strerror or ' '.join(str(error).split()).rstrip('.')}."
         raise SourceError(msg) from error
     except Exception as error:  # what a damaged file comes to is beyond counting
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = _reason(error)
         msg = f"{path} holds no records that swa-eval --save-records has written ({reason})."
         raise SourceError(msg) from error
     if observed.task.primary not in {metric.name for metric in observed.task.metrics(observed.rows[0].records)}:
         msg = f"the records in {path} are of another task: they have no {observed.task.primary}. Leave out --task."
         raise UsageError(msg)
     return observed, context
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        return f"{place}: {mismatch(dict(first))}" if place else mismatch(dict(first))
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _check(observed: Observed, context: Context) -> None:

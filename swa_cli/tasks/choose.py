@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from swa_cli.batches import Example, logits_of
 from swa_cli.errors import DataError, UsageError
+from swa_cli.problems import mismatch
 from swa_cli.tasks.causal_lm import CausalLM
 from swa_cli.tasks.classification import Classification
 from swa_cli.tasks.labels import described, is_integer
@@ -67,8 +68,7 @@ def built(name: str, factory: Callable[..., Task], arguments: Mapping[str, Any])
         problems = [
             f"task {name}: unknown argument {_place(problem)!r}. Known here: {known}."
             if problem["type"] == "unexpected_keyword_argument"
-            else f"task {name}: {_place(problem)}: expected {str(problem['msg']).removeprefix('Input should be ')}, "
-            f"found {problem['input']!r}."
+            else f"task {name}: {_place(problem)}: {mismatch(problem)}."
             for problem in error.errors()
         ]
         raise UsageError(*problems) from error
