@@ -156,6 +156,19 @@ DOUBLED = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" f
 MERGED = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i}\n  <<: [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 31))
 T = b"ctorch._utils\n_rebuild_meta_tensor_no_storage\n)Rq\x00"
 
+TENSOR = b"ctorch._utils\n_rebuild_meta_tensor_no_storage\n)R"
+STATE = b"}(" + b"".join(counted(b"%d" % i) + b"N" for i in range(100_000)) + b"u"
+
+
+def of_states(state: bytes, *, is_wrapped: bool) -> Callable[[Path], list[str]]:
+    """Parameters that share a large state, made by their own function or through that of subclasses of tensors."""
+    parameter = b"ctorch._utils\n_rebuild_parameter_with_state\n"
+    call = parameter + b"q\x000(" + TENSOR + b"\x89N" + state + b"tq\x010"
+    if is_wrapped:
+        call += b"(h\x00ctorch\nTensor\nh\x01}tq\x010ctorch._tensor\n_rebuild_from_type_v2\nq\x000"
+    return pickled(call + b"h\x00h\x01R0" * 100_000 + b"}.")
+
+
 FILES: dict[str, Callable[[Path], list[str]]] = {
     "lists": pickled(b"]" * SIZE + b"."),
     "marks": pickled(b"(" * SIZE + b"}."),
@@ -176,6 +189,10 @@ FILES: dict[str, Callable[[Path], list[str]]] = {
         + b"h\x00h\x01\x85R0" * 100_000
         + b"}."
     ),
+    "a state of many parameters": of_states(STATE, is_wrapped=False),
+    "a state in two parts": of_states(STATE + b"N\x86", is_wrapped=False),
+    "a state of many parameters of a subclass": of_states(STATE, is_wrapped=True),
+    "a state in two parts of a subclass": of_states(STATE + b"N\x86", is_wrapped=True),
     "tuples as keys": pickled(b"}(" + b"".join(b"K%cK%c\x86N" % (i & 255, i >> 8) for i in range(60_000)) + b"u."),
     "modules that are shared": of_modules,
     "equal files of expanded tensors": of_equal_files(

@@ -286,6 +286,19 @@ def test_only_containers_are_filled_and_each_by_its_own_opcodes(tmp_path, value,
                 open_checkpoint(path)
 
 
+@pytest.mark.parametrize(
+    "key",
+    [NAMESPACE, SET, b"]", b"}", ORDERED + b")R", b"cbuiltins\nbytearray\n" + BYTES + b"\x85R", NAMESPACE + b"\x85"],
+    ids=["a namespace", "a set", "a list", "a dict", "an OrderedDict", "a bytearray", "a tuple of a namespace"],
+)
+def test_values_that_have_no_hash_are_no_keys(tmp_path, key):
+    path = with_storages(tmp_path, state(b=b"}" + key + b"Ns", a=tensor()))
+
+    assert torch_reads(path) is None
+    with pytest.raises(CheckpointError, match="as a key"):
+        open_checkpoint(path)
+
+
 def test_a_set_does_not_change_with_the_list_that_it_was_made_of():
     listed = b"\x80\x02(]q\x00" + short("a") + b"acbuiltins\nset\nh\x00\x85Rh\x00" + short("b") + b"a"
 

@@ -63,14 +63,17 @@ def as_key(key: Any) -> Any:
             if len(parts) > left:
                 refuse("a key that is too large")
             waiting += parts
-        elif isinstance(part, (dict, list)) or (type(part) is Inert and part.is_made and part.name in _UNHASHABLE):
+        elif isinstance(part, (dict, list)) or (type(part) is Inert and _is_unhashable(part)):
             refuse(f"a {kind_of(cast('object', part))} as a key")
         if left < 0:
             refuse("a key that is too large")
     return Inert("builtins", kind_of(key), is_made=True)
 
 
-_UNHASHABLE = {"set", "bytearray"}
+_UNHASHABLE = {
+    *(("builtins", "set"), ("builtins", "bytearray"), ("collections", "deque")),
+    *(("argparse", "Namespace"), ("types", "SimpleNamespace")),
+}
 _NO_STATE = {
     *(("builtins", name) for name in ("set", "frozenset", "bytearray", "bytes", "complex", "int", "range", "slice")),
     *(("_codecs", "encode"), ("torch", "device"), ("torch.serialization", "_get_layout")),
@@ -79,6 +82,10 @@ _NO_STATE = {
 _NO_CONTAINERS = {"builtins", "_codecs", "argparse", "numpy", "torch"}
 """Packages none of whose classes is pickled by entries or elements; of a class of any other it is not known."""
 _STATE_IS_A_DICT = ("argparse.", "torch.nn.")
+
+
+def _is_unhashable(record: Inert) -> bool:
+    return record.is_made and ((record.module, record.name) in _UNHASHABLE or is_array(record))
 
 
 def _is_plain(key: object) -> bool:
@@ -105,12 +112,28 @@ def new(function: object, args: Any) -> object:
     return call(function, args)
 
 
+_SIZED = frozenset({dict, MadeDict, list, tuple, str, bytes})
+_DEEPEST = 3
+"""Tuples within each other that a function of ours looks at: the arguments for another, and a state among them."""
+
+
 def cost_of_call(function: object, args: Any) -> int:
     """How much a function of ours may copy or look at."""
     if type(function) is not FunctionType or type(args) is not tuple:
         return 2
-    sized = (dict, MadeDict, list, tuple, str, bytes)
-    return 2 + sum(len(arg) for arg in cast("tuple[Any, ...]", args)[:_MOST_ARGUMENTS] if type(arg) in sized)
+    return 2 + _amount(cast("tuple[Any, ...]", args), _DEEPEST)
+
+
+def _amount(values: tuple[Any, ...], depth: int) -> int:
+    amount = 0
+    for value in values[:_MOST_ARGUMENTS]:
+        if type(value) in _SIZED:
+            amount += len(value)
+            if depth and type(value) is tuple:
+                parts = cast("tuple[Any, ...]", value)
+                if parts and type(parts[0]) is not int:  # no shape, which are many
+                    amount += _amount(parts, depth - 1)
+    return amount
 
 
 def few(args: Any) -> tuple[Any, ...]:
