@@ -59,7 +59,7 @@ class StoredTensor(NamedTuple):  # made by the ten thousand, in a quarter of the
     @property
     def amount(self) -> int:
         """Bytes to be looked at when it is read: those of the elements, or those that they are spread over."""
-        return max(self.spec.nbytes, self.span if self.spec.numel else 0)
+        return self.spec.nbytes if self.is_contiguous else max(self.spec.nbytes, self.span if self.spec.numel else 0)
 
     def narrow(self, axis: int, first: int, last: int) -> "StoredTensor":
         """The view from ``first`` to ``last`` along ``axis``."""

@@ -88,12 +88,12 @@ def read_pickle(data: bytes, start: int = 0, *, legacy: bool = False) -> Pickled
     def find_persistent(pid: Any) -> object:
         if type(pid) is not tuple or not pid:
             refuse("a persistent id that is none of torch's")
-        kind, *rest = cast("tuple[Any, ...]", pid)
-        if legacy and kind == "module" and len(rest) == 3:  # noqa: PLR2004  # a class, its file and its source
-            return rest[0]
-        if kind != "storage" or len(rest) != (5 if legacy else 4):
+        parts = cast("tuple[Any, ...]", pid)
+        if legacy and parts[0] == "module" and len(parts) == 4:  # noqa: PLR2004  # a class, its file and its source
+            return parts[1]
+        if parts[0] != "storage" or len(parts) != (6 if legacy else 5):
             refuse("a persistent id that is none of torch's")
-        what, key, location, numel, *view = rest
+        _, what, key, location, numel = parts[:5]
         _check_storage(key, location, numel)
         if type(what) is not StorageKind:
             return _unknown_kind(what)
@@ -101,11 +101,11 @@ def read_pickle(data: bytes, start: int = 0, *, legacy: bool = False) -> Pickled
             refuse("torch itself cannot read a storage without a type in a file of this format")
         storage = PickledStorage(key, what.dtype, 0, numel)
         first = storages.setdefault(key, storage)
-        if first != storage:
+        if first is not storage and first != storage:
             if numel or first.numel:  # empty ones of several types may have one key
                 refuse(f"storage {key!r:.100} is named as two different ones")
             return storage
-        return first if not view or view[0] is None else _view(first, view[0], storages, views)
+        return _view(first, parts[5], storages, views) if legacy and parts[5] is not None else first
 
     contents, end = run(data, start, _find_global, find_persistent)
     return Pickled(contents=contents, storages=storages, end=end)

@@ -55,6 +55,8 @@ class PickledTensor:
 def ordered_dict(entries: object = None) -> MadeDict:
     """An OrderedDict: what it is made of is copied; Python 2 wrote it as a list of pairs."""
     made = MadeDict()
+    if entries is None:
+        return made
     if isinstance(entries, dict):
         made.update(cast("dict[Any, Any]", entries))
     elif type(entries) is list:
@@ -63,7 +65,7 @@ def ordered_dict(entries: object = None) -> MadeDict:
                 refuse(f"a {kind_of(pair)} as the pair of an OrderedDict")
             key, value = pair
             made[as_key(key)] = value
-    elif entries is not None:
+    else:
         refuse(f"an OrderedDict of a {kind_of(entries)}")
     return made
 
@@ -120,8 +122,9 @@ def tensor_v2(
 ) -> PickledTensor:
     """What ``_rebuild_tensor_v2`` makes."""
     tensor = tensor_v1(storage, storage_offset, size, stride)
-    _check_grad(tensor, requires_grad, hooks)
-    return _with_metadata(tensor, metadata)
+    if requires_grad is not False or type(hooks) is not MadeDict:
+        _check_grad(tensor, requires_grad, hooks)
+    return _with_metadata(metadata) if metadata else tensor
 
 
 def tensor_v1(storage: object, storage_offset: object, size: object, stride: object) -> PickledTensor:
@@ -150,7 +153,7 @@ def tensor_v3(
         return _of_unknown_storage(storage)
     tensor = _within(storage, cast("Dtype", dtype), storage_offset, size, stride)
     _check_grad(tensor, requires_grad, hooks)
-    return _with_metadata(tensor, metadata)
+    return _with_metadata(metadata) if metadata else tensor
 
 
 def parameter(data: object, requires_grad: object, hooks: object) -> PickledTensor:
@@ -201,9 +204,7 @@ def old_parameter(*_: object) -> NoReturn:
     refuse("a parameter made by its class")
 
 
-def _with_metadata(tensor: PickledTensor, metadata: object) -> PickledTensor:
-    if not metadata:
-        return tensor
+def _with_metadata(metadata: object) -> PickledTensor:
     if not isinstance(metadata, dict):
         refuse(f"a tensor whose metadata are a {kind_of(metadata)}")
     return PickledTensor(unsupported="a lazy conjugate or negative")  # its bytes are not its values
@@ -231,7 +232,7 @@ def _within(storage: PickledStorage, dtype: Dtype, offset: object, shape: Any, s
     if type(shape) is not tuple or type(stride) is not tuple or type(offset) is not int or offset < 0:
         refuse("a tensor with an impossible shape, stride or offset")
     sizes, steps = cast("tuple[Any, ...]", shape), cast("tuple[Any, ...]", stride)
-    if len(sizes) > MOST_DIMENSIONS or {*map(type, sizes), *map(type, steps)} - {int}:
+    if len(sizes) > MOST_DIMENSIONS or not _ALL_INTEGERS.issuperset(map(type, sizes + steps)):
         refuse("a tensor with an impossible shape or stride")
     span = _span(sizes, steps)
     here = storage.numel * storage.dtype.itemsize
@@ -242,6 +243,9 @@ def _within(storage: PickledStorage, dtype: Dtype, offset: object, shape: Any, s
             f"a tensor reaches beyond its storage: expected {(offset + span) * dtype.itemsize:,} bytes, found {here:,}"
         )
     return PickledTensor(storage, dtype, offset, sizes, steps)
+
+
+_ALL_INTEGERS = frozenset({int})
 
 
 @lru_cache(maxsize=4096)

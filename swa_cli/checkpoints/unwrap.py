@@ -123,10 +123,13 @@ def strip_beside(names: Iterable[str], state: Mapping[str, object]) -> dict[str,
 
     One that would then be another's name, or a tensor's, is not among them.
     """
+    listed = [*names]
+    if not listed:
+        return {}
     depth = _wrapped(state)
     taken = {_unwrapped(name, depth)[1] for name in state}
     short: dict[str, str] = {}
-    for name in names:
+    for name in listed:
         stripped = _unwrapped(name, depth)[1]
         if stripped not in taken:
             short[stripped] = name

@@ -7,9 +7,8 @@ names that occur twice, records that share bytes, headers that contradict the di
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterator
 from struct import Struct
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NoReturn
 
 from swa_cli.errors import CheckpointError
 
@@ -35,15 +34,8 @@ _LEVELS = 0x0006
 _HARMLESS = _SIZES_FOLLOW | _UTF8 | _LEVELS
 _IS_FOLDER = 0x10
 """Attribute of an entry that torch reads nothing of."""
-
-
-class _Entry(NamedTuple):
-    name: bytes
-    flags: int
-    method: int
-    packed: int
-    size: int
-    header: int
+_WINDOW = 1 << 12
+"""Bytes that are read at once where a header lies: the headers of small records are near each other."""
 
 
 class ZipDirectory:
@@ -57,10 +49,8 @@ class ZipDirectory:
         self._descriptor: Final = descriptor
         self._file_size: Final = os.fstat(descriptor).st_size
         self._directory, self._start, count = self._read_directory()
-        self._folder = b""
-        self._headers: list[int] = []
-        self._entries: Final = dict(self._index(count))
-        self._headers.sort()
+        self._entries, self._headers = self._index(count)
+        self._window, self._window_start = b"", 0
 
     def __contains__(self, name: str) -> bool:
         return name.encode(errors="surrogatepass") in self._entries
@@ -77,43 +67,46 @@ class ZipDirectory:
             KeyError: there is no such record.
             CheckpointError: it is compressed, or not where the directory says.
         """
-        entry = self._entry(name)
-        if entry.method:
-            full_name = entry.name.decode(errors="backslashreplace")
-            msg = f"record {full_name} is compressed, by another program than torch. Load and save it again with torch."
-            raise CheckpointError(msg)
-        local = os.pread(self._descriptor, _LOCAL_HEADER.size + len(entry.name), entry.header)
-        if len(local) < _LOCAL_HEADER.size or not local.startswith(ZIP_MAGIC):
-            msg = f"record {name} does not start where the directory says; the file is damaged."
-            raise CheckpointError(msg)
-        _, flags, method, packed, size, name_length, extra_length = _LOCAL_HEADER.unpack_from(local)
-        sizes = {packed, size} - ({0, _IN_ZIP64} if flags & _SIZES_FOLLOW else {_IN_ZIP64})
-        same = (local[_LOCAL_HEADER.size :], name_length, flags, method) == (
-            *(entry.name, len(entry.name)),
-            *(entry.flags, entry.method),
-        )
-        if not same or not sizes <= {entry.size} or entry.packed != entry.size or flags & ~_HARMLESS:
-            msg = f"record {name} is another in its header than in the directory; the file is damaged."
-            raise CheckpointError(msg)
-        offset = entry.header + _LOCAL_HEADER.size + name_length + extra_length
-        if offset + entry.size > self._end_after(entry.header):
-            msg = f"record {name} reaches into what follows it; the file is truncated or damaged."
-            raise CheckpointError(msg)
-        return offset, entry.size
-
-    def _end_after(self, header: int) -> int:
-        """Where the next record begins, or the directory."""
-        following = bisect_right(self._headers, header)
-        return self._headers[following] if following < len(self._headers) else self._start
-
-    def _entry(self, name: str) -> _Entry:
         at = self._entries[name.encode(errors="surrogatepass")]
         fields = _ENTRY.unpack_from(self._directory, at)
         _, flags, method, packed, size, name_length, extra_length, _, _, _, header = fields
         after = at + _ENTRY.size + name_length
         if _IN_ZIP64 in (packed, size, header):
             size, packed, header = self._zip64(after, extra_length, (size, packed, header))
-        return _Entry(self._directory[after - name_length : after], flags, method, packed, size, header)
+        full_name = self._directory[after - name_length : after]
+        if method:
+            shown = full_name.decode(errors="backslashreplace")
+            msg = f"record {shown} is compressed, by another program than torch. Load and save it again with torch."
+            raise CheckpointError(msg)
+        length = _LOCAL_HEADER.size + name_length
+        local = self._read_near(header, length)
+        if len(local) < _LOCAL_HEADER.size or not local.startswith(ZIP_MAGIC):
+            msg = f"record {name} does not start where the directory says; the file is damaged."
+            raise CheckpointError(msg)
+        _, *same, its_packed, its_size, its_name_length, its_extra_length = _LOCAL_HEADER.unpack_from(local)
+        unknown = (0, _IN_ZIP64) if flags & _SIZES_FOLLOW else (_IN_ZIP64,)
+        if (
+            (same != [flags, method] or its_name_length != name_length or local[_LOCAL_HEADER.size :] != full_name)
+            or (its_packed != size and its_packed not in unknown)
+            or (its_size != size and its_size not in unknown)
+            or packed != size
+        ):
+            msg = f"record {name} is another in its header than in the directory; the file is damaged."
+            raise CheckpointError(msg)
+        offset = header + length + its_extra_length
+        following = bisect_right(self._headers, header)
+        if offset + size > (self._headers[following] if following < len(self._headers) else self._start):
+            msg = f"record {name} reaches into what follows it; the file is truncated or damaged."
+            raise CheckpointError(msg)
+        return offset, size
+
+    def _read_near(self, start: int, length: int) -> bytes:
+        """So many bytes from ``start``, and others at hand for what is asked for next."""
+        within = start - self._window_start
+        if within < 0 or within + length > len(self._window):
+            self._window = os.pread(self._descriptor, max(_WINDOW, length), start)
+            self._window_start, within = start, 0
+        return self._window[within : within + length]
 
     def _read_directory(self) -> tuple[bytes, int, int]:
         """The directory, where in the file it begins, and how many records it has."""
@@ -154,21 +147,24 @@ class ZipDirectory:
             _refuse("its directory is cut short")
         return directory, offset, count
 
-    def _index(self, count: int) -> Iterator[tuple[bytes, int]]:
-        """Each record's name within the folder, and where in the directory it is described."""
-        directory, at = self._directory, 0
-        seen: set[bytes] = set()
-        self._folder = self._first_folder()
+    def _index(self, count: int) -> tuple[dict[bytes, int], list[int]]:
+        """Where in the directory each record is described, by its name within the folder; and all headers in order."""
+        directory, folder, at = self._directory, self._first_folder(), 0
+        start, size_of_entry, unpack = self._start, _ENTRY.size, _ENTRY.unpack_from
+        within_folder, last = len(folder), len(directory) - size_of_entry
+        entries: dict[bytes, int] = {}
+        headers: list[int] = []
         is_ascii = directory.isascii()
         while at < len(directory):
-            if directory[at : at + 4] != b"PK\x01\x02" or at + _ENTRY.size > len(directory):
+            if at > last:
                 _refuse("its directory is damaged")
-            fields = _ENTRY.unpack_from(directory, at)
-            _, flags, method, packed, size, name_length, extra_length, comment_length, disk, attributes, header = fields
-            first = at + _ENTRY.size
-            after = first + name_length
-            name = directory[first:after]
-            if not name.startswith(self._folder):
+            fields = unpack(directory, at)
+            magic, flags, method, packed, size, name_length, extra_length, comment, disk, attributes, header = fields
+            if magic != b"PK\x01\x02":
+                _refuse("its directory is damaged")
+            after = at + size_of_entry + name_length
+            name = directory[at + size_of_entry : after]
+            if not name.startswith(folder):
                 _refuse("its records are not all in one folder")
             if disk or flags & ~_HARMLESS or attributes & _IS_FOLDER or (packed != size and not method):
                 _refuse(f"its record {name.decode(errors='backslashreplace')} is of no kind that torch reads")
@@ -176,14 +172,16 @@ class ZipDirectory:
                 header = self._zip64(after, extra_length, (size, packed, header))[2]
             if not is_ascii:
                 name.decode()  # torch reads no archive with other names
-            if header + _LOCAL_HEADER.size + (0 if packed == _IN_ZIP64 else packed) > self._start:
+            if header + _LOCAL_HEADER.size + (0 if packed == _IN_ZIP64 else packed) > start:
                 _refuse("its directory names what is not there")
-            self._headers.append(header)
-            seen.add(name.lower())  # as torch compares them
-            yield name[len(self._folder) :], at
-            at = after + extra_length + comment_length
-        if at != len(directory) or len(seen) != count or len(self._headers) != count:
+            headers.append(header)
+            entries[name[within_folder:]] = at
+            at = after + extra_length + comment
+        names = {*map(bytes.lower, entries)}  # as torch compares them
+        if at != len(directory) or len(names) != count or len(headers) != count:
             _refuse("its directory names a record twice, or not as many as it says")
+        headers.sort()
+        return entries, headers
 
     def _first_folder(self) -> bytes:
         if len(self._directory) < _ENTRY.size:
