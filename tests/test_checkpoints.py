@@ -165,19 +165,22 @@ def test_a_plain_pickle_is_not_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("tensor", "what"),
+    ("tensor", "what", "remedy"),
     [
-        (torch.eye(3).to_sparse(), "sparse"),
-        (torch.zeros(2, device="meta"), "on the meta device, without data"),
-        (torch.zeros(2, dtype=torch.complex64).conj(), "a lazy conjugate or negative"),
+        (torch.eye(3).to_sparse(), "sparse", ".to_dense()"),
+        (torch.eye(3).to_sparse(1), "sparse", ".to_dense()"),
+        (torch.eye(3).half().to_sparse(), "sparse", ".to_dense()"),
+        (torch.zeros(2, device="meta"), "on the meta device, without data", ""),
+        (torch.zeros(2, dtype=torch.complex64).conj(), "a lazy conjugate or negative", ".resolve_conj().resolve_neg()"),
     ],
 )
-def test_tensors_that_are_not_dense_are_refused_by_name_where_they_matter(tmp_path, tensor, what):
+def test_tensors_that_are_not_dense_are_refused_by_name_where_they_matter(tmp_path, tensor, what, remedy):
     path = saved({"dense": torch.ones(2), "odd": tensor}, tmp_path / "x.pt")
     beside = saved({"state_dict": STATE, "optimizer": {"odd": tensor}}, tmp_path / "y.pt")
 
-    with pytest.raises(CheckpointError, match=rf"x\.pt: tensor odd is {what}; only dense tensors"):
+    with pytest.raises(CheckpointError, match=rf"x\.pt: tensor odd is {what}; only dense tensors") as error:
         open_checkpoint(path)
+    assert f" {remedy} in the training script before saving." in str(error.value) or not remedy
     assert open_checkpoint(beside).keys() == tuple(STATE)
 
 

@@ -34,6 +34,11 @@ _MOST_REPEATED = 1 << 27
 """Bytes that tensors may have whose elements lie upon each other; a small file could ask for any number."""
 _MOST_TIMES = 8
 """How often the bytes of a file may be read for its tensors, beside that."""
+_REMEDIES = {
+    "sparse": " Convert it with .to_dense() in the training script before saving.",
+    "quantized": " Convert it with .dequantize() in the training script before saving.",
+    "a lazy conjugate or negative": " Call .resolve_conj().resolve_neg() in the training script before saving.",
+}
 
 
 def open_torch(path: Path, *, key: str | None = None) -> Checkpoint:
@@ -176,7 +181,8 @@ def _stored(name: str, tensor: PickledTensor, place: Callable[[PickledStorage], 
     """Where ``tensor`` lies in the file, once it is known to lie within its storage."""
     shape, stride, first, storage = tensor.shape, tensor.stride, tensor.storage_offset, tensor.storage
     if tensor.unsupported or storage is None:
-        msg = f"tensor {name} is {tensor.unsupported}; only dense tensors can be averaged."
+        remedy = _REMEDIES.get(tensor.unsupported or "", "")
+        msg = f"tensor {name} is {tensor.unsupported}; only dense tensors can be averaged.{remedy}"
         raise CheckpointError(msg)
     try:
         offset, size = place(storage)
