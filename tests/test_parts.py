@@ -51,6 +51,9 @@ PARTS = {
         [f"iter_000{step}/mp_rank_0{rank}/model.pt" for step in (1, 2) for rank in (0, 1)],
         "model-parallel parts",
     ),
+    "ranks that stopped": (["stop_rank_0.pt", "stop_rank_1.pt"], "written by each rank"),
+    "ranks of the best": (["best_step_5_rank0.pt", "best_step_5_rank1.pt"], "written by each rank"),
+    "ranks of zero": (["zero_pp_rank_0_mp_rank_00_model.pt", "zero_pp_rank_1_mp_rank_00_model.pt"], "model-parallel"),
     "part of": (["part-1-of-2.pt", "part-2-of-2.pt"], "parts of one checkpoint"),
     "gan": (["net_g_100.pth", "net_d_100.pth"], r"different networks.*--include 'net_g_\*\.pth'|net_d_"),
     "cycle": (["5_net_G_A.pth", "5_net_G_B.pth", "10_net_G_A.pth", "10_net_G_B.pth"], r"--include '\*_net_G_A\.pth'"),
@@ -143,6 +146,9 @@ WHOLE = {
     "folds": [f"fold_{fold}_of_5.pt" for fold in range(1, 6)],
     "steps of so many": [f"epoch_{epoch}_of_10.pt" for epoch in range(1, 4)],
     "one rank": ["ep1-ba5-rank0.pt", "ep2-ba10-rank0.pt"],
+    "places among the best": [f"top_rank{place}_acc.pth" for place in range(1, 6)],
+    "places among the best, without the metric": [f"top-rank-{place}.pth" for place in range(1, 6)],
+    "places among the best of an epoch": [f"epoch5_best_rank_{place}.pt" for place in range(3)],
     "rank of LoRA": ["lora-rank8-step5.pt", "lora-rank16-step5.pt"],
     "shards of data one after the other": [f"after_shard_{n}.pt" for n in range(3)],
     "iterations of one epoch": ["model_ep1_it500.pt", "model_ep1_it1000.pt"],
@@ -218,6 +224,41 @@ def test_ranks_that_saved_the_same_weights_count_once(tmp_path):
         torch.save({"w": torch.ones(3)}, tmp_path / f"step1-rank{rank}.pt")
 
     assert len(find_checkpoints([tmp_path]).checkpoints) == 1
+
+
+EMA = {
+    "at the end": ([f"epoch_{n}.pt" for n in (3, 4)], [f"epoch_{n}_ema.pt" for n in (3, 4)], "*_ema.*"),
+    "within": ([f"model_epoch_{n}.pth" for n in (3, 4)], [f"model_ema_epoch_{n}.pth" for n in (3, 4)], "*_ema_*"),
+    "before": ([f"step-{n}.pt" for n in (3, 4)], [f"EMA-step-{n}.pt" for n in (3, 4)], "EMA-*"),
+    "safetensors": (["a5.safetensors", "a6.safetensors"], ["a5.ema.safetensors", "a6_ema.safetensors"], "*ema*"),
+    "a folder": ([f"step_{n}/model.pt" for n in (3, 4)], [f"step_{n}_ema/model.pt" for n in (3, 4)], "*_ema"),
+    "one": (["schema_1.pt", "schema_2.pt"], ["schema_2_ema.pt"], "*_ema.*"),
+}
+
+
+@pytest.mark.parametrize("layout", EMA)
+def test_raw_weights_and_their_ema_are_refused_and_each_can_be_chosen(tmp_path, layout):
+    raw, ema, pattern = EMA[layout]
+    save(tmp_path / "run", [*raw, *ema])
+
+    with pytest.raises(SourceError, match="raw weights and an EMA of the same step") as error:
+        find_checkpoints([tmp_path / "run"])
+    without = find_checkpoints([tmp_path / "run"], selection=Selection(exclude=(pattern,)))
+    only = find_checkpoints([tmp_path / "run"], selection=Selection(include=(pattern,)))
+
+    said = f"--exclude '{pattern}' for the raw weights, --include '{pattern}' for the EMA."
+    assert said in str(error.value)
+    for found, names in ((without, raw), (only, ema)):
+        assert {checkpoint.path for checkpoint in found.checkpoints} == {tmp_path / "run" / name for name in names}
+
+
+@pytest.mark.parametrize(
+    "names", [["epoch_3_ema.pt", "epoch_4_ema.pt"], ["epoch_3.pt", "epoch_4_ema.pt"], ["a.pt", "schema.pt", "aema.pt"]]
+)
+def test_ema_files_without_the_raw_ones_are_averaged(tmp_path, names):
+    save(tmp_path, names)
+
+    assert len(find_checkpoints([tmp_path]).checkpoints) == len(names)
 
 
 def test_every_command_refuses_parts_and_inspect_shows_them(run_swa, tmp_path):

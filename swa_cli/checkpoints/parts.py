@@ -86,7 +86,8 @@ _KINDS = (
         "Merge them first (Megatron-LM: tools/checkpoint/convert.py; DeepSpeed: the zero_to_fp32.py beside them).",
     ),
     _kind(
-        r"(?<![A-Za-z])(?<!lora[-_])rank[-_.=]?(\d+)",
+        # Not the rank of a LoRA, nor a place among the best.
+        r"(?<![A-Za-z])(?<!lora[-_])(?<!(?<![A-Za-z])top[-_])(?<!(?<![A-Za-z])best[-_])rank[-_.=]?(\d+)",
         "parts of one checkpoint, written by each rank",
         by_itself=_ONE_RANK,
     ),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.duplicates import without_copies
+from swa_cli.checkpoints.ema_copies import about_ema
 from swa_cli.checkpoints.metrics import metrics_in_name
 from swa_cli.checkpoints.opening import open_checkpoint
 from swa_cli.checkpoints.ordering import IN_THE_NAME, Order, in_order_of_steps
@@ -74,7 +75,7 @@ def survey_checkpoints(
         own=tuple(own),
         unreadable=tuple(unreadable),
         notices=(*notices, *order.notices, *([parts.notice] if parts.notice else [])),
-        parts=parts.refusal,
+        parts=parts.refusal or about_ema(order.checkpoints),
     )
 
 
