@@ -40,7 +40,7 @@ def is_dcp(folder: Path) -> bool:
     Raises:
         OSError: it cannot be read.
     """
-    return (folder / _METADATA).is_file() and any(path.suffix == _DATA for path in folder.iterdir())
+    return any(path.suffix == _DATA for path in folder.iterdir()) and (folder / _METADATA).is_file()
 
 
 def is_of_dcp(path: Path) -> bool:
