@@ -223,11 +223,11 @@ def test_the_command_names_them_and_does_not_advise_to_recompute_them(tmp_path, 
 
     assert of_all.stderr == (
         "note: the statistics of 2 BatchNorm layers are the same in all checkpoints, as if frozen in training: "
-        "swa-bn-update leaves them alone unless told --recalibrate-frozen (a.bn, b.bn).\n"
+        "swa-bn-update leaves them alone unless --recalibrate-frozen is given (a.bn, b.bn).\n"
     )
     assert of_one.stderr == (
         "note: the statistics of 1 BatchNorm layer are the same in all checkpoints, as if frozen in training: "
-        "swa-bn-update leaves it alone unless told --recalibrate-frozen (a.bn).\n"
+        "swa-bn-update leaves it alone unless --recalibrate-frozen is given (a.bn).\n"
     )
     assert of_none.stderr == ""
     advice = "recompute them with swa-bn-update"

@@ -258,7 +258,7 @@ def test_an_input_that_cannot_be_told_from_other_arguments_is_named():
         def forward(self, x):
             return self.norm(weight=torch.ones(1), x=self.bn(x))
 
-    assert recalibrate(Model(), data(2)).kept == {"norm": "which of its arguments is the input cannot be told"}
+    assert recalibrate(Model(), data(2)).kept == {"norm": "it is unknown which of its arguments is the input"}
 
 
 def test_a_forward_that_the_user_put_on_a_layer_stays_there():

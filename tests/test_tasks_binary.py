@@ -152,7 +152,7 @@ def test_the_task_of_one_logit_is_seen_from_integers_and_bools(target, shape, na
 
 @pytest.mark.parametrize("shape", [(N,), (N, 1)])
 def test_floats_may_be_numbers_or_labels_and_the_task_must_be_named(shape):
-    with pytest.raises(DataError, match=r"cannot be told.*--task classification, for several --task multilabel"):
+    with pytest.raises(DataError, match=r"is ambiguous.*--task classification, for several --task multilabel"):
         choose_task(Example((), {}, torch.zeros(shape)), torch.zeros(shape))
 
 

@@ -61,8 +61,8 @@ def frozen_notice(layers: Sequence[str]) -> str:
     names = shortened([layer or "the model itself" for layer in layers])
     return (
         f"the statistics of {len(layers):,} BatchNorm layer{'' if one else 's'} are the same in all checkpoints, as if "
-        f"frozen in training: swa-bn-update leaves {'it' if one else 'them'} alone unless told --recalibrate-frozen "
-        f"({names})."
+        f"frozen in training: swa-bn-update leaves {'it' if one else 'them'} alone unless --recalibrate-frozen is given"
+        f" ({names})."
     )
 
 

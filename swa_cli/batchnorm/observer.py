@@ -70,7 +70,7 @@ def misfit(layer: Norm, values: Any) -> str | None:
         DataError: they are empty.
     """
     if values is None:
-        return "which of its arguments is the input cannot be told"
+        return "it is unknown which of its arguments is the input"
     if not isinstance(values, torch.Tensor) or not values.is_floating_point():
         return f"its input is a {kind_of(values)}"
     if layer.kind == "custom" and (values.ndim < _WITHOUT_POSITIONS or values.shape[1] != layer.channels):

@@ -119,7 +119,7 @@ def _counted(batch: object) -> int:
     n_samples = samples_in(batch)
     if n_samples is None:
         msg = (
-            f"how many samples a batch of type {kind_of(batch)} has cannot be told from the lengths of its parts. "
+            f"how many samples a batch of type {kind_of(batch)} has does not follow from the lengths of its parts. "
             "Limit the data by --num-batches, or leave out --num-samples."
         )
         raise DataError(msg)

@@ -23,7 +23,7 @@ def data_of(config: Config) -> tuple[object, TargetConfig]:
 
 
 def task_of(config: Config) -> Task | None:
-    """The task that the configuration names; None where the first batch is to tell.
+    """The task that the configuration names; None if the first batch decides.
 
     Raises:
         UsageError, UserCodeError: as `task_from`.

@@ -75,7 +75,7 @@ def built(name: str, factory: Callable[..., Task], arguments: Mapping[str, Any])
 
 
 def choose_task(example: Example, output: object) -> Task:
-    """The task of a batch and what a model gave for it, told by shapes and dtypes alone.
+    """The task of a batch and what a model gave for it, by their shapes and dtypes alone.
 
     Class indices (n,) with an output (n, C) are classification, and (n, H, W) with (n, C, H, W) are segmentation.
     So are integers or bools (n,) or (n, 1) with one logit, (n,) or (n, 1), and (n, 1, H, W) with (n, 1, H, W).
@@ -94,7 +94,7 @@ def choose_task(example: Example, output: object) -> Task:
         if len(shape) == _MAPS and logits.ndim == _MAPS + 1:
             return TASKS["segmentation"]()
     msg = (
-        f"the task cannot be told: the target is {described(target)} and the model's output {described(logits)}. Name "
+        f"the task is ambiguous: the target is {described(target)} and the model's output {described(logits)}. Name "
         f"it with --task ({', '.join(TASKS)}, or file.py:Name), or let split_batch(batch) in the data module give the "
         "right target as its third."
     )
