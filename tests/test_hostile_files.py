@@ -169,6 +169,11 @@ def of_states(state: bytes, *, is_wrapped: bool) -> Callable[[Path], list[str]]:
     return pickled(call + b"h\x00h\x01R0" * 100_000 + b"}.")
 
 
+def of_keys(rest: bytes) -> Callable[[Path], list[str]]:
+    """One tuple of 990 parts, in the memo at 0, and what uses it as a key."""
+    return pickled(b"(" + b"N" * 990 + b"tq\x000" + rest + b".")
+
+
 FILES: dict[str, Callable[[Path], list[str]]] = {
     "lists": pickled(b"]" * SIZE + b"."),
     "marks": pickled(b"(" * SIZE + b"}."),
@@ -193,6 +198,12 @@ FILES: dict[str, Callable[[Path], list[str]]] = {
     "a state in two parts": of_states(STATE + b"N\x86", is_wrapped=False),
     "a state of many parameters of a subclass": of_states(STATE, is_wrapped=True),
     "a state in two parts of a subclass": of_states(STATE + b"N\x86", is_wrapped=True),
+    "a large tuple as a key again and again": of_keys(b"}(" + b"h\x00N" * 800_000 + b"u"),
+    "a large tuple in a frozenset again and again": of_keys(b"(" + b"h\x00" * 800_000 + b"\x91"),
+    "a large tuple in a set's list again and again": of_keys(b"cbuiltins\nset\n](" + b"h\x00" * 800_000 + b"e\x85R"),
+    "many sets of a large tuple": of_keys(
+        b"cbuiltins\nset\nq\x02]h\x00aq\x0300" + b"h\x02h\x03\x85R0" * 300_000 + b"}"
+    ),
     "tuples as keys": pickled(b"}(" + b"".join(b"K%cK%c\x86N" % (i & 255, i >> 8) for i in range(60_000)) + b"u."),
     "modules that are shared": of_modules,
     "equal files of expanded tensors": of_equal_files(

@@ -5,6 +5,7 @@ compares what it is given as a whole, unless that is small.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pickle import UnpicklingError
 from types import FunctionType
@@ -15,6 +16,7 @@ from swa_cli.errors import kind_of
 _MOST_ARGUMENTS = 16
 _LARGEST_KEY = 1 << 60
 _MOST_IN_A_KEY = 1000
+_MOST_IN_CALL = 2_000_000
 _SHOWN = 100
 _ARRAYS = ("_reconstruct", "_frombuffer", "ndarray")
 
@@ -129,11 +131,31 @@ def _amount(values: tuple[Any, ...], depth: int) -> int:
     for value in values[:_MOST_ARGUMENTS]:
         if type(value) in _SIZED:
             amount += len(value)
-            if depth and type(value) is tuple:
+            if type(value) is list:  # a set or an OrderedDict may be made of it
+                amount += cost_of_keys(cast("list[Any]", value), _MOST_IN_CALL)
+            elif depth and type(value) is tuple:
                 parts = cast("tuple[Any, ...]", value)
-                if parts and type(parts[0]) is not int:  # no shape, which are many
-                    amount += _amount(parts, depth - 1)
+                if {*map(type, parts)} != {int}:  # no shape, which are many
+                    amount += _amount(parts, depth - 1) + cost_of_keys(parts, _MOST_IN_CALL)
     return amount
+
+
+def cost_of_keys(keys: Iterable[object], most: int) -> int:
+    """How many parts `as_key` would look at, counted until there are more than ``most``."""
+    cost = 0
+    for key in keys:
+        if type(key) is tuple:
+            cost += 2
+            waiting = [cast("tuple[object, ...]", key)]
+            while waiting and cost <= most:
+                parts = waiting.pop()
+                cost += len(parts)
+                waiting += [part for part in parts[:_MOST_IN_A_KEY] if type(part) is tuple]
+        elif type(key) is Inert:
+            cost += 2
+        if cost > most:
+            break
+    return cost
 
 
 def few(args: Any) -> tuple[Any, ...]:

@@ -20,6 +20,7 @@ from swa_cli.checkpoints.inert import (
     build,
     call,
     cost_of_call,
+    cost_of_keys,
     extend,
     few,
     new,
@@ -167,13 +168,18 @@ def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent o
                     made -= 1
                     push([])
                 case 0x73:  # SETITEM
-                    made -= 1
                     value, key = pop(), pop()
+                    made -= 1 + cost_of_keys((key,), made)
+                    if made < 0:
+                        break
                     set_items(stack[-1], (key, value))
                 case 0x75:  # SETITEMS
                     items = stack
                     stack = below.pop()
                     push, pop = stack.append, stack.pop
+                    made -= cost_of_keys(items[::2], made)
+                    if made < 0:
+                        break
                     set_items(stack[-1], items)
                 case 0x61:  # APPEND
                     last = pop()
@@ -234,12 +240,18 @@ def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent o
                     items = stack
                     stack = below.pop()
                     push, pop = stack.append, stack.pop
+                    made -= cost_of_keys(items, made)
+                    if made < 0:
+                        break
                     add_elements(stack[-1], items)
                 case 0x91:  # FROZENSET
                     made -= 1
                     items = stack
                     stack = below.pop()
                     push, pop = stack.append, stack.pop
+                    made -= cost_of_keys(items, made)
+                    if made < 0:
+                        break
                     for item in items:
                         as_key(item)
                     push(Inert("builtins", "frozenset", (items,), is_made=True))
@@ -284,6 +296,9 @@ def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent o
                     stack = below.pop()
                     push, pop = stack.append, stack.pop
                     push({})
+                    made -= cost_of_keys(items[::2], made)
+                    if made < 0:
+                        break
                     set_items(stack[-1], items)
                 case 0x6C:  # LIST
                     items = stack
