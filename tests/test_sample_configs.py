@@ -185,10 +185,24 @@ def test_a_demo_that_cannot_be_written(run_swa, tmp_path, monkeypatch, taken, me
     (tmp_path / taken).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / taken).write_text("a file")
 
-    result = run_swa("demo", "--out", "out")
+    result = run_swa("demo", "--out", "out", "--force")
 
     assert (result.exit_code, result.stderr.count("error: ")) == (1, 1)
     assert message in result.stderr
+
+
+@pytest.mark.parametrize("mine", ["checkpoints/epoch-12.pt", "swa.safetensors", ".hidden"])
+def test_the_demo_leaves_what_is_there(run_swa, tmp_path, mine):
+    path = tmp_path / "run" / mine
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+
+    results = [run_swa("demo", "--out", out) for out in ("run", str(tmp_path / "run"))]
+
+    assert [result.exit_code for result in results] == [1, 1]
+    assert "run is not empty. Name another directory with --out, or write into it with --force." in results[0].stderr
+    assert path.read_text() == "mine"
+    assert len([*tmp_path.rglob("*")]) == len(path.relative_to(tmp_path).parts)
 
 
 def test_a_demo_on_a_full_disk_leaves_no_half_checkpoint(run_swa, tmp_path, monkeypatch):

@@ -24,7 +24,8 @@ The same on your own run:
 
 def demo(
     *,
-    out: Annotated[Path, typer.Option("--out", help="Where checkpoints and results go.")] = Path("swa-demo"),
+    out: Annotated[Path, typer.Option("--out", help="Directory for checkpoints and results.")] = Path("swa-demo"),
+    force: Annotated[bool, typer.Option("--force", help="Write into a directory that is not empty.")] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the training run.")] = 0,
     debug: Debug = False,
 ) -> None:
@@ -32,7 +33,7 @@ def demo(
     with exit_on_error(debug=debug):
         from swa_cli.demo.run import run_demo  # noqa: PLC0415  # torch is imported after --help
 
-        config, result = run_demo(out, seed=seed, notify=notify, track=track)
+        config, result = run_demo(out, seed=seed, force=force, notify=notify, track=track)
         show_steps(result, config.eval)
         for line in _FILES.splitlines():
             say(line.format(out=out))

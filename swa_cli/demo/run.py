@@ -22,17 +22,25 @@ def demo_config(folder: Path, *, seed: int) -> Config:
     )
 
 
-def run_demo(folder: Path, *, seed: int, notify: Notify, track: Track = silent) -> tuple[Config, PipelineResult]:
+def run_demo(
+    folder: Path, *, seed: int, force: bool, notify: Notify, track: Track = silent
+) -> tuple[Config, PipelineResult]:
     """Train on the UCI digits in ``folder``, average, recompute, evaluate.
+
+    Args:
+        force: write into ``folder`` even if something is in it.
 
     Raises:
         UsageError: scikit-learn, which carries the images, is not installed.
-        OutputError: ``folder`` cannot be written.
+        OutputError: ``folder`` cannot be written, or is not empty and ``force`` is false.
     """
     if find_spec("sklearn") is None:
         msg = "the demo's images come with scikit-learn, which is not installed: pip install 'swa-cli[demo]'."
         raise UsageError(msg)
     try:
+        if not force and folder.exists() and any(folder.iterdir()):
+            msg = f"{folder} is not empty. Name another directory with --out, or write into it with --force."
+            raise OutputError(msg)
         train_digits(folder / "checkpoints", seed=seed, track=track)
     except OSError as error:
         msg = f"cannot write the demo to {folder}: {error.strerror or error}. Name another place with --out."
