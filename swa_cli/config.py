@@ -3,10 +3,23 @@
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, PositiveFloat
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from swa_cli.config_values import AnyPath, Count, Margins, Numbers, Paths, Patterns, Size, Step, Threads, Windows
+from swa_cli.config_values import (
+    AnyPath,
+    Count,
+    Integer,
+    Margins,
+    Number,
+    Numbers,
+    Paths,
+    Patterns,
+    Size,
+    Step,
+    Threads,
+    Windows,
+)
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -39,7 +52,7 @@ class AverageConfig:
     dtype: Literal["float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"] | None = None
     integers: Literal["agree", "last", "first", "mean-round"] = "agree"
     weights: Numbers | None = None
-    ema: float | None = None
+    ema: Number | None = None
     like: AnyPath | None = None
     max_shard_size: Size | None = None
     device: str = "auto"
@@ -61,8 +74,8 @@ class BnUpdateConfig:
     num_batches: Count | None = None
     num_samples: Count | None = None
     batch_size: Count | None = None
-    until_converged: PositiveFloat | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    until_converged: Annotated[Number, Field(gt=0, allow_inf_nan=False)] | None = None
+    seed: Annotated[Integer, Field(ge=0, lt=2**32)] | None = None
     eval_transforms: bool = False
     recalibrate_frozen: bool = False
     amp: Literal["bf16", "fp16"] | None = None

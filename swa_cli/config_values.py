@@ -8,12 +8,23 @@ from typing import Annotated, Literal, cast
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
+
+def _not_boolean(value: object) -> object:
+    """YAML reads ``yes`` and ``on`` as booleans, which Python counts among the numbers."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("number", "a number")  # noqa: EM101  # as pydantic has it
+    return value
+
+
+Integer = Annotated[int, BeforeValidator(_not_boolean)]
+Number = Annotated[float, BeforeValidator(_not_boolean)]
+
 _LARGEST = 2**63 - 1
-Count = Annotated[int, Field(gt=0, le=_LARGEST)]
+Count = Annotated[Integer, Field(gt=0, le=_LARGEST)]
 """A number of things, as sizes of containers are limited."""
-Step = Annotated[int, Field(ge=-_LARGEST, le=_LARGEST)]
+Step = Annotated[Integer, Field(ge=-_LARGEST, le=_LARGEST)]
 """A step of the training, as files record it."""
-Threads = Annotated[int, Field(gt=0, le=256)]
+Threads = Annotated[Integer, Field(gt=0, le=256)]
 """Each has buffers of its own, and more than the cores are of no use."""
 
 
@@ -37,7 +48,7 @@ def _split(value: object) -> object:
     return [value] if isinstance(value, (int, float)) else value
 
 
-Numbers = Annotated[tuple[float, ...], BeforeValidator(_split)]
+Numbers = Annotated[tuple[Number, ...], BeforeValidator(_split)]
 """One number, several, or several in a text with commas between them."""
 
 
@@ -66,7 +77,7 @@ def _margins(value: object) -> object:
     return {name: number for name, _, number in parts}
 
 
-Margins = Annotated[dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]], BeforeValidator(_margins)]
+Margins = Annotated[dict[str, Annotated[Number, Field(ge=0, allow_inf_nan=False)]], BeforeValidator(_margins)]
 """By metric; under the empty name that of the task's primary metric."""
 
 Paths = Annotated[tuple[AnyPath, ...], BeforeValidator(_as_list)]

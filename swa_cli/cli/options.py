@@ -13,14 +13,12 @@ _SELECTION = "Selection, in this order"
 Command = TypeVar("Command", bound=Callable[..., None])
 
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="YAML file with any of these options; flags are put over it.")
+    Path | None, typer.Option("--config", help="YAML file with any of these options; flags override it.")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto (the default), cpu, cuda or cuda:1.")]
 Force = Annotated[bool | None, typer.Option("--force", help="Replace an existing output.")]
-Key = Annotated[
-    str | None, typer.Option("--key", help="Where the state_dict lies in torch files; dotted, as in model.ema")
-]
+Key = Annotated[str | None, typer.Option("--key", help="Path of the state_dict within torch files, as in model.ema.")]
 Threads = Annotated[
     int | None,
     typer.Option("--threads", min=1, max=256, help="Worker threads; by default one for each core, up to 8."),
@@ -53,7 +51,7 @@ DataArg = Annotated[
     list[str] | None,
     typer.Option(
         "--data-arg",
-        help="key=value for the data module, likewise.",
+        help="key=value for the data module; the value is read as YAML. May be repeated.",
         rich_help_panel=_MODEL_AND_DATA,
     ),
 ]
@@ -67,18 +65,20 @@ _SELECTING = {
     "include": _selecting(
         list[str],
         "--include",
-        "Only files of this pattern: of the name of the file or of a folder, or with a slash of the path below the "
-        "source. May be repeated.",
+        "Keep only checkpoints that match this glob: their file name or the name of a folder above them, or the path "
+        "below the source if the glob has a slash. May be repeated.",
     ),
-    "exclude": _selecting(list[str], "--exclude", "No files of this pattern, likewise."),
-    "from_step": _selecting(int, "--from", "From this step on, itself included."),
-    "to_step": _selecting(int, "--to", "Up to this step, itself included."),
-    "every": _selecting(int, "--every", "Every so many, counted back from the newest.", min=1),
-    "first": _selecting(int, "--first", "Only the oldest so many.", min=1),
-    "last": _selecting(int, "--last", "Only the newest so many.", min=1),
-    "best": _selecting(int, "--best", "Only the best so many, by --metric and --mode.", min=1),
-    "metric": _selecting(str, "--metric", "A metric that the files hold or have in their names; see swa inspect."),
-    "mode": _selecting(Literal["min", "max"], "--mode", "Whether less or more of the metric is better."),
+    "exclude": _selecting(
+        list[str], "--exclude", "Leave out checkpoints that match this glob, as for --include. Repeatable."
+    ),
+    "from_step": _selecting(int, "--from", "Skip checkpoints before this step."),
+    "to_step": _selecting(int, "--to", "Skip checkpoints after this step."),
+    "every": _selecting(int, "--every", "Keep every N-th checkpoint, counting back from the newest.", min=1),
+    "first": _selecting(int, "--first", "Keep the N oldest checkpoints.", min=1),
+    "last": _selecting(int, "--last", "Keep the N newest checkpoints.", min=1),
+    "best": _selecting(int, "--best", "Keep the N best checkpoints by --metric and --mode.", min=1),
+    "metric": _selecting(str, "--metric", "Metric in the checkpoints or in their names; swa inspect lists them."),
+    "mode": _selecting(Literal["min", "max"], "--mode", "Whether a lower or a higher metric is better."),
 }
 
 
