@@ -179,7 +179,7 @@ CONFIG = {
 }
 
 
-def unlike(**sections: object) -> dict[str, object]:
+def unlike(**sections: dict[str, object]) -> dict[str, object]:
     """The configuration of a run with other entries; None removes one."""
     merged = {**CONFIG, **{name: {**CONFIG.get(name, {}), **value} for name, value in sections.items()}}
     return {

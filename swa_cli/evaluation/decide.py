@@ -22,8 +22,8 @@ def decide(comparisons: Sequence[Comparison], *, primary: str, secondary: str | 
     is better and the primary non-inferior; worse where the primary is, or where the secondary is and the primary not
     better; non-inferior where the primary is and the secondary not worse. Where the primary is better and the
     secondary worse (``mixed``) nothing is decided. An average that is worse than the control is not to be shipped
-    either: the last checkpoint with recomputed statistics is. A comparison that rests on a few examples is inconclusive,
-    and so neither ships an average nor holds it back.
+    either: the last checkpoint with recomputed statistics is. A comparison that rests on a few examples is
+    inconclusive, and so neither ships an average nor holds it back.
 
     Args:
         secondary: None where there is no other metric.
