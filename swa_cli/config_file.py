@@ -173,16 +173,17 @@ def _update(written: object, given: dict[str, Any]) -> object:
 
 def _unpartnered(problem: Mapping[str, Any], in_file: Collection[str]) -> str | None:
     """The message for ``--model-arg`` where neither ``--model`` nor the file names a model; None for other problems."""
-    section = problem["loc"][0]
-    if problem["type"] != "missing" or section in in_file:
+    if problem["type"] != "missing" or (section := problem["loc"][0]) in in_file:
         return None
     return f"--{section}-arg is given without --{section}. Name with --{section} what takes the arguments."
 
 
 def _explain(problem: Mapping[str, Any]) -> str:
     location = tuple(str(part) for part in problem["loc"])
-    name = ".".join(part for part in location if part)  # the margin of the primary metric has no name
-    if problem["type"] == "unexpected_keyword_argument":
+    if problem["type"] == "string_unicode":  # a key with a lone surrogate, which pydantic does not take for a key
+        location = (*location, problem["input"])
+    name = ".".join(location)
+    if problem["type"] in {"unexpected_keyword_argument", "string_unicode"}:
         known = _known(location[:-1])
         near = get_close_matches(location[-1], known, n=1, cutoff=0.0)
         return f"unknown key {cut(repr(name), _SHOWN)}. Did you mean {near[0]!r}? Known here: {', '.join(known)}."
@@ -191,7 +192,7 @@ def _explain(problem: Mapping[str, Any]) -> str:
         return f"{name}: expected a section with {', '.join(_known(location))}, found {found}."
     if problem["type"] == "missing":
         return f"{name} is missing. Add it to the section."
-    return f"{name}: {mismatch(problem)}."
+    return f"{name.removesuffix('.')}: {mismatch(problem)}."  # the margin of the primary metric has no name
 
 
 def _known(section: tuple[str, ...]) -> list[str]:

@@ -104,6 +104,13 @@ def test_code_beside_the_file_is_found_from_anywhere(config_file, monkeypatch):
     ("text", "message"),
     [
         ("averge: {}", r"unknown key 'averge'\. Did you mean 'average'\? Known here: model, data, task, average"),
+        (r'"\uD800": {}', r"unknown key '\\ud800'\. Did you mean"),
+        (r'average: {"\uD800": 3}', r"unknown key 'average\.\\ud800'\. Did you mean '\w+'\? Known here: sources"),
+        (
+            r'model: {class_path: a.B, "\udc80": 3}',
+            r"unknown key 'model\.\\udc80'\. Did you mean '\w+'\? Known here: class",
+        ),
+        ("average: {'': 2}", r"unknown key 'average\.'\. Did you mean '\w+'\? Known here: sources"),
         ("average: {outptu: x}", r"unknown key 'average\.outptu'\. Did you mean 'output'\?"),
         ("model: {class_pth: x}", r"unknown key 'model\.class_pth'\. Did you mean 'class_path'\?"),
         ("model: {init_args: {}}", r"model\.class_path is missing"),
