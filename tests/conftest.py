@@ -19,6 +19,12 @@ def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=12, help="how many runs of each kind test_kills.py kills")
 
 
+def pytest_configure(config):
+    """Leave slow tests out of a run of everything; a file that is named runs whole."""
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.markexpr:
+        config.option.markexpr = "not slow"
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     """pytest-randomly seeds random and numpy, not torch."""

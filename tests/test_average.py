@@ -74,6 +74,7 @@ def test_is_the_float64_mean_rounded_once_in_any_order_of_arguments(tmp_path, dt
     assert torch.equal(forwards["mask"], torch.tensor([True, False]))
 
 
+@pytest.mark.slow
 def test_a_hundred_bfloat16_checkpoints_lose_nothing(tmp_path):
     states = [{"w": (1 + 0.02 * torch.randn(200)).to(torch.bfloat16)} for _ in range(100)]
     for step, state in enumerate(states):
@@ -263,6 +264,7 @@ def test_non_finite_values_are_let_through_on_request(tmp_path):
     assert load_file(tmp_path / "o.safetensors")["w"].tolist() == [float("inf"), 1.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
 def test_memory_stays_below_one_checkpoint_however_many_there_are(tmp_path, suffix):
     sizes = {"small": 1_000, "large": 8_000_000}

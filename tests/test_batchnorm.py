@@ -85,6 +85,7 @@ def test_standard_errors_are_those_of_a_ratio_over_clusters(pooled_too):
     assert float(found.variance_error) == pytest.approx((of_variance * 5 / 4) ** 0.5 / total)
 
 
+@pytest.mark.slow
 def test_standard_errors_are_what_another_choice_of_batches_would_change():
     """Over 200 choices of 40 batches the estimates spread as their standard errors say."""
     model, found = nn.Sequential(nn.BatchNorm1d(2)), []
@@ -100,6 +101,7 @@ def test_standard_errors_are_what_another_choice_of_batches_would_change():
     assert float(variances.std() / 2) == pytest.approx(float(variance_errors.mean()), rel=0.15)
 
 
+@pytest.mark.slow
 def test_a_pass_stops_when_it_has_converged():
     batches = [torch.randn(64, 4) for _ in range(2000)]
     model = Net()

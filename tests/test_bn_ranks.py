@@ -16,6 +16,8 @@ from torch import nn
 from swa_cli.batchnorm import recalibrate
 from swa_cli.errors import DataError, NonFiniteError, UserCodeError
 
+pytestmark = pytest.mark.slow
+
 CODE = """
 import os
 import torch

@@ -429,6 +429,7 @@ def test_a_key_counts_for_the_swa_file_too(run_swa, run_folder, tmp_path):
     assert swa["metrics"] == checkpoint["metrics"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["run", "eval"])
 def test_a_terminal_that_fails_does_not_lose_the_json(run_folder, tmp_path, command):
     (tmp_path / "run.yaml").write_text(

@@ -711,6 +711,7 @@ def simulated():
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["accuracy", "nll"])
 def test_the_interval_covers_a_known_difference_as_often_as_it_says(simulated, metric):
     true = {
@@ -741,6 +742,7 @@ def test_an_equal_is_seldom_called_better_or_worse(simulated):
         assert 0 < np.mean(called) <= 0.07
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("accuracy", "n", "members"), [(0.99, 100, 10), (0.98, 300, 5), (0.998, 1_000, 20)])
 def test_an_equal_of_nearly_perfect_checkpoints_is_seldom_called_better_than_their_mean(accuracy, n, members):
     rng = np.random.default_rng(members)
@@ -759,6 +761,7 @@ def test_an_equal_of_nearly_perfect_checkpoints_is_seldom_called_better_than_the
         assert np.mean(covered[name]) >= 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("accuracy", "n"), [(0.986, 200), (0.998, 500)])
 def test_of_two_nearly_perfect_equals_one_is_seldom_called_better_or_worse(accuracy, n):
     """Their NLL is that of a few examples, which the bootstrap alone takes for a difference in 17 to 23 % of sets."""

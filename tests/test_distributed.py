@@ -20,6 +20,8 @@ from swa_cli.checkpoints import find_checkpoints, open_single
 from swa_cli.errors import UsageError
 from swa_cli.outputs import Target
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(tmp_path):

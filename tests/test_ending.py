@@ -8,6 +8,8 @@ import pytest
 import torch
 from processes import SWA, python
 
+pytestmark = pytest.mark.slow
+
 CODE = """
 import os, signal, sys, torch
 from torch import nn

@@ -438,6 +438,7 @@ def test_a_signal_ends_the_work_after_the_pieces_under_way():
     assert len(worker.seen) == done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
 def test_five_hundred_checkpoints_with_few_descriptors(tmp_path, suffix):
     for step in range(500):

@@ -20,6 +20,8 @@ from typer.testing import CliRunner
 from swa_cli.cli.commands import swa
 from swa_cli.demo.digits import DigitsCnn
 
+pytestmark = pytest.mark.slow
+
 MORE_CODE = '''
 
 class Stream(IterableDataset):

@@ -58,6 +58,7 @@ def test_the_control_is_the_last_checkpoint_after_bn_update(run_swa, folder):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [("--amp", "bf16"), ("--estimator", "torch", "--seed", "3"), ("--num-batches", "2")])
 def test_the_control_is_recomputed_as_the_average_was(run_swa, folder, how):
     averaged(run_swa)
@@ -67,6 +68,7 @@ def test_the_control_is_recomputed_as_the_average_was(run_swa, folder, how):
     assert row_of(evaluated(run_swa, "--control"), "control")["metrics"] == swa_metrics(run_swa, "last.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [(), ("--weights", "1,2,3,4,5,6"), ("--ema", "0.5")])
 def test_the_row_of_averaged_statistics_is_the_average_before_bn_update(run_swa, folder, weights):
     averaged(run_swa, *weights, recomputed=False)
@@ -153,6 +155,7 @@ def test_without_a_best_the_validation_data_are_left_alone(run_swa, folder):
     assert Path("passes").read_text().split() == ["test"]
 
 
+@pytest.mark.slow
 def test_each_point_of_the_curve_is_what_the_other_commands_give(run_swa, folder):
     averaged(run_swa)
     expected = {}

@@ -46,6 +46,7 @@ def test_it_is_the_sum_of_the_bits(tmp_path, run, weights, exact):
     assert found["n.empty"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 def test_threads_pieces_and_the_device_change_nothing(tmp_path, run, monkeypatch, weights, exact):

@@ -18,12 +18,15 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pytest
 import typer
 from against_torch import unlike_torch
 from fuzzing import Seed, mutant, write_seeds
 
 from swa_cli.cli.commands import COMMANDS
 from swa_cli.pipeline.kept_outputs import KeptOutputs
+
+pytestmark = pytest.mark.slow
 
 SLOWEST = 2.0
 HANGS = 20

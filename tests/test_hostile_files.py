@@ -13,9 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from containers import forged, saved
 from torch import nn
+
+pytestmark = pytest.mark.slow
 
 SECONDS, MEGABYTES = 6, 300
 """Of the processor, three times what is promised, since the machine may be busy; of memory over what it has idle."""

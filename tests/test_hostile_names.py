@@ -240,6 +240,7 @@ def test_a_configuration_that_cannot_be_read_is_quoted_visibly(run_swa, tmp_path
     assert shown in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [HOSTILE[0] + HOSTILE[2], HOSTILE[3] + HOSTILE[6], HOSTILE[5] + "{seed}" + HOSTILE[12]]
 )

@@ -24,6 +24,8 @@ from swa_cli.checkpoints import find_checkpoints, open_single
 from swa_cli.errors import OutputError
 from swa_cli.outputs import Like, Target, writer
 
+pytestmark = pytest.mark.slow
+
 KINDS = {
     "file": ("out.safetensors", "-", "-"),
     "torch file": ("out.pt", "-", "-"),

@@ -340,6 +340,7 @@ def test_the_user_s_loader_stays_as_it_was():
     assert vars(loader) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2, 3])
 @pytest.mark.parametrize("kind", EVERY)
 def test_the_shares_of_the_ranks_are_the_single_stream(kind, ranks):
@@ -348,6 +349,7 @@ def test_the_shares_of_the_ranks_are_the_single_stream(kind, ranks):
     assert interleaved(shares(EVERY[kind], ranks)) == single
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 @pytest.mark.parametrize("kind", EVERY)
 def test_limits_are_of_all_ranks_together(kind, ranks):
@@ -490,6 +492,7 @@ def test_the_digest_of_a_limited_stream_is_of_what_the_limit_lets_through():
     assert digests[0] == digests[1] != digests[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in EVERY if kind != "augmented in buckets"])
 @pytest.mark.parametrize("limits", [{}, {"num_batches": 3}, {"num_batches": 100}])
 def test_the_length_is_that_of_the_share(kind, limits):
@@ -630,6 +633,7 @@ def test_a_sampler_that_raises_is_one_error():
         list(iterate(Passes(DataLoader(Numbers(), 4, sampler=indices()))))  # pyright: ignore
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_one_error():
     class Dies(Numbers):
         def __getitem__(self, index: int):

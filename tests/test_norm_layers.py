@@ -411,6 +411,7 @@ def eager(monkeypatch):
     return compiled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [Reused, lambda: nn.Sequential(BatchNormAct(3), nn.BatchNorm2d(3, momentum=None))])
 def test_a_compiled_model_is_traced_in_one_piece_and_gives_the_same(eager, layers):
     one, other = layers(), layers()

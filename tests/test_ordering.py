@@ -116,6 +116,7 @@ def test_one_file_has_the_first_step_that_is_known(counters):
     assert (steps(order), order.notices, order.trouble) == ([counters.get("global_step", 4)], (), None)
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(

@@ -93,6 +93,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_runs_of_the_demo_are_one_run_each_and_strangers_are_named(tmp_path, one_thread, seed):
     run = [open_checkpoint(path) for path in train_digits(tmp_path / "run", seed=seed)]

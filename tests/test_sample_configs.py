@@ -24,6 +24,8 @@ from swa_cli.models import build_model
 from swa_cli.pipeline.user import task_from
 from swa_cli.targets import load_target
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = sorted((Path(__file__).parent.parent / "sample_configs").glob("*.yaml"))
 
 

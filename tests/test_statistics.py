@@ -715,6 +715,7 @@ def intervals():
     return {name: (true[name], found[name]) for name in true}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["accuracy", "nll", "skewed nll"])
 def test_the_interval_covers_the_true_difference_as_often_as_it_says(intervals, name):
     true, found = intervals[name]
@@ -722,6 +723,7 @@ def test_the_interval_covers_the_true_difference_as_often_as_it_says(intervals, 
     assert 0.93 <= np.mean([interval.low <= true <= interval.high for interval, _ in found]) <= 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["accuracy of equals", "nll of equals"])
 def test_of_two_equals_one_is_seldom_called_better(intervals, name):
     verdicts = [verdict_of(i.low, i.high, i.p_value, higher_is_better=True, margin=None) for i, _ in intervals[name][1]]
@@ -729,6 +731,7 @@ def test_of_two_equals_one_is_seldom_called_better(intervals, name):
     assert 0 < verdicts.count("better") <= 0.05 * N_SETS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [6, 10, 20])
 def test_of_few_units_without_a_difference_few_samples_show_one(n):
     """Of 40,000 samples 6.7, 5.5 and 5.1 %; with z in place of t about 15, 11 and 7 %."""

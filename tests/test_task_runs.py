@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from task_runs import Ran, Small, log_softmax, ran, shown
 
+pytestmark = pytest.mark.slow
+
 FRIEDMAN_SIZES = {"n_train": 200, "n_val": 60, "n_test": 130, "batch_size": 50}
 SHAPES_SIZES = {"n_train": 64, "n_val": 20, "n_test": 130}
 GRAPHS = {"n_train": 48, "n_val": 20, "n_test": 45}
