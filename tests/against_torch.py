@@ -44,6 +44,8 @@ def _states(content: Any, depth: int) -> Iterator[Mapping[Any, Any]]:
     """Every mapping in what torch has read, and the state_dict of every module."""
     if isinstance(content, nn.Module):
         with suppress(Exception):  # of a damaged one
+            yield {**dict(content.named_parameters()), **dict(content.named_buffers())}
+        with suppress(Exception):
             yield content.state_dict()
     elif isinstance(content, dict):
         yield content
@@ -52,7 +54,9 @@ def _states(content: Any, depth: int) -> Iterator[Mapping[Any, Any]]:
 
 
 def _same(ours: Mapping[str, torch.Tensor], checkpoint: Checkpoint, state: Mapping[Any, Any]) -> bool:
-    theirs = {str(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    theirs = {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, torch.Tensor)}
+    if len(theirs) < sum(isinstance(value, torch.Tensor) for value in state.values()) and not checkpoint.left_out:
+        return False
     while (
         theirs and theirs.keys() != ours.keys() and all(name.startswith(("module.", "_orig_mod.")) for name in theirs)
     ):
