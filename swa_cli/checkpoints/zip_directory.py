@@ -34,8 +34,8 @@ _LEVELS = 0x0006
 _HARMLESS = _SIZES_FOLLOW | _UTF8 | _LEVELS
 _IS_FOLDER = 0x10
 """Attribute of an entry that torch reads nothing of."""
-_WINDOW = 1 << 12
-"""Bytes that are read at once where a header lies: the headers of small records are near each other."""
+_NEAR, _NEIGHBOURS = 512, 32
+"""Headers of small records are read together, so many at once, if no two lie further apart than so many bytes."""
 
 
 class ZipDirectory:
@@ -101,10 +101,15 @@ class ZipDirectory:
         return offset, size
 
     def _read_near(self, start: int, length: int) -> bytes:
-        """So many bytes from ``start``, and others at hand for what is asked for next."""
+        """So many bytes from the header at ``start``; those of the headers close behind it are at hand next."""
         within = start - self._window_start
         if within < 0 or within + length > len(self._window):
-            self._window = os.pread(self._descriptor, max(_WINDOW, length), start)
+            last, following = start, bisect_right(self._headers, start)
+            for header in self._headers[following : following + _NEIGHBOURS]:
+                if header - last > _NEAR:
+                    break
+                last = header
+            self._window = os.pread(self._descriptor, last - start + length, start)
             self._window_start, within = start, 0
         return self._window[within : within + length]
 
