@@ -35,13 +35,13 @@ from swa_cli.config import Config
 from swa_cli.config_file import load_config
 from swa_cli.data import Split, batches_of, choose_split, iterate, splitter_of
 from swa_cli.demo.train import train_digits
-from swa_cli.devices import resolve_device
 from swa_cli.errors import SwaError
 from swa_cli.evaluation import Comparison, Member, Observed, Other, Residents, Stream, compare, observe, scores_of
 from swa_cli.forward import Forward
 from swa_cli.models import state_dict_for
 from swa_cli.pipeline.average import average_step
 from swa_cli.pipeline.user import data_of, model_of
+from swa_cli.system.devices import resolve_device
 from swa_cli.tasks.classification import Classification
 
 ESTIMATORS: tuple[Estimator, ...] = ("population", "torch", "official", "sequential")

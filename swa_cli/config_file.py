@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from swa_cli.config import AverageConfig, BnUpdateConfig, Config, EvalConfig, TargetConfig
 from swa_cli.errors import LISTED, ConfigError, cut
 from swa_cli.problems import mismatch
-from swa_cli.regular_files import read_regular
+from swa_cli.system.regular_files import read_regular
 
 _LARGEST = 1 << 18
 _MOST_VALUES = 20_000

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from swa_cli.errors import OutputError
-from swa_cli.files import check_output, check_space, publish, writer_at
+from swa_cli.system.atomic_file import check_output, check_space, publish, writer_at
 
 
 def listing(folder: Path) -> list[str]:
@@ -171,7 +171,7 @@ SLOW = """
 import sys, time, typer
 from pathlib import Path
 from swa_cli.cli.ending import exit_on_error
-from swa_cli.files import publish
+from swa_cli.system.atomic_file import publish
 target = Path(sys.argv.pop())
 def main():
     with exit_on_error(debug=False), publish(target, overwrite=False) as stream:

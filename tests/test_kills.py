@@ -18,11 +18,11 @@ import torch
 from killed import __file__ as killed_script
 from safetensors.torch import save_file
 
-from swa_cli import folders, leftovers
 from swa_cli.averaging import average, plan_average
 from swa_cli.checkpoints import find_checkpoints, open_single
 from swa_cli.errors import OutputError
 from swa_cli.outputs import Like, Target, writer
+from swa_cli.system import atomic_directory, temporary_paths
 
 pytestmark = pytest.mark.slow
 
@@ -159,23 +159,23 @@ def test_a_run_that_is_under_way_is_left_alone(folder, kind):
 )
 def test_what_another_run_clears_before_it_is_locked_is_made_again(tmp_path, monkeypatch, folder, step):
     """A new temporary file or folder looks like what a killed run left until its lock is held."""
-    target, after = tmp_path / "out", getattr(leftovers, step)
+    target, after = tmp_path / "out", getattr(temporary_paths, step)
     cleared: list[Path] = []
 
     def cleared_before(*arguments: object, **options: object) -> object:
         if not cleared:
             cleared.extend(tmp_path.iterdir())
             for path in cleared:
-                leftovers.remove(path)
+                temporary_paths.remove(path)
         return after(*arguments, **options)
 
-    monkeypatch.setattr(leftovers, step, cleared_before)
+    monkeypatch.setattr(temporary_paths, step, cleared_before)
 
-    with leftovers.temporary(target, folder=folder) as (path, descriptor):
+    with temporary_paths.temporary(target, folder=folder) as (path, descriptor):
         assert cleared == [path]
         assert path.is_dir() == folder
         assert os.path.samestat(path.stat(), os.fstat(descriptor))
-        leftovers.clear(target)
+        temporary_paths.clear(target)
         assert path.exists()
 
 
@@ -186,7 +186,7 @@ def test_where_names_cannot_change_places_a_kill_in_between_is_undone(folder, mo
     average(plans[0], target)
     first = digest(target.path)
     refused = OSError(22, "Invalid argument")
-    monkeypatch.setattr(folders, "_exchange", lambda *_: (_ for _ in ()).throw(refused))
+    monkeypatch.setattr(atomic_directory, "_exchange", lambda *_: (_ for _ in ()).throw(refused))
 
     average(plans[1], target, overwrite=True)
 
@@ -205,7 +205,7 @@ def test_where_names_cannot_change_places_a_kill_in_between_is_undone(folder, mo
 
     monkeypatch.setattr(Path, "rename", killed_after_the_first)
     with pytest.raises(SystemExit):
-        folders._replace_in_two_steps(folder / "model", target.path)
+        atomic_directory._replace_in_two_steps(folder / "model", target.path)
     monkeypatch.undo()
     assert moves[:2] == [target.path, folder / "model"]
     assert not target.path.exists()

@@ -12,10 +12,10 @@ import pytest
 import torch
 from containers import STATE, saved
 
-from swa_cli import leftovers, regular_files
-from swa_cli.files import publish
-from swa_cli.folders import publish_folder
-from swa_cli.regular_files import open_regular, read_regular
+from swa_cli.system import regular_files, temporary_paths
+from swa_cli.system.atomic_directory import publish_folder
+from swa_cli.system.atomic_file import publish
+from swa_cli.system.regular_files import open_regular, read_regular
 
 
 def make_socket(path: Path) -> None:
@@ -113,7 +113,7 @@ def test_no_command_waits_for_a_fifo(tmp_path, run_swa, command, message):
     assert (result.exit_code == 0) == (command == "inspect hf")
 
 
-@pytest.mark.parametrize("kind", [leftovers.TEMPORARY, leftovers.REPLACED])
+@pytest.mark.parametrize("kind", [temporary_paths.TEMPORARY, temporary_paths.REPLACED])
 @pytest.mark.parametrize("make", [os.mkfifo, make_socket, lambda path: path.symlink_to("/dev/zero")])
 def test_what_is_named_like_a_left_over_is_not_waited_for(tmp_path, monkeypatch, kind, make):
     monkeypatch.chdir(tmp_path)

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from swa_cli import leftovers
 from swa_cli.averaging.average import AverageResult, fitted, plan_output, result_of
 from swa_cli.averaging.frozen import frozen_bn
 from swa_cli.averaging.plan import AveragePlan
@@ -16,11 +15,12 @@ from swa_cli.averaging.record import completed
 from swa_cli.averaging.stream import Engine, Streamed, stream_average
 from swa_cli.checkpoints import Provenance
 from swa_cli.errors import MismatchError, UsageError
-from swa_cli.files import check_space, explained
-from swa_cli.folders import publish_folder
 from swa_cli.outputs import Layout, OutputFile, Target, Writer, check_target, fill_folder
-from swa_cli.progress import Track, silent
-from swa_cli.ranks import Ranks
+from swa_cli.system import temporary_paths
+from swa_cli.system.atomic_directory import publish_folder
+from swa_cli.system.atomic_file import check_space, explained
+from swa_cli.system.process_group import Ranks
+from swa_cli.system.progress import Track, silent
 
 _DEFAULT = Engine()
 
@@ -179,4 +179,4 @@ def _remove_on_error(
     folder: Path, kind: type[BaseException] | None, error: BaseException | None, _trace: object
 ) -> None:
     if error is not None and kind is not None:
-        leftovers.remove(folder)
+        temporary_paths.remove(folder)

@@ -12,8 +12,8 @@ from swa_cli.averaging.complete import check_complete
 from swa_cli.averaging.weights import check_whole, checked_weights
 from swa_cli.checkpoints import Checkpoint, TensorSpec, file_order, find_ties
 from swa_cli.checkpoints.dtypes import BY_NAME, Dtype, is_averaged, is_floating
-from swa_cli.collector import without_collections
 from swa_cli.errors import MismatchError, listed, shortened
+from swa_cli.system.gc_pause import without_collections
 
 Policy = Literal["mean", "agree", "newest", "oldest", "rounded"]
 Integers = Literal["agree", "last", "first", "mean-round"]

@@ -15,9 +15,9 @@ from swa_cli.averaging.plan import AveragePlan, TensorPlan
 from swa_cli.averaging.sampling import Sampler, SamplingWorker
 from swa_cli.averaging.workers import default_threads, work
 from swa_cli.checkpoints import OpenFiles, checksums
-from swa_cli.collector import without_collections
 from swa_cli.errors import DeviceError, NonFiniteError
-from swa_cli.progress import Advance
+from swa_cli.system.gc_pause import without_collections
+from swa_cli.system.progress import Advance
 
 _LEAST = 2  # elements of a piece: the two numbers of a complex one
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from swa_cli.checkpoints import PROVENANCE, Checkpoint, Extent, Provenance, as_named, frame_digest, spelt
 from swa_cli.errors import CheckpointError
-from swa_cli.regular_files import open_regular
+from swa_cli.system.regular_files import open_regular
 
 
 def changed_files(average: Checkpoint, record: Provenance) -> tuple[list[str], list[str]]:

@@ -13,7 +13,7 @@ from swa_cli.averaging.stream import Engine, stream_average
 from swa_cli.averaging.unchanged import changed_files
 from swa_cli.checkpoints import Checkpoint, Options, Provenance, Source, as_named
 from swa_cli.errors import SourceError, VerifyError, listed
-from swa_cli.progress import Track, silent
+from swa_cli.system.progress import Track, silent
 
 _DEFAULT = Engine()
 

@@ -7,7 +7,7 @@ from threading import Event, Lock, Thread
 
 from swa_cli.averaging.job import NotFiniteError, Worker
 from swa_cli.averaging.pieces import Piece
-from swa_cli.progress import Advance
+from swa_cli.system.progress import Advance
 
 _MOST_THREADS = 8
 

@@ -19,8 +19,8 @@ from swa_cli.data import iterate, length_of, no_batches
 from swa_cli.errors import DataError
 from swa_cli.forward import Forward
 from swa_cli.loaders import lengths_of, told_by
-from swa_cli.progress import Track
-from swa_cli.ranks import Step
+from swa_cli.system.process_group import Step
+from swa_cli.system.progress import Track
 
 _FEW = 8
 """Batches, over all ranks, before which their spread says too little to stop by."""

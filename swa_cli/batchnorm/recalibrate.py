@@ -18,8 +18,8 @@ from swa_cli.batchnorm.sequential import layer_by_layer
 from swa_cli.batchnorm.tally import Tally, channels_of
 from swa_cli.errors import DataError, MismatchError, NonFiniteError, shortened
 from swa_cli.forward import Forward
-from swa_cli.progress import Track, silent
-from swa_cli.ranks import Step, alone
+from swa_cli.system.process_group import Step, alone
+from swa_cli.system.progress import Track, silent
 
 _FORWARD = Forward()
 _Found = tuple[Norm, Estimate, Seen]
@@ -55,7 +55,7 @@ def recalibrate(
         until_converged: stop as soon as the standard errors of every layer are at most this (see `LayerStatistics`),
             after eight batches or more.
         leave: layers to leave alone, and why.
-        step: of several ranks, each with batches of its own: `swa_cli.ranks.Ranks.step`.
+        step: of several ranks, each with batches of its own: `swa_cli.system.process_group.Ranks.step`.
 
     Raises:
         DataError: no batches, or none that reaches a layer; an empty input of a layer; a single value per channel for

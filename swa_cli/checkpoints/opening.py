@@ -14,9 +14,9 @@ from swa_cli.checkpoints.torch_file import open_torch
 from swa_cli.checkpoints.torch_legacy import looks_legacy
 from swa_cli.checkpoints.trainer_state import with_trainer_state
 from swa_cli.checkpoints.zip_directory import ZIP_MAGIC
-from swa_cli.collector import without_collections
 from swa_cli.errors import CheckpointError
-from swa_cli.regular_files import open_stream
+from swa_cli.system.gc_pause import without_collections
+from swa_cli.system.regular_files import open_stream
 
 _HEAD = 512
 _TAR_MAGIC_AT = 257

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from swa_cli.checkpoints.stored import StoredTensor
 from swa_cli.errors import CheckpointError
-from swa_cli.regular_files import open_regular
+from swa_cli.system.regular_files import open_regular
 
 Stamp = tuple[int, int, int, int]
 """Device, inode, size and time of change of a file: by which a file that was replaced is noticed."""

@@ -14,7 +14,6 @@ from typing import Any, cast
 
 from safetensors import SafetensorError, safe_open
 
-from swa_cli.checked_json import check_values
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.dtypes import BY_NAME
 from swa_cli.checkpoints.metrics import metrics_in_name, metrics_of_text
@@ -25,7 +24,8 @@ from swa_cli.checkpoints.stored import StoredTensor, TensorSpec, row_major, spec
 from swa_cli.checkpoints.torch_rebuild import MOST_DIMENSIONS
 from swa_cli.checkpoints.unwrap import strip_wrappers, wrappers_in
 from swa_cli.errors import CheckpointError, OutputError
-from swa_cli.regular_files import open_stream
+from swa_cli.system.checked_json import check_values
+from swa_cli.system.regular_files import open_stream
 
 NAMES = {
     BY_NAME[dtype]: name

@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from swa_cli.checked_json import parse_json
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.metrics import metrics_in_name
 from swa_cli.checkpoints.stored import StoredTensor
 from swa_cli.checkpoints.unwrap import strip_wrappers
 from swa_cli.errors import CheckpointError, listed
-from swa_cli.regular_files import read_regular
+from swa_cli.system.checked_json import parse_json
+from swa_cli.system.regular_files import read_regular
 
 INDEX_SUFFIX = ".index.json"
 _LARGEST = 1 << 28

@@ -8,7 +8,7 @@ from swa_cli.checkpoints.foreign import about_dcp, is_dcp
 from swa_cli.checkpoints.opening import open_checkpoint, read_record
 from swa_cli.checkpoints.torch_zip import read_zip
 from swa_cli.errors import SourceError, shortened
-from swa_cli.regular_files import open_stream
+from swa_cli.system.regular_files import open_stream
 
 
 def recorded_key(path: Path) -> str | None:

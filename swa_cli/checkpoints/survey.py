@@ -14,8 +14,8 @@ from swa_cli.checkpoints.parts import about_parts, without_parts
 from swa_cli.checkpoints.selection import Selection
 from swa_cli.checkpoints.sources import named_paths
 from swa_cli.checkpoints.steps import natural_key, step_in_name
-from swa_cli.collector import without_collections
 from swa_cli.errors import CheckpointError
+from swa_cli.system.gc_pause import without_collections
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from swa_cli.checkpoints.torch_zip import read_zip
 from swa_cli.checkpoints.unwrap import find_state_dict, other_state_dicts, strip_beside, strip_wrappers, wrappers_in
 from swa_cli.checkpoints.zip_directory import ZIP_MAGIC
 from swa_cli.errors import CheckpointError
-from swa_cli.regular_files import open_regular
+from swa_cli.system.regular_files import open_regular
 
 _MOST_REPEATED = 1 << 27
 """Bytes that tensors may have whose elements lie upon each other; a small file could ask for any number."""

@@ -4,10 +4,10 @@ from dataclasses import replace
 from fnmatch import fnmatch
 from typing import Any, cast
 
-from swa_cli.checked_json import parse_json
 from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.metrics import metrics_among
-from swa_cli.regular_files import read_regular
+from swa_cli.system.checked_json import parse_json
+from swa_cli.system.regular_files import read_regular
 
 FILE = "trainer_state.json"
 _WEIGHTS = ("model.*", "model-*", "pytorch_model.*", "pytorch_model-*", "adapter_model.*")

@@ -14,7 +14,7 @@ import typer
 from swa_cli.cli.terminal import print_labelled, print_whole, streams
 from swa_cli.errors import SwaError, Terminated
 from swa_cli.exits import exits_refused
-from swa_cli.ranks import tells_the_end, world_size
+from swa_cli.system.process_group import tells_the_end, world_size
 from swa_cli.user_code import raised_by_user, text_of
 
 INTERRUPTED = 130

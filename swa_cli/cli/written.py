@@ -5,8 +5,8 @@ from pathlib import Path
 
 from swa_cli.cli.terminal import write
 from swa_cli.errors import OutputError
-from swa_cli.files import publish
-from swa_cli.ranks import speaks
+from swa_cli.system.atomic_file import publish
+from swa_cli.system.process_group import speaks
 from swa_cli.visible import visible_lines
 
 

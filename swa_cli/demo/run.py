@@ -8,7 +8,7 @@ from swa_cli.demo.train import train_digits
 from swa_cli.errors import OutputError, UsageError
 from swa_cli.pipeline.common import Notify
 from swa_cli.pipeline.run import PipelineResult, run_pipeline
-from swa_cli.progress import Track, silent
+from swa_cli.system.progress import Track, silent
 
 
 def demo_config(folder: Path, *, seed: int) -> Config:

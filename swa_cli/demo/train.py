@@ -7,8 +7,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from swa_cli.demo.digits import DigitsCnn, DigitsData
-from swa_cli.files import publish
-from swa_cli.progress import Track, silent
+from swa_cli.system.atomic_file import publish
+from swa_cli.system.progress import Track, silent
 
 EPOCHS, KEPT = 24, 12
 LEARNING_RATE, SWA_LEARNING_RATE = 0.1, 0.05

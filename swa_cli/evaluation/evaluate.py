@@ -11,7 +11,7 @@ from swa_cli.evaluation.observe import Stream, observe
 from swa_cli.evaluation.result import EvaluationResult
 from swa_cli.evaluation.summarise import summarise
 from swa_cli.forward import Forward
-from swa_cli.progress import Track, silent
+from swa_cli.system.progress import Track, silent
 from swa_cli.tasks import Task
 
 _FORWARD = Forward()

@@ -14,9 +14,9 @@ from swa_cli.evaluation.members import Member, Residents
 from swa_cli.evaluation.rows import Observed
 from swa_cli.evaluation.work import Kept, Run, Work, named
 from swa_cli.forward import Forward
-from swa_cli.progress import Track, silent
-from swa_cli.ranks import Step, alone
 from swa_cli.shelf import shelf
+from swa_cli.system.process_group import Step, alone
+from swa_cli.system.progress import Track, silent
 from swa_cli.tasks import Metric, Task
 
 _FORWARD = Forward()
@@ -62,7 +62,7 @@ def observe(
     Args:
         task: None: what the first batch of each stream shows (`swa_cli.tasks.choose_task`).
         kept: outputs of earlier runs, used instead of the model and added to.
-        step: of several ranks, each with batches of its own: `swa_cli.ranks.Ranks.step`.
+        step: of several ranks, each with batches of its own: `swa_cli.system.process_group.Ranks.step`.
 
     Raises:
         DataError: an empty loader, a batch or an output that does not fit the task; the split is named.

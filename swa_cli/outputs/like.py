@@ -8,7 +8,6 @@ from typing import Any, cast
 
 from safetensors import safe_open
 
-from swa_cli.checked_json import parse_json
 from swa_cli.checkpoints import Checkpoint, StoredTensor, open_checkpoint, strip_wrappers
 from swa_cli.checkpoints.record_text import EXTRA_STATE, PROVENANCE
 from swa_cli.checkpoints.sharded import INDEX_SUFFIX, shards_of
@@ -18,7 +17,8 @@ from swa_cli.errors import MismatchError, listed
 from swa_cli.outputs.layout import Contents, Layout, OutputFile
 from swa_cli.outputs.safetensors_output import index_file, part_of, safetensors_file
 from swa_cli.outputs.torch_like import torch_file_like
-from swa_cli.regular_files import open_stream, read_regular
+from swa_cli.system.checked_json import parse_json
+from swa_cli.system.regular_files import open_stream, read_regular
 
 _OF_MODEL = (
     *("*config*.json", "tokenizer*", "special_tokens*", "added_tokens*", "vocab*", "merges.txt"),

@@ -8,12 +8,12 @@ from pathlib import Path
 from swa_cli.checkpoints import Checkpoint, Provenance, as_named, open_single, spelt
 from swa_cli.checkpoints.sharded import INDEX_SUFFIX
 from swa_cli.errors import OutputError, SwaError, UsageError
-from swa_cli.files import check_output
-from swa_cli.folders import check_folder
 from swa_cli.outputs.layout import Contents, Layout
 from swa_cli.outputs.like import Like, is_of_model, is_torch, layout_like
 from swa_cli.outputs.safetensors_output import safetensors_file, sharded_files
 from swa_cli.outputs.torch_output import torch_file
+from swa_cli.system.atomic_directory import check_folder
+from swa_cli.system.atomic_file import check_output
 
 SAFETENSORS = ".safetensors"
 _SUFFIX = re.compile(r"\.[a-z]\w{0,6}", re.IGNORECASE)  # llama-3.1 has none
@@ -51,7 +51,7 @@ def check_target(target: Target, *, overwrite: bool) -> None:
 
     Raises:
         UsageError: its name and the form that was asked for contradict each other.
-        OutputError: as `swa_cli.files.check_output` and `swa_cli.folders.check_folder`.
+        OutputError: as `swa_cli.system.atomic_file.check_output` and `swa_cli.system.atomic_directory.check_folder`.
     """
     path, like = target.path, target.like
     if like is not None and target.max_shard_size is not None:

@@ -15,11 +15,11 @@ from typing import BinaryIO
 
 from swa_cli.checkpoints import Provenance, as_text, frame_digest, spelt
 from swa_cli.errors import CheckpointError, OutputError
-from swa_cli.files import check_space, publish, writer_at
-from swa_cli.folders import publish_folder
 from swa_cli.outputs.layout import Layout
 from swa_cli.outputs.target import ITSELF, Target, check_target
-from swa_cli.regular_files import open_stream
+from swa_cli.system.atomic_directory import publish_folder
+from swa_cli.system.atomic_file import check_space, publish, writer_at
+from swa_cli.system.regular_files import open_stream
 
 _BLOCK = 1 << 20
 
@@ -92,7 +92,7 @@ def write_output(target: Target, layout: Layout, *, overwrite: bool) -> Generato
     """Write an output: it appears when the body ends, whole, and not at all if the body raises.
 
     Raises:
-        OutputError: there is no space, or as `swa_cli.files.publish` and `swa_cli.folders.publish_folder`.
+        OutputError: there is no space, or as `publish` and `publish_folder`.
     """
     check_space(target.path, layout.size)
     if not layout.is_folder:

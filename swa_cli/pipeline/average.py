@@ -20,8 +20,8 @@ from swa_cli.config import AverageConfig
 from swa_cli.errors import UsageError
 from swa_cli.outputs import Layout, Like, Target, check_target
 from swa_cli.pipeline.common import Notify, needed, selection_of
-from swa_cli.progress import Track, silent
-from swa_cli.ranks import local_size, meet, own_device, world_size
+from swa_cli.system.process_group import local_size, meet, own_device, world_size
+from swa_cli.system.progress import Track, silent
 
 
 def plan_step(config: AverageConfig, target: Target | None, *, notify: Notify) -> tuple[Run, AveragePlan]:
@@ -145,7 +145,7 @@ def engine_of(device: str, threads: int | None) -> Engine:
         device = "cpu" if device == "auto" else device  # a trial on each rank would tell of the others' too
     if device not in {"auto", "cpu"}:
         device = own_device(device)
-        from swa_cli.devices import resolve_device  # noqa: PLC0415  # the CPU does without torch
+        from swa_cli.system.devices import resolve_device  # noqa: PLC0415  # the CPU does without torch
 
         resolved = resolve_device(device)
         device = "cpu" if resolved.type == "cpu" else str(resolved)

@@ -18,7 +18,7 @@ from swa_cli.models import load_checkpoint, own_names, prefix_note
 from swa_cli.outputs import Like, Target, check_target, fits
 from swa_cli.pipeline.common import Notify, needed, open_average
 from swa_cli.pipeline.user import data_of, model_of
-from swa_cli.ranks import own_rank, world_size
+from swa_cli.system.process_group import own_rank, world_size
 
 FROZEN = "frozen in training"
 

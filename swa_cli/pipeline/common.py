@@ -9,9 +9,9 @@ from typing import TypeVar
 from swa_cli.checkpoints import SUFFIXES, Checkpoint, Selection, open_single, recorded_key
 from swa_cli.config import AverageConfig, EvalConfig
 from swa_cli.errors import UsageError
-from swa_cli.files import check_output
-from swa_cli.ranks import world_size
-from swa_cli.regular_files import open_stream
+from swa_cli.system.atomic_file import check_output
+from swa_cli.system.process_group import world_size
+from swa_cli.system.regular_files import open_stream
 
 Notify = Callable[[str], None]
 

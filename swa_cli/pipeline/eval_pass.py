@@ -13,8 +13,8 @@ from swa_cli.errors import MismatchError, UsageError
 from swa_cli.evaluation import Kept, Member, Observed, Residents, Stream, check_margins, observe
 from swa_cli.loaders import Passes
 from swa_cli.pipeline.eval_inputs import EvalJob
-from swa_cli.progress import Track
-from swa_cli.ranks import Step, own_rank, world_size
+from swa_cli.system.process_group import Step, own_rank, world_size
+from swa_cli.system.progress import Track
 from swa_cli.targets import call_target
 from swa_cli.user_code import user_code
 

@@ -18,8 +18,8 @@ from swa_cli.pipeline.members_at_once import members_at_once
 from swa_cli.pipeline.recomputing import Recomputing, has_statistics, recomputing
 from swa_cli.pipeline.recorded import bn_update_of, warnings_of
 from swa_cli.pipeline.validation import Choice, choose, remarks_on, split_to_choose_on
-from swa_cli.progress import Track
-from swa_cli.ranks import Ranks, Step, alone
+from swa_cli.system.process_group import Ranks, Step, alone
+from swa_cli.system.progress import Track
 
 T = TypeVar("T")
 

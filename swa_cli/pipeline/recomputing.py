@@ -14,8 +14,8 @@ from swa_cli.modules import state_dict_of
 from swa_cli.pipeline.bn_inputs import FROZEN, TrainingData, frozen_layers, open_data
 from swa_cli.pipeline.common import Notify
 from swa_cli.pipeline.eval_inputs import EvalJob
-from swa_cli.progress import Track
-from swa_cli.ranks import Step
+from swa_cli.system.process_group import Step
+from swa_cli.system.progress import Track
 from swa_cli.user_code import user_code
 
 

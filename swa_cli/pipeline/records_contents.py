@@ -7,8 +7,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from swa_cli.checked_json import parse_json
 from swa_cli.errors import SourceError
+from swa_cli.system.checked_json import parse_json
 
 VERSION = 1
 METADATA = "swa_cli"

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from swa_cli.pipeline.records_contents import GROUPS, METADATA, Contents, check_amount, known
-from swa_cli.regular_files import open_stream
+from swa_cli.system.regular_files import open_stream
 
 _END = 1 << 21
 _MOST_ARRAYS = 10_000

@@ -11,7 +11,7 @@ from swa_cli.checkpoints import spelt
 from swa_cli.errors import UsageError
 from swa_cli.pipeline.records_contents import METADATA, Column, Contents, check_amount, known
 from swa_cli.pipeline.sealed_parquet import check_seal, seal
-from swa_cli.regular_files import open_stream
+from swa_cli.system.regular_files import open_stream
 
 _NAMES = ["candidate", "kind"]
 _WIDTH = 8

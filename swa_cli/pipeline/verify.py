@@ -5,7 +5,7 @@ from pathlib import Path
 from swa_cli.averaging import Verification, verify
 from swa_cli.pipeline.average import engine_of
 from swa_cli.pipeline.common import only_process, open_average
-from swa_cli.progress import Track, silent
+from swa_cli.system.progress import Track, silent
 
 
 def verify_step(

@@ -16,7 +16,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from swa_cli.regular_files import open_regular
+from swa_cli.system.regular_files import open_regular
 
 TEMPORARY = ".tmp"
 REPLACED = ".old"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from swa_cli.ranks import local_size
+from swa_cli.system.process_group import local_size
 
 _LIMITS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),

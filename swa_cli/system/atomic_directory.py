@@ -7,9 +7,9 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
-from swa_cli import leftovers
 from swa_cli.errors import OutputError, shortened
-from swa_cli.files import explained, sync_folder, written
+from swa_cli.system import temporary_paths
+from swa_cli.system.atomic_file import explained, sync_folder, written
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -78,9 +78,9 @@ def publish_folder(target: Path, check: Callable[[], None]) -> Generator[Path]:
         OutputError: the system refuses.
     """
     target = written(target)
-    leftovers.clear(target)
+    temporary_paths.clear(target)
     check()
-    with explained(target), leftovers.temporary(target, folder=True) as (temporary, _):
+    with explained(target), temporary_paths.temporary(target, folder=True) as (temporary, _):
         yield temporary
         sync_folder(temporary)
         check()
@@ -103,7 +103,7 @@ def _put_in_place(new: Path, target: Path) -> None:
             raise
         _replace_in_two_steps(new, target)
     else:
-        leftovers.remove(new)  # where the old one is now
+        temporary_paths.remove(new)  # where the old one is now
 
 
 def _exchange(first: Path, second: Path) -> None:
@@ -118,10 +118,10 @@ def _exchange(first: Path, second: Path) -> None:
 
 def _replace_in_two_steps(new: Path, target: Path) -> None:
     """Where names cannot change places; if this run is killed between the steps, the next one undoes the first."""
-    old = leftovers.beside(target, leftovers.REPLACED)
+    old = temporary_paths.beside(target, temporary_paths.REPLACED)
     descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        leftovers.lock(descriptor, wait=True)  # so that no other run undoes it
+        temporary_paths.lock(descriptor, wait=True)  # so that no other run undoes it
         try:
             target.rename(old)
             new.rename(target)
@@ -129,6 +129,6 @@ def _replace_in_two_steps(new: Path, target: Path) -> None:
             if not os.path.lexists(target) and old.exists():
                 old.rename(target)
             raise
-        leftovers.remove(old)
+        temporary_paths.remove(old)
     finally:
         os.close(descriptor)

@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from swa_cli import leftovers
 from swa_cli.errors import OutputError
+from swa_cli.system import temporary_paths
 
 _WORTH_SENDING = 1 << 18  # bytes
 
@@ -82,8 +82,8 @@ def publish(target: Path, *, overwrite: bool) -> Generator[BinaryIO]:
     """
     check_output(target, overwrite=overwrite)
     target = written(target)
-    leftovers.clear(target)
-    with explained(target), leftovers.temporary(target) as (temporary, descriptor):
+    temporary_paths.clear(target)
+    with explained(target), temporary_paths.temporary(target) as (temporary, descriptor):
         with os.fdopen(descriptor, "w+b", closefd=False) as stream:
             yield stream
             stream.flush()

@@ -1,0 +1,1 @@
+"""Files, processes, memory and devices: what knows nothing of checkpoints."""
