@@ -16,7 +16,7 @@ from torch import nn
 from swa_cli.cli.ending import exit_on_error
 from swa_cli.cli.terminal import VisibleConsole
 from swa_cli.errors import SwaError
-from swa_cli.visible import visible
+from swa_cli.text import visible
 
 HOSTILE = [
     "\x1b[31mred",

@@ -91,6 +91,6 @@ def _formatted(*arguments: Any, **settings: Any) -> str:
 
 
 def _visible(text: str) -> str:
-    from swa_cli.visible import visible_lines  # noqa: PLC0415
+    from swa_cli.text import visible_lines  # noqa: PLC0415
 
     return visible_lines(text)

@@ -15,7 +15,7 @@ from rich.text import Text
 from swa_cli.errors import OutputError, Terminated
 from swa_cli.system.process_group import speaks
 from swa_cli.system.progress import Advance, Unit
-from swa_cli.visible import is_visible, visible, visible_lines
+from swa_cli.text import is_visible, visible, visible_lines
 
 _WIDTH_OF_FILES = 120
 

@@ -7,7 +7,7 @@ from swa_cli.cli.terminal import write
 from swa_cli.errors import OutputError
 from swa_cli.system.atomic_file import publish
 from swa_cli.system.process_group import speaks
-from swa_cli.visible import visible_lines
+from swa_cli.text import visible_lines
 
 
 def is_stdout(target: Path | None) -> bool:

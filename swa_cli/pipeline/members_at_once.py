@@ -2,8 +2,8 @@
 
 from swa_cli.evaluation import bytes_of
 from swa_cli.pipeline.eval_inputs import EvalJob
-from swa_cli.report.units import in_bytes
 from swa_cli.system.memory import free_bytes
+from swa_cli.text import in_bytes
 
 _SHARE = 0.5
 """Of the free memory; the rest is for batches and what the forward passes hold."""

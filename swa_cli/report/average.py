@@ -9,7 +9,7 @@ from swa_cli.averaging import AveragePlan, AverageResult
 from swa_cli.checkpoints import Run
 from swa_cli.errors import shortened
 from swa_cli.outputs import Layout
-from swa_cli.report.units import counted, in_bytes
+from swa_cli.text import counted, in_bytes
 
 _POLICIES = {
     "mean": "averaged in float64, rounded once",

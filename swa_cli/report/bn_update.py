@@ -7,7 +7,7 @@ from rich.table import Table
 
 from swa_cli.batchnorm import LayerStatistics, RecalibrationResult
 from swa_cli.report.broken import on_lines
-from swa_cli.report.units import counted, seen_of, signed
+from swa_cli.text import counted, seen_of, signed
 
 _SHOWN = 10
 _NAME = 20

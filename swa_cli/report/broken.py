@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from rich.text import Text
 
-from swa_cli.visible import visible
+from swa_cli.text import visible
 
 
 def on_lines(lines: Iterable[str]) -> Text:

@@ -3,7 +3,7 @@
 from swa_cli.evaluation.result import Comparison, EvaluationResult
 from swa_cli.report.figures import amount, at_most, difference, has_interval, interval, numbers, points
 from swa_cli.report.phrases import held_back, is_resolvable, verdict_in_words
-from swa_cli.report.units import counted
+from swa_cli.text import counted
 
 _SHARES = {
     2: "half",

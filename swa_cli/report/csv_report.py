@@ -4,7 +4,7 @@ import csv
 from io import StringIO
 
 from swa_cli.evaluation.result import EvaluationResult
-from swa_cli.visible import visible
+from swa_cli.text import visible
 
 _FORMULA = ("=", "+", "-", "@")
 _ABOUT = ("name", "kind", "step", "members", "forward_passes", "chosen_on")

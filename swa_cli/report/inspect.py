@@ -8,7 +8,7 @@ from rich.table import Table
 
 from swa_cli.checkpoints import Checkpoint, Description, Inspection, describe, known_metrics, short_names
 from swa_cli.errors import SwaError, shortened
-from swa_cli.report.units import counted, in_bytes
+from swa_cli.text import counted, in_bytes
 
 _MOST_METRICS = 3
 

@@ -8,9 +8,8 @@ from swa_cli.evaluation.result import EvaluationResult
 from swa_cli.report.final import final_sentence
 from swa_cli.report.grids import Grid, candidates_grid, comparisons_grid, curve_grid, prefixes_grid
 from swa_cli.report.phrases import data_of
-from swa_cli.report.units import counted
 from swa_cli.report.words import background
-from swa_cli.visible import visible
+from swa_cli.text import counted, visible
 
 _MEANT = re.compile(r"[\\|*`<\[\]~&$]|(?<![^\W_])_|_(?![^\W_])")
 """What Markdown would take for its own; an underscore inside a word it leaves alone."""

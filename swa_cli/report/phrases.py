@@ -5,7 +5,7 @@ import sys
 from swa_cli.evaluation.result import Comparison, EvaluationResult
 from swa_cli.evaluation.verdict import ALPHA
 from swa_cli.report.figures import as_given, has_interval, p_text
-from swa_cli.report.units import counted, plural
+from swa_cli.text import counted, plural
 
 _SPLITS = {"val": "validation", "train": "training"}
 

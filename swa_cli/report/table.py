@@ -11,7 +11,7 @@ from rich.table import Table
 from swa_cli.evaluation.result import EvaluationResult
 from swa_cli.report.broken import on_lines
 from swa_cli.report.grids import Grid, candidates_grid, curve_grid, prefixes_grid
-from swa_cli.visible import visible
+from swa_cli.text import visible
 
 _NAME = 20
 """Characters of a name that are on one line, if that can be."""

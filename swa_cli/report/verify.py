@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from swa_cli.averaging import Verification
-from swa_cli.report.units import counted, in_bytes
+from swa_cli.text import counted, in_bytes
 
 
 def verification_report(result: Verification) -> Iterator[str]:
