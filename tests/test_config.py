@@ -13,8 +13,8 @@ import torch
 from swa_cli.averaging import Engine, average, plan_average
 from swa_cli.checkpoints import open_checkpoint
 from swa_cli.cli.options import target_options
-from swa_cli.config import AverageConfig, BnUpdateConfig, EvalConfig, TargetConfig
-from swa_cli.config_file import load_config
+from swa_cli.config.load import load_config
+from swa_cli.config.schema import AverageConfig, BnUpdateConfig, EvalConfig, TargetConfig
 from swa_cli.errors import ConfigError
 
 FULL = """

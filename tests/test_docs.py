@@ -14,8 +14,8 @@ import yaml
 
 from swa_cli import errors
 from swa_cli.cli.commands import COMMANDS
-from swa_cli.config import AverageConfig, BnUpdateConfig, Config, EvalConfig, TargetConfig
-from swa_cli.config_file import load_config
+from swa_cli.config.load import load_config
+from swa_cli.config.schema import AverageConfig, BnUpdateConfig, Config, EvalConfig, TargetConfig
 from swa_cli.report.json_report import as_mapping
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")

@@ -131,7 +131,7 @@ swa()
     [
         ("typer", 2, 130),
         ("swa_cli.cli.run", 2, 130),
-        ("swa_cli.config_file", 2, 130),
+        ("swa_cli.config.load", 2, 130),
         ("torch", 2, 130),
         ("torch", 15, 143),
     ],

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import make_friedman1, make_friedman2, make_friedman3
 
-from swa_cli.config_file import load_config
+from swa_cli.config.load import load_config
 from swa_cli.data import batches_of, build_data_module
 from swa_cli.demo.digits import DigitsCnn, DigitsData
 from swa_cli.demo.run import demo_config

@@ -86,7 +86,7 @@ def average(  # noqa: PLR0913
     piece. Every floating tensor is summed in float64 and rounded once; integers must agree.
     """
     with exit_on_error(debug=debug):
-        from swa_cli.config_file import load_config  # noqa: PLC0415  # torch is imported after --help
+        from swa_cli.config.load import load_config  # noqa: PLC0415  # torch is imported after --help
         from swa_cli.pipeline.average import average_step, dry_run_step  # noqa: PLC0415
         from swa_cli.report.average import average_report, plan_report  # noqa: PLC0415
 

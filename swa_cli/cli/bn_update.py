@@ -122,7 +122,7 @@ def bn_update(  # noqa: PLR0913
     (torchrun -m swa_cli bn-update) each process takes its share of the batches.
     """
     with exit_on_error(debug=debug):
-        from swa_cli.config_file import load_config  # noqa: PLC0415  # torch is imported after --help
+        from swa_cli.config.load import load_config  # noqa: PLC0415  # torch is imported after --help
         from swa_cli.pipeline.bn_update import bn_update_step  # noqa: PLC0415
         from swa_cli.report.bn_update import layers_table, recalibration_report  # noqa: PLC0415
 

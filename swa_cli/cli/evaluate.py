@@ -22,7 +22,7 @@ from swa_cli.cli.terminal import notify, say, show, track, warn
 from swa_cli.cli.written import is_stdout, save
 
 if TYPE_CHECKING:
-    from swa_cli.config import EvalConfig
+    from swa_cli.config.schema import EvalConfig
     from swa_cli.evaluation import EvaluationResult
 
 NOT_SHIPPED = 3
@@ -186,7 +186,7 @@ def evaluate(  # noqa: PLR0913
     torchrun (torchrun -m swa_cli eval) each process takes its share of the batches.
     """
     with exit_on_error(debug=debug):
-        from swa_cli.config_file import load_config  # noqa: PLC0415  # torch is imported after --help
+        from swa_cli.config.load import load_config  # noqa: PLC0415  # torch is imported after --help
         from swa_cli.pipeline.evaluate import eval_step  # noqa: PLC0415
 
         flags = {

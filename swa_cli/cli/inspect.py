@@ -29,7 +29,7 @@ def inspect(
     the section average: that says what is looked at.
     """
     with exit_on_error(debug=debug):
-        from swa_cli.config_file import load_config  # noqa: PLC0415  # not needed for --help
+        from swa_cli.config.load import load_config  # noqa: PLC0415  # not needed for --help
         from swa_cli.pipeline.inspect import check_inspection, inspect_step  # noqa: PLC0415
         from swa_cli.report.inspect import inspection_report  # noqa: PLC0415
         from swa_cli.report.inspect_json import inspection_json  # noqa: PLC0415

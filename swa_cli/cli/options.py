@@ -102,7 +102,7 @@ def target_options(class_path: str | None, arguments: Sequence[str] | None) -> d
 def _parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
     import yaml  # noqa: PLC0415  # not needed for --help
 
-    from swa_cli.config_file import parse_yaml  # noqa: PLC0415
+    from swa_cli.config.load import parse_yaml  # noqa: PLC0415
     from swa_cli.errors import UsageError  # noqa: PLC0415
 
     parsed: dict[str, Any] = {}

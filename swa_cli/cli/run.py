@@ -12,7 +12,7 @@ from swa_cli.cli.options import Debug, Device, Force
 from swa_cli.cli.terminal import caution, notify, say, track
 
 if TYPE_CHECKING:
-    from swa_cli.config import EvalConfig
+    from swa_cli.config.schema import EvalConfig
     from swa_cli.pipeline.run import PipelineResult
 
 
@@ -25,7 +25,7 @@ def run(
 ) -> None:
     """Average, recompute BatchNorm statistics and evaluate, in one go, from one configuration."""
     with exit_on_error(debug=debug):
-        from swa_cli.config_file import load_config  # noqa: PLC0415  # torch is imported after --help
+        from swa_cli.config.load import load_config  # noqa: PLC0415  # torch is imported after --help
         from swa_cli.pipeline.run import run_pipeline  # noqa: PLC0415
 
         sections = {

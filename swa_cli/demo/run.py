@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from swa_cli.config import AverageConfig, BnUpdateConfig, Config, EvalConfig, TargetConfig
+from swa_cli.config.schema import AverageConfig, BnUpdateConfig, Config, EvalConfig, TargetConfig
 from swa_cli.demo.train import train_digits
 from swa_cli.errors import OutputError, UsageError
 from swa_cli.pipeline.common import Notify

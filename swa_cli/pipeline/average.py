@@ -16,7 +16,7 @@ from swa_cli.averaging import (
 )
 from swa_cli.averaging.workers import default_threads
 from swa_cli.checkpoints import Run, find_checkpoints, open_single
-from swa_cli.config import AverageConfig
+from swa_cli.config.schema import AverageConfig
 from swa_cli.errors import UsageError
 from swa_cli.outputs import Layout, Like, Target, check_target
 from swa_cli.pipeline.common import Notify, needed, selection_of

@@ -10,7 +10,7 @@ from torch import nn
 from swa_cli.batches import Splitter, make_splitter
 from swa_cli.batchnorm import bn_buffers, bn_layers, without_statistics
 from swa_cli.checkpoints import Checkpoint, as_named
-from swa_cli.config import BnUpdateConfig, Config, TargetConfig
+from swa_cli.config.schema import BnUpdateConfig, Config, TargetConfig
 from swa_cli.data import batches_of, length_of, splitter_of, train_batches_as_evaluated
 from swa_cli.errors import UsageError, shortened
 from swa_cli.loaders import Passes, in_fixed_order, with_batch_size

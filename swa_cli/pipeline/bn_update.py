@@ -7,7 +7,7 @@ import torch
 
 from swa_cli.batchnorm import RecalibrationResult, out_of_reach, recalibrate, remarks
 from swa_cli.checkpoints import BnUpdate, Checkpoint
-from swa_cli.config import BnUpdateConfig, Config
+from swa_cli.config.schema import BnUpdateConfig, Config
 from swa_cli.data import length_of
 from swa_cli.errors import MismatchError, UsageError, shortened
 from swa_cli.forward import Forward

@@ -9,7 +9,7 @@ from torch import nn
 
 from swa_cli.batches import Splitter, make_splitter
 from swa_cli.checkpoints import Checkpoint, Run, Selection, find_checkpoints
-from swa_cli.config import Config, TargetConfig
+from swa_cli.config.schema import Config, TargetConfig
 from swa_cli.data import Split, choose_split, splitter_of
 from swa_cli.errors import CheckpointError
 from swa_cli.forward import Forward

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from swa_cli.config import TargetConfig
+from swa_cli.config.schema import TargetConfig
 from swa_cli.data import Split, batches_of
 from swa_cli.errors import MismatchError, UsageError
 from swa_cli.evaluation import Kept, Member, Observed, Residents, Stream, check_margins, observe

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
-from swa_cli.config import Config, EvalConfig
+from swa_cli.config.schema import Config, EvalConfig
 from swa_cli.errors import UsageError
 from swa_cli.evaluation import Context, EvaluationResult, Observed, summarise
 from swa_cli.pipeline.common import Notify, check_json_output, check_report

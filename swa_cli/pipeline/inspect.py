@@ -1,7 +1,7 @@
 """A look at checkpoints before anything is done with them."""
 
 from swa_cli.checkpoints import Inspection, inspect_checkpoints
-from swa_cli.config import AverageConfig
+from swa_cli.config.schema import AverageConfig
 from swa_cli.errors import CheckpointError, listed
 from swa_cli.pipeline.common import Notify, needed, selection_of
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import TypeVar
 
-from swa_cli.config import Config
+from swa_cli.config.schema import Config
 from swa_cli.data import Split
 from swa_cli.evaluation import Context, Member, Observed, Residents, best_of
 from swa_cli.loaders import Passes

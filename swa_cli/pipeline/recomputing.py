@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from swa_cli.batchnorm import bn_layers, recalibrate
-from swa_cli.config import BnUpdateConfig
+from swa_cli.config.schema import BnUpdateConfig
 from swa_cli.forward import Forward
 from swa_cli.modules import state_dict_of
 from swa_cli.pipeline.bn_inputs import FROZEN, TrainingData, frozen_layers, open_data

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields, replace
 
 from swa_cli.averaging import AverageResult
 from swa_cli.checkpoints import Selection
-from swa_cli.config import Config
+from swa_cli.config.schema import Config
 from swa_cli.errors import UsageError
 from swa_cli.evaluation import EvaluationResult
 from swa_cli.outputs import Target, check_target

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from swa_cli.config import Config, TargetConfig
+from swa_cli.config.schema import Config, TargetConfig
 from swa_cli.data import build_data_module
 from swa_cli.models import build_model
 from swa_cli.pipeline.common import needed

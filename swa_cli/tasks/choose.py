@@ -9,8 +9,8 @@ import torch
 from pydantic import ValidationError
 
 from swa_cli.batches import Example, logits_of
+from swa_cli.config.pydantic_errors import mismatch
 from swa_cli.errors import DataError, UsageError
-from swa_cli.problems import mismatch
 from swa_cli.tasks.causal_lm import CausalLM
 from swa_cli.tasks.classification import Classification
 from swa_cli.tasks.labels import described, is_integer

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from swa_cli.config_values import (
+from swa_cli.config.fields import (
     AnyPath,
     Count,
     Integer,

@@ -9,9 +9,9 @@ from typing import Any, cast
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from swa_cli.config import AverageConfig, BnUpdateConfig, Config, EvalConfig, TargetConfig
+from swa_cli.config.pydantic_errors import mismatch
+from swa_cli.config.schema import AverageConfig, BnUpdateConfig, Config, EvalConfig, TargetConfig
 from swa_cli.errors import LISTED, ConfigError, cut
-from swa_cli.problems import mismatch
 from swa_cli.system.regular_files import read_regular
 
 _LARGEST = 1 << 18
