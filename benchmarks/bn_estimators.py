@@ -28,21 +28,21 @@ import torch
 from reporting import Report, clean_up_when_terminated, computer, ours, positive, system
 from torch import nn
 
-from swa_cli.batches import Example, make_splitter
 from swa_cli.batchnorm import Estimator, bn_buffers, bn_layers, recalibrate
 from swa_cli.checkpoints import open_single
-from swa_cli.config import Config
-from swa_cli.config_file import load_config
-from swa_cli.data import Split, batches_of, choose_split, iterate, splitter_of
+from swa_cli.config.load import load_config
+from swa_cli.config.schema import Config
 from swa_cli.demo.train import train_digits
 from swa_cli.errors import SwaError
 from swa_cli.evaluation import Comparison, Member, Observed, Other, Residents, Stream, compare, observe, scores_of
-from swa_cli.forward import Forward
-from swa_cli.models import state_dict_for
 from swa_cli.pipeline.average import average_step
 from swa_cli.pipeline.user import data_of, model_of
 from swa_cli.system.devices import resolve_device
 from swa_cli.tasks.classification import Classification
+from swa_cli.user.batch import Example, make_splitter
+from swa_cli.user.datamodule import Split, batches_of, choose_split, iterate, splitter_of
+from swa_cli.user.forward import Forward
+from swa_cli.user.model import state_dict_for
 
 ESTIMATORS: tuple[Estimator, ...] = ("population", "torch", "official", "sequential")
 DIGITS = ("swa_cli.demo.digits.DigitsCnn", "swa_cli.demo.digits.DigitsData")

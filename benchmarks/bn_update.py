@@ -35,8 +35,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from swa_cli.batchnorm import Estimator, recalibrate
 from swa_cli.errors import SwaError
-from swa_cli.forward import Forward
 from swa_cli.system.devices import resolve_device
+from swa_cli.user.forward import Forward
 
 ESTIMATORS: tuple[Estimator, ...] = ("population", "torch", "official", "sequential")
 TORCH, FVCORE = "update_bn", "update_bn_stats of fvcore"

@@ -416,7 +416,7 @@ def within(wanted: Mapping[str, Any]) -> dict[str, Any]:
     """swa-eval without the start of the interpreter and imports, and the pass in it."""
     import_module("evaluated")  # before the clock starts
 
-    from swa_cli.config_file import load_config
+    from swa_cli.config.load import load_config
     from swa_cli.pipeline.evaluate import eval_step
 
     seconds: list[float] = []

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, final
 
-from swa_cli.user_code import user_code
+from swa_cli.user.guard import user_code
 
 _IN_MEMORY = 1 << 30
 """Bytes beyond which a temporary file takes over."""

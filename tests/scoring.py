@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from swa_cli.batches import Example
 from swa_cli.tasks import Records, join
+from swa_cli.user.batch import Example
 
 
 def example(target, *args, **kwargs) -> Example:

@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import load_file
 from torch import nn
 
-from swa_cli.targets import call_target
+from swa_cli.user.import_object import call_target
 
 SAMPLES = Path(__file__).parent.parent / "sample_configs"
 

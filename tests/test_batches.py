@@ -6,8 +6,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from swa_cli.batches import Example, logits_of, make_splitter, n_samples_of, split_batch, to_device
 from swa_cli.errors import DataError, UserCodeError
+from swa_cli.user.batch import Example, logits_of, make_splitter, n_samples_of, split_batch, to_device
 
 X, Y, Z = torch.zeros(2, 3), torch.ones(2), torch.tensor([0, 1])
 

@@ -10,12 +10,12 @@ from scipy.stats import norm
 from torch import nn
 from torch.utils.data import DataLoader
 
-from swa_cli.batches import Example, split_batch
 from swa_cli.batchnorm import Estimator, recalibrate
 from swa_cli.errors import DataError
-from swa_cli.loaders import Passes
 from swa_cli.report.bn_update import recalibration_report
 from swa_cli.report.bn_update_json import recalibration_json
+from swa_cli.user.batch import Example, split_batch
+from swa_cli.user.dataloader import Passes
 
 
 def spread(n: int, mean: float, variance: float) -> torch.Tensor:

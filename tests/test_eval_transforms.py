@@ -6,8 +6,8 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, random_
 from torchvision.datasets import FakeData, ImageFolder, VisionDataset
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
-from swa_cli.data import batches_of, train_batches_as_evaluated
 from swa_cli.errors import UserCodeError
+from swa_cli.user.datamodule import batches_of, train_batches_as_evaluated
 
 
 class Scaled:

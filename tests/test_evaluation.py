@@ -11,12 +11,12 @@ import references
 import torch
 from torch import nn
 
-from swa_cli.batches import Example
 from swa_cli.errors import DataError, MismatchError, NonFiniteError, SwaError, UserCodeError
 from swa_cli.evaluation import Member, Residents, Stream, best_of, bytes_of, evaluate, merits_of, observe
-from swa_cli.forward import Forward
 from swa_cli.report.json_report import to_json
 from swa_cli.tasks import task_named
+from swa_cli.user.batch import Example
+from swa_cli.user.forward import Forward
 
 
 def linear_members(n: int, classes: int = 4, features: int = 3) -> list[Member]:

@@ -7,7 +7,7 @@ import torch
 from evaluating import MODEL, averaged, evaluated, prepared
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from swa_cli.loaders.groups_offered import groups_offered
+from swa_cli.user.dataloader.groups_offered import groups_offered
 
 
 class Images(Dataset[torch.Tensor]):

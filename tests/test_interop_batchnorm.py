@@ -6,7 +6,7 @@ from references import pooled
 from trainers import imported
 
 from swa_cli.batchnorm import bn_layers, recalibrate
-from swa_cli.forward import Forward
+from swa_cli.user.forward import Forward
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from trainers import imported, quiet
 
-from swa_cli.data import batches_of, build_data_module, train_batches_as_evaluated
 from swa_cli.errors import DataError
-from swa_cli.loaders import Passes, with_batch_size
+from swa_cli.user.dataloader import Passes, with_batch_size
+from swa_cli.user.datamodule import batches_of, build_data_module, train_batches_as_evaluated
 
 
 class Pictures(Dataset):

@@ -23,9 +23,9 @@ from torch.utils.data import (
     get_worker_info,
 )
 
-from swa_cli.data import iterate
 from swa_cli.errors import DataError, UserCodeError
-from swa_cli.loaders import Passes, samples_in, with_batch_size
+from swa_cli.user.dataloader import Passes, samples_in, with_batch_size
+from swa_cli.user.datamodule import iterate
 
 SAMPLES = 23
 

@@ -10,7 +10,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from swa_cli.batchnorm import Estimator, bn_layers, recalibrate, without_statistics
 from swa_cli.errors import DataError, NonFiniteError, UserCodeError
-from swa_cli.forward import Forward
+from swa_cli.user.forward import Forward
 
 SHAPES = {1: (4, 3, 6), 2: (4, 3, 5, 6), 3: (4, 3, 2, 5, 6)}
 

@@ -14,7 +14,7 @@ from torch import nn
 from swa_cli.averaging import average, plan_average
 from swa_cli.checkpoints import find_checkpoints, open_checkpoint
 from swa_cli.errors import MismatchError, OutputError
-from swa_cli.models import load_checkpoint
+from swa_cli.user.model import load_checkpoint
 
 
 def averaged(folder, output, **options):

@@ -17,12 +17,12 @@ from PIL import Image
 from sklearn.datasets import make_friedman1, make_friedman2, make_friedman3
 
 from swa_cli.config.load import load_config
-from swa_cli.data import batches_of, build_data_module
 from swa_cli.demo.digits import DigitsCnn, DigitsData
 from swa_cli.demo.run import demo_config
-from swa_cli.models import build_model
 from swa_cli.pipeline.user import task_from
-from swa_cli.targets import load_target
+from swa_cli.user.datamodule import batches_of, build_data_module
+from swa_cli.user.import_object import load_target
+from swa_cli.user.model import build_model
 
 pytestmark = pytest.mark.slow
 

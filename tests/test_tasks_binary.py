@@ -6,7 +6,6 @@ import pytest
 import torch
 from scoring import example, mean_scores, records_of, scores, scores_together
 
-from swa_cli.batches import Example
 from swa_cli.errors import DataError
 from swa_cli.tasks import choose_task
 from swa_cli.tasks.causal_lm import CausalLM
@@ -15,6 +14,7 @@ from swa_cli.tasks.multilabel import Multilabel
 from swa_cli.tasks.nodes import Nodes
 from swa_cli.tasks.regression import Regression
 from swa_cli.tasks.segmentation import Segmentation
+from swa_cli.user.batch import Example
 
 N = 40
 NOTE = "the model gives one logit for each {}: it is scored as binary, with its sigmoid as the probability of label 1."

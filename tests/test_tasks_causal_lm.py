@@ -19,9 +19,9 @@ from scoring import (
 )
 from torch.nn.functional import cross_entropy
 
-from swa_cli.batches import split_batch
 from swa_cli.errors import DataError
 from swa_cli.tasks.causal_lm import CausalLM
+from swa_cli.user.batch import split_batch
 
 
 @pytest.fixture

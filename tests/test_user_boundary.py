@@ -13,13 +13,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from swa_cli.batchnorm import bn_layers, recalibrate
 from swa_cli.checkpoints import open_checkpoint
-from swa_cli.data import iterate
 from swa_cli.errors import Terminated, UserCodeError, shortened
-from swa_cli.exits import ExitCalled, exits_refused
-from swa_cli.loaders import Passes
-from swa_cli.models import build_model, load_checkpoint, materialise, state_dict_for
-from swa_cli.modules import modules_of, state_dict_of
-from swa_cli.user_code import raised_by_user, user_code
+from swa_cli.user.dataloader import Passes
+from swa_cli.user.datamodule import iterate
+from swa_cli.user.guard import raised_by_user, user_code
+from swa_cli.user.model import build_model, load_checkpoint, materialise, state_dict_for
+from swa_cli.user.modules import modules_of, state_dict_of
+from swa_cli.user.refused_exits import ExitCalled, exits_refused
 
 
 class OwnBaseError(BaseException):
@@ -94,7 +94,7 @@ CHANGES = {
 @pytest.fixture
 def users_state(monkeypatch):
     """Nothing is left of it."""
-    monkeypatch.setattr("swa_cli.process_state._THEIRS", {})
+    monkeypatch.setattr("swa_cli.user.process_state._THEIRS", {})
 
 
 @pytest.mark.usefixtures("users_state")

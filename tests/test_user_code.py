@@ -8,10 +8,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from swa_cli.checkpoints import open_checkpoint
-from swa_cli.data import batches_of, build_data_module, choose_split, iterate, length_of
 from swa_cli.errors import DataError, MismatchError, UserCodeError
-from swa_cli.models import build_model, load_checkpoint, own_names, prefix_note, state_dict_for
-from swa_cli.targets import load_target
+from swa_cli.user.datamodule import batches_of, build_data_module, choose_split, iterate, length_of
+from swa_cli.user.import_object import load_target
+from swa_cli.user.model import build_model, load_checkpoint, own_names, prefix_note, state_dict_for
 
 CODE = """
 import helper_beside_it

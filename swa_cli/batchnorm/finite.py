@@ -2,10 +2,10 @@
 
 import torch
 
-from swa_cli.batches import Example
 from swa_cli.batchnorm.tally import Tally
 from swa_cli.errors import NonFiniteError
-from swa_cli.loaders import tensors_in
+from swa_cli.user.batch import Example
+from swa_cli.user.dataloader import tensors_in
 
 
 def is_finite(example: Example, device: torch.device) -> torch.Tensor:

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 from torch.nn.modules.instancenorm import _InstanceNorm  # pyright: ignore[reportPrivateUsage]
 
 from swa_cli.errors import MismatchError, kind_of
-from swa_cli.modules import modules_of, state_dict_of
+from swa_cli.user.modules import modules_of, state_dict_of
 
 BatchNorm: TypeAlias = _BatchNorm
 """The base of all kinds, SyncBatchNorm and LazyBatchNorm included; torch gives it no public name."""

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from swa_cli.batchnorm.layers import BUFFERS, BatchNorm, Norm
-from swa_cli.modules import modules_of
-from swa_cli.user_code import user_code
+from swa_cli.user.guard import user_code
+from swa_cli.user.modules import modules_of
 
 _PATCHED = ("track_running_stats", "momentum")
 

@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from swa_cli.batches import Example, Splitter, n_samples_of
 from swa_cli.batchnorm.finite import check_finite, is_finite
 from swa_cli.batchnorm.moments import Moments
 from swa_cli.batchnorm.observer import Observer
 from swa_cli.batchnorm.result import errors_of
 from swa_cli.batchnorm.tally import Channels, Tally
-from swa_cli.data import iterate, length_of, no_batches
 from swa_cli.errors import DataError
-from swa_cli.forward import Forward
-from swa_cli.loaders import lengths_of, told_by
 from swa_cli.system.process_group import Step
 from swa_cli.system.progress import Track
+from swa_cli.user.batch import Example, Splitter, n_samples_of
+from swa_cli.user.dataloader import lengths_of, told_by
+from swa_cli.user.datamodule import iterate, length_of, no_batches
+from swa_cli.user.forward import Forward
 
 _FEW = 8
 """Batches, over all ranks, before which their spread says too little to stop by."""

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from swa_cli.batches import Splitter, split_batch
 from swa_cli.batchnorm.estimators import Estimator
 from swa_cli.batchnorm.layers import Norm, bn_layers, out_of_reach
 from swa_cli.batchnorm.modes import unchanged
@@ -17,9 +16,10 @@ from swa_cli.batchnorm.result import UNREACHED, LayerStatistics, RecalibrationRe
 from swa_cli.batchnorm.sequential import layer_by_layer
 from swa_cli.batchnorm.tally import Tally, channels_of
 from swa_cli.errors import DataError, MismatchError, NonFiniteError, shortened
-from swa_cli.forward import Forward
 from swa_cli.system.process_group import Step, alone
 from swa_cli.system.progress import Track, silent
+from swa_cli.user.batch import Splitter, split_batch
+from swa_cli.user.forward import Forward
 
 _FORWARD = Forward()
 _Found = tuple[Norm, Estimate, Seen]

@@ -15,7 +15,6 @@ from typing import Any
 
 from torch import nn
 
-from swa_cli.batches import Example, Splitter
 from swa_cli.batchnorm.estimators import Estimator
 from swa_cli.batchnorm.layers import Norm
 from swa_cli.batchnorm.modes import normalise_by_statistics, unchanged
@@ -23,7 +22,8 @@ from swa_cli.batchnorm.moments import Estimate
 from swa_cli.batchnorm.observer import Observer, input_of, misfit, moments_of, observing
 from swa_cli.batchnorm.passes import Feed, Seen, pass_over
 from swa_cli.batchnorm.tally import Tally, channels_of
-from swa_cli.user_code import user_code
+from swa_cli.user.batch import Example, Splitter
+from swa_cli.user.guard import user_code
 
 _Order = dict[str, set[str]]
 """The layers in the order in which they are found, each with those that come right before it."""

@@ -13,9 +13,9 @@ import typer
 
 from swa_cli.cli.terminal import print_labelled, print_whole, streams
 from swa_cli.errors import SwaError, Terminated
-from swa_cli.exits import exits_refused
 from swa_cli.system.process_group import tells_the_end, world_size
-from swa_cli.user_code import raised_by_user, text_of
+from swa_cli.user.guard import raised_by_user, text_of
+from swa_cli.user.refused_exits import exits_refused
 
 INTERRUPTED = 130
 

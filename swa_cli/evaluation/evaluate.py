@@ -5,14 +5,14 @@ from typing import Any
 
 from torch import nn
 
-from swa_cli.batches import Splitter, split_batch
 from swa_cli.evaluation.members import Member, Residents
 from swa_cli.evaluation.observe import Stream, observe
 from swa_cli.evaluation.result import EvaluationResult
 from swa_cli.evaluation.summarise import summarise
-from swa_cli.forward import Forward
 from swa_cli.system.progress import Track, silent
 from swa_cli.tasks import Task
+from swa_cli.user.batch import Splitter, split_batch
+from swa_cli.user.forward import Forward
 
 _FORWARD = Forward()
 

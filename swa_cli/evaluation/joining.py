@@ -7,14 +7,14 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from swa_cli.data import no_batches
 from swa_cli.errors import DataError, NonFiniteError
 from swa_cli.evaluation.members import Member
 from swa_cli.evaluation.rows import Observed, Row
 from swa_cli.evaluation.work import Key, Run, Work
 from swa_cli.tasks import Records, Task, join
 from swa_cli.tasks.records import too_large
-from swa_cli.user_code import user_code
+from swa_cli.user.datamodule import no_batches
+from swa_cli.user.guard import user_code
 
 
 @dataclass(frozen=True, kw_only=True)

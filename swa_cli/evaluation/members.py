@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from swa_cli.forward import Forward
-from swa_cli.user_code import user_code
+from swa_cli.user.forward import Forward
+from swa_cli.user.guard import user_code
 
 Weights = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
 MemberKind = Literal["checkpoint", "swa", "swa-averaged-bn", "control", "window", "greedy"]

@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 
-from swa_cli.batches import Splitter, split_batch
-from swa_cli.data import iterate, length_of
 from swa_cli.evaluation.joining import Part, Share, joined, part_of
 from swa_cli.evaluation.members import Member, Residents
 from swa_cli.evaluation.rows import Observed
 from swa_cli.evaluation.work import Kept, Run, Work, named
-from swa_cli.forward import Forward
 from swa_cli.shelf import shelf
 from swa_cli.system.process_group import Step, alone
 from swa_cli.system.progress import Track, silent
 from swa_cli.tasks import Metric, Task
+from swa_cli.user.batch import Splitter, split_batch
+from swa_cli.user.datamodule import iterate, length_of
+from swa_cli.user.forward import Forward
 
 _FORWARD = Forward()
 

@@ -7,13 +7,13 @@ from typing import Any, Literal, Protocol, final
 
 import torch
 
-from swa_cli.batches import Example, copied
 from swa_cli.errors import DataError, MismatchError, NonFiniteError, SwaError, UsageError
 from swa_cli.evaluation.members import Member, Residents
-from swa_cli.forward import Forward
-from swa_cli.loaders import tensors_in
 from swa_cli.tasks import TASKS, Metric, Mixture, Records, Task, choose_task
-from swa_cli.user_code import user_code
+from swa_cli.user.batch import Example, copied
+from swa_cli.user.dataloader import tensors_in
+from swa_cli.user.forward import Forward
+from swa_cli.user.guard import user_code
 
 Key = tuple[Literal["member", "prefix", "members", "ensemble", "geometric"], int]
 """Whose records: ``("member", its place)``, ``("prefix", k)``, ``("members", 0)``, ``("ensemble", 0)``, ``("geometric",

@@ -7,18 +7,18 @@ from typing import Any
 
 from torch import nn
 
-from swa_cli.batches import Splitter, make_splitter
 from swa_cli.batchnorm import bn_buffers, bn_layers, without_statistics
 from swa_cli.checkpoints import Checkpoint, as_named
 from swa_cli.config.schema import BnUpdateConfig, Config, TargetConfig
-from swa_cli.data import batches_of, length_of, splitter_of, train_batches_as_evaluated
 from swa_cli.errors import UsageError, shortened
-from swa_cli.loaders import Passes, in_fixed_order, with_batch_size
-from swa_cli.models import load_checkpoint, own_names, prefix_note
 from swa_cli.outputs import Like, Target, check_target, fits
 from swa_cli.pipeline.common import Notify, needed, open_average
 from swa_cli.pipeline.user import data_of, model_of
 from swa_cli.system.process_group import own_rank, world_size
+from swa_cli.user.batch import Splitter, make_splitter
+from swa_cli.user.dataloader import Passes, in_fixed_order, with_batch_size
+from swa_cli.user.datamodule import batches_of, length_of, splitter_of, train_batches_as_evaluated
+from swa_cli.user.model import load_checkpoint, own_names, prefix_note
 
 FROZEN = "frozen in training"
 

@@ -8,16 +8,16 @@ import torch
 from swa_cli.batchnorm import RecalibrationResult, out_of_reach, recalibrate, remarks
 from swa_cli.checkpoints import BnUpdate, Checkpoint
 from swa_cli.config.schema import BnUpdateConfig, Config
-from swa_cli.data import length_of
 from swa_cli.errors import MismatchError, UsageError, shortened
-from swa_cli.forward import Forward
-from swa_cli.loaders import Passes
 from swa_cli.pipeline.bn_inputs import FROZEN, Job, TrainingData, open_data, prepare
 from swa_cli.pipeline.bn_outputs import known_of, new_buffers, record_of, write
 from swa_cli.pipeline.common import Notify, check_json_output
 from swa_cli.system.devices import resolve_device
 from swa_cli.system.process_group import Ranks, Step, alone, meet_if_several, once, own_device
 from swa_cli.system.progress import Track, silent
+from swa_cli.user.dataloader import Passes
+from swa_cli.user.datamodule import length_of
+from swa_cli.user.forward import Forward
 
 _SMALL = 16
 """Samples in a batch below which its size shows in the statistics (docs/batchnorm.md)."""

@@ -7,18 +7,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from swa_cli.batches import Splitter, make_splitter
 from swa_cli.checkpoints import Checkpoint, Run, Selection, find_checkpoints
 from swa_cli.config.schema import Config, TargetConfig
-from swa_cli.data import Split, choose_split, splitter_of
 from swa_cli.errors import CheckpointError
-from swa_cli.forward import Forward
-from swa_cli.models import materialise, prefix_note
 from swa_cli.pipeline.common import Notify, needed, open_average, selection_of
 from swa_cli.pipeline.user import data_of, model_of, task_of
 from swa_cli.system.devices import resolve_device
 from swa_cli.system.process_group import own_device
 from swa_cli.tasks import Task
+from swa_cli.user.batch import Splitter, make_splitter
+from swa_cli.user.datamodule import Split, choose_split, splitter_of
+from swa_cli.user.forward import Forward
+from swa_cli.user.model import materialise, prefix_note
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,10 @@ from swa_cli.averaging import average, plan_average
 from swa_cli.batchnorm import bn_buffers, bn_layers
 from swa_cli.checkpoints import Checkpoint, Options, as_named, open_checkpoint, short_names
 from swa_cli.evaluation import Member
-from swa_cli.models import own_names, state_dict_for
 from swa_cli.pipeline.contents import digest_of
 from swa_cli.pipeline.eval_inputs import EvalJob
 from swa_cli.pipeline.recomputing import Recomputing
+from swa_cli.user.model import own_names, state_dict_for
 
 Digest = Callable[[Checkpoint], str | None]
 """Of a checkpoint's contents, where outputs are kept; else None."""

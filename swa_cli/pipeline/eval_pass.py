@@ -8,15 +8,15 @@ from typing import Any
 import torch
 
 from swa_cli.config.schema import TargetConfig
-from swa_cli.data import Split, batches_of
 from swa_cli.errors import MismatchError, UsageError
 from swa_cli.evaluation import Kept, Member, Observed, Residents, Stream, check_margins, observe
-from swa_cli.loaders import Passes
 from swa_cli.pipeline.eval_inputs import EvalJob
 from swa_cli.system.process_group import Step, own_rank, world_size
 from swa_cli.system.progress import Track
-from swa_cli.targets import call_target
-from swa_cli.user_code import user_code
+from swa_cli.user.dataloader import Passes
+from swa_cli.user.datamodule import Split, batches_of
+from swa_cli.user.guard import user_code
+from swa_cli.user.import_object import call_target
 
 
 @dataclass(frozen=True, kw_only=True)

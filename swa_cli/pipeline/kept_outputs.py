@@ -12,17 +12,17 @@ import torch
 from safetensors.torch import load, save
 
 from swa_cli import __version__
-from swa_cli.batches import Example
 from swa_cli.checkpoints import Checkpoint, checksums
 from swa_cli.errors import OutputError
-from swa_cli.modules import modules_of
 from swa_cli.pipeline.contents import digest_of
 from swa_cli.pipeline.eval_inputs import EvalJob
 from swa_cli.pipeline.sources import sources_of, user_sources
 from swa_cli.system.atomic_file import explained, writer_at
 from swa_cli.system.regular_files import read_regular
 from swa_cli.system.temporary_paths import temporary
-from swa_cli.targets import load_target
+from swa_cli.user.batch import Example
+from swa_cli.user.import_object import load_target
+from swa_cli.user.modules import modules_of
 
 _VERSION = 1
 _NAME, _CHECK = "output", "crc32"

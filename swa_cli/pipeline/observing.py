@@ -5,9 +5,7 @@ from functools import cache, partial
 from typing import TypeVar
 
 from swa_cli.config.schema import Config
-from swa_cli.data import Split
 from swa_cli.evaluation import Context, Member, Observed, Residents, best_of
-from swa_cli.loaders import Passes
 from swa_cli.pipeline.choosing import windows
 from swa_cli.pipeline.common import Notify
 from swa_cli.pipeline.eval_inputs import EvalJob, prepare_evaluation
@@ -20,6 +18,8 @@ from swa_cli.pipeline.recorded import bn_update_of, warnings_of
 from swa_cli.pipeline.validation import Choice, choose, remarks_on, split_to_choose_on
 from swa_cli.system.process_group import Ranks, Step, alone
 from swa_cli.system.progress import Track
+from swa_cli.user.dataloader import Passes
+from swa_cli.user.datamodule import Split
 
 T = TypeVar("T")
 

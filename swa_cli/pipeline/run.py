@@ -15,7 +15,7 @@ from swa_cli.pipeline.eval_pass import check_metrics
 from swa_cli.pipeline.evaluate import check_evaluation_outputs, eval_step
 from swa_cli.pipeline.user import task_of
 from swa_cli.system.progress import Track, silent
-from swa_cli.targets import load_target
+from swa_cli.user.import_object import load_target
 
 # What each step gets from the one before it, and so not from the configuration.
 _PASSED_ON = {

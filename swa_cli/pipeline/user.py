@@ -3,11 +3,11 @@
 from torch import nn
 
 from swa_cli.config.schema import Config, TargetConfig
-from swa_cli.data import build_data_module
-from swa_cli.models import build_model
 from swa_cli.pipeline.common import needed
-from swa_cli.targets import call_target
 from swa_cli.tasks import Task, task_named, wrapped
+from swa_cli.user.datamodule import build_data_module
+from swa_cli.user.import_object import call_target
+from swa_cli.user.model import build_model
 
 
 def model_of(config: Config) -> tuple[nn.Module, TargetConfig]:

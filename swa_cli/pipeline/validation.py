@@ -6,13 +6,13 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from swa_cli.data import Split, has_split
 from swa_cli.evaluation import Curve, Member, best_of
 from swa_cli.pipeline.choosing import curve_of, greedy_soup, window_members, windows
 from swa_cli.pipeline.eval_inputs import EvalJob
 from swa_cli.pipeline.eval_members import average_of
 from swa_cli.pipeline.eval_pass import Evaluator
 from swa_cli.pipeline.recomputing import Recomputing
+from swa_cli.user.datamodule import Split, has_split
 
 
 @dataclass(frozen=True, kw_only=True)

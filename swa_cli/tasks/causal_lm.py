@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from swa_cli.batches import Example, logits_of
 from swa_cli.errors import DataError
 from swa_cli.tasks.categorical import doubt_of, fitted, log_probs_of, records_of
 from swa_cli.tasks.labels import IGNORED, Label, Labels, checked_index, described, in_range, is_integer
@@ -17,6 +16,7 @@ from swa_cli.tasks.metrics import Metric, available, from_parts, ratio
 from swa_cli.tasks.mixed_distributions import MixedDistributions, likeness
 from swa_cli.tasks.records import Array, Records
 from swa_cli.tasks.scores import LIKENESS, NLL, share_right
+from swa_cli.user.batch import Example, logits_of
 
 _N_DIMS = 3  # (n, T, V)
 

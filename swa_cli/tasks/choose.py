@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from swa_cli.batches import Example, logits_of
 from swa_cli.config.pydantic_errors import mismatch
 from swa_cli.errors import DataError, UsageError
 from swa_cli.tasks.causal_lm import CausalLM
@@ -19,7 +18,8 @@ from swa_cli.tasks.nodes import Nodes
 from swa_cli.tasks.protocol import Task
 from swa_cli.tasks.regression import Regression
 from swa_cli.tasks.segmentation import Segmentation
-from swa_cli.user_code import user_code
+from swa_cli.user.batch import Example, logits_of
+from swa_cli.user.guard import user_code
 
 TASKS: Mapping[str, Callable[..., Task]] = {
     "classification": Classification,

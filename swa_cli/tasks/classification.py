@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from swa_cli.batches import Example, logits_of
 from swa_cli.errors import DataError, UsageError
 from swa_cli.tasks.binary import as_binary, doubt_of_one, note_of, of_both_classes, tally_of
 from swa_cli.tasks.calibration import (
@@ -26,6 +25,7 @@ from swa_cli.tasks.mixed_distributions import MixedDistributions, likeness
 from swa_cli.tasks.records import Records
 from swa_cli.tasks.scores import ACCURACY, BRIER, LIKENESS, NLL
 from swa_cli.tasks.temperature import calibrated_nll, nll_at
+from swa_cli.user.batch import Example, logits_of
 
 _N_DIMS = 2  # (n, C)
 

@@ -12,7 +12,6 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch.nn.functional import logsigmoid
 
-from swa_cli.batches import Example, logits_of
 from swa_cli.errors import DataError
 from swa_cli.tasks.calibration import N_BINS, bin_gaps
 from swa_cli.tasks.categorical import per_unit, records_of, scored
@@ -21,6 +20,7 @@ from swa_cli.tasks.metrics import Metric, Parts, available, divided, from_parts,
 from swa_cli.tasks.mixed_distributions import MixedDistributions, likeness
 from swa_cli.tasks.records import Array, Records
 from swa_cli.tasks.scores import BRIER, LIKENESS, NLL, share_right
+from swa_cli.user.batch import Example, logits_of
 
 _N_DIMS = 2  # (n, L)
 _HOLDS = 0.5

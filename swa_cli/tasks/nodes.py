@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from swa_cli.batches import Example, logits_of
 from swa_cli.errors import DataError
 from swa_cli.tasks.binary import as_binary, doubt_of_one, note_of, of_both_classes, tally_of
 from swa_cli.tasks.categorical import doubt_of, log_probs_of, per_class, per_unit, records_of, scored
@@ -30,6 +29,7 @@ from swa_cli.tasks.metrics import Metric, available, from_parts, mean_ratio
 from swa_cli.tasks.mixed_distributions import MixedDistributions, likeness
 from swa_cli.tasks.records import Records
 from swa_cli.tasks.scores import BRIER, LIKENESS, NLL, share_right
+from swa_cli.user.batch import Example, logits_of
 
 _FLAT, _PADDED = 2, 3  # dimensions: (N, C), (n, N, C)
 _GRAPH = "batch"

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from swa_cli.batches import Example
 from swa_cli.tasks.metrics import Metric
 from swa_cli.tasks.records import Records
+from swa_cli.user.batch import Example
 
 
 class Mixture(Protocol):

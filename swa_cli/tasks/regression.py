@@ -12,13 +12,13 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch.distributions import Distribution
 
-from swa_cli.batches import Example
 from swa_cli.errors import DataError, kind_of
 from swa_cli.tasks.labels import described
 from swa_cli.tasks.metrics import Metric, Parts, available, divided, from_parts, ratio
 from swa_cli.tasks.records import Array, Records
 from swa_cli.tasks.scores import LIKENESS
 from swa_cli.tasks.values import MixedValues, mean_of
+from swa_cli.user.batch import Example
 
 _OUTPUTS = 64
 _MATRIX = 2

@@ -11,7 +11,6 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch.nn.functional import interpolate
 
-from swa_cli.batches import Example, logits_of
 from swa_cli.errors import DataError
 from swa_cli.tasks.binary import as_binary, doubt_of_one, note_of, of_both_classes, tally_of
 from swa_cli.tasks.categorical import doubt_of, fitted, log_probs_of, per_class, per_unit, records_of
@@ -20,6 +19,7 @@ from swa_cli.tasks.metrics import Metric, available, from_parts, mean_ratio
 from swa_cli.tasks.mixed_distributions import MixedDistributions, likeness
 from swa_cli.tasks.records import Records
 from swa_cli.tasks.scores import LIKENESS, NLL, share_right
+from swa_cli.user.batch import Example, logits_of
 
 _N_DIMS = 4  # (n, C, H, W)
 

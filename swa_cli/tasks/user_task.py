@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from swa_cli.batches import Example, to_device
 from swa_cli.errors import NonFiniteError, UsageError, UserCodeError, kind_of
 from swa_cli.tasks.labels import described
 from swa_cli.tasks.metrics import Metric, available, from_parts, ratio
 from swa_cli.tasks.protocol import Mixture, Task
 from swa_cli.tasks.records import Array, Records
-from swa_cli.user_code import user_code
+from swa_cli.user.batch import Example, to_device
+from swa_cli.user.guard import user_code
 
 _COLUMN = "score."
 """What the columns' names begin with, so that a score may have any name."""

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from swa_cli.batches import Example, call_model, move, to_channels_last
-from swa_cli.user_code import user_code
+from swa_cli.user.batch import Example, call_model, move, to_channels_last
+from swa_cli.user.guard import user_code
 
 Amp = Literal["bf16", "fp16"]
 

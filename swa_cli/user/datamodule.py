@@ -10,9 +10,9 @@ from typing import Any, Literal, cast
 from torch.utils.data import DataLoader
 
 from swa_cli.errors import DataError, UserCodeError, kind_of
-from swa_cli.loaders import NotOfferedError, with_transform_of
-from swa_cli.targets import call_target
-from swa_cli.user_code import user_code
+from swa_cli.user.dataloader import NotOfferedError, with_transform_of
+from swa_cli.user.guard import user_code
+from swa_cli.user.import_object import call_target
 
 Split = Literal["train", "val", "test"]
 

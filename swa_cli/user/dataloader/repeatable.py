@@ -6,13 +6,13 @@ from typing import Any, Literal, cast, final
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
 from swa_cli.errors import DataError, kind_of
-from swa_cli.loaders.copies import has_plain_batches, is_loader, parts_of, unused_copy
-from swa_cli.loaders.deaths import deaths_told_while_loading
-from swa_cli.loaders.groups_offered import groups_offered
-from swa_cli.loaders.randomness import OwnGenerators, drawn_apart
-from swa_cli.loaders.sampled import Indices, drawing_from, index_sampler, tells_indices
-from swa_cli.loaders.shares import Share
-from swa_cli.loaders.tensors import samples_in
+from swa_cli.user.dataloader.clone import has_plain_batches, is_loader, parts_of, unused_copy
+from swa_cli.user.dataloader.groups_offered import groups_offered
+from swa_cli.user.dataloader.rank_shard import Share
+from swa_cli.user.dataloader.rng import OwnGenerators, drawn_apart
+from swa_cli.user.dataloader.seeded_sampler import Indices, drawing_from, index_sampler, tells_indices
+from swa_cli.user.dataloader.tree import samples_in
+from swa_cli.user.dataloader.worker_failures import deaths_told_while_loading
 
 SharedBy = Literal["alone", "batches", "index", "itself"]
 
@@ -72,7 +72,7 @@ class Passes:
 
     @property
     def groups_offered(self) -> str | None:
-        """What the dataset has that could group its examples: `swa_cli.loaders.groups_offered`."""
+        """What the dataset has that could group its examples: `swa_cli.user.dataloader.groups_offered`."""
         return groups_offered(self._loader)
 
     def __iter__(self) -> Iterator[Any]:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from swa_cli.errors import DataError, UserCodeError, kind_of, shortened
-from swa_cli.loaders import agreed, lengths_of
-from swa_cli.user_code import user_code
+from swa_cli.user.dataloader import agreed, lengths_of
+from swa_cli.user.guard import user_code
 
 TARGET_KEYS = ("labels", "label", "target")
 

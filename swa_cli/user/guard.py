@@ -10,9 +10,9 @@ from pathlib import Path
 from types import TracebackType
 
 from swa_cli.errors import SwaError, Terminated, UserCodeError
-from swa_cli.process_state import users_own
+from swa_cli.user.process_state import users_own
 
-_OURS = f"{Path(__file__).parent}{os.sep}"
+_OURS = f"{Path(__file__).parents[1]}{os.sep}"
 _SHARED_MEMORY = re.compile(r"shared memory|Bus error|</?torch_\d+_\d+", re.IGNORECASE)
 """What torch says if a worker cannot hand over a batch."""
 _FULL = (

@@ -6,7 +6,7 @@ from typing import Any, cast
 from torch.utils.data import BatchSampler
 
 from swa_cli.errors import DataError, kind_of
-from swa_cli.loaders.copies import copy_of, has_plain_batches, iterates_as_torch_does
+from swa_cli.user.dataloader.clone import copy_of, has_plain_batches, iterates_as_torch_does
 
 
 def with_batch_size(loader: Iterable[Any], batch_size: int) -> Iterable[Any]:

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from swa_cli.errors import UserCodeError, kind_of
-from swa_cli.user_code import user_code
+from swa_cli.user.guard import user_code
 
 
 def load_target(target: str, *, what: str) -> object:

@@ -11,9 +11,9 @@ from torch.nn.parameter import is_lazy
 from swa_cli.checkpoints import Checkpoint, strip_wrappers
 from swa_cli.checkpoints.dtypes import is_averaged
 from swa_cli.errors import MismatchError, UserCodeError, kind_of, listed, shortened
-from swa_cli.modules import state_dict_of
-from swa_cli.targets import call_target
-from swa_cli.user_code import user_code
+from swa_cli.user.guard import user_code
+from swa_cli.user.import_object import call_target
+from swa_cli.user.modules import state_dict_of
 
 _LITTLE = 0.01
 """So small a share of a model's floating numbers is no network beside it, but the weights of a loss, say."""

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import PurePath
 from typing import Any, cast
 
-from swa_cli.loaders.copies import parts_of
+from swa_cli.user.dataloader.clone import parts_of
 
 _GROUP = re.compile(
     r"(group|patient|subject|participant|person|speaker|user|video|clip|document|session|scene|slide|site)(s|_?ids?)?"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from swa_cli.errors import kind_of
-from swa_cli.loaders.copies import copy_of, is_loader
+from swa_cli.user.dataloader.clone import copy_of, is_loader
 
 _NAMES = ("transform", "transforms")
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 from torch import nn
 
 from swa_cli.errors import UserCodeError, kind_of
-from swa_cli.user_code import user_code
+from swa_cli.user.guard import user_code
 
 
 def modules_of(model: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -10,10 +10,10 @@ from zlib import crc32
 
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from swa_cli.loaders.copies import copy_of, iterates_as_torch_does
-from swa_cli.loaders.randomness import drawn_apart, seed_all, seed_of_batch
-from swa_cli.loaders.shares import Share
-from swa_cli.user_code import reason_of
+from swa_cli.user.dataloader.clone import copy_of, iterates_as_torch_does
+from swa_cli.user.dataloader.rank_shard import Share
+from swa_cli.user.dataloader.rng import drawn_apart, seed_all, seed_of_batch
+from swa_cli.user.guard import reason_of
 
 
 def tells_indices(loader: object, *, counts_samples: bool) -> bool:
