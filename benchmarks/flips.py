@@ -72,7 +72,7 @@ def recompute(path: Path) -> None:
     """What ``swa-bn-update`` does with other statistics, which cannot be derived from the sources."""
     import torch
 
-    from swa_cli.checkpoints import BnUpdate, open_checkpoint
+    from swa_cli.formats import BnUpdate, open_checkpoint
     from swa_cli.outputs import Like, Target
     from swa_cli.outputs.rewriting import replace_tensors
 

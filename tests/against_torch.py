@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from swa_cli.checkpoints import Checkpoint, open_checkpoint
 from swa_cli.errors import CheckpointError
+from swa_cli.formats import Checkpoint, open_checkpoint
 
 TRUSTED: list[Any] = [argparse.Namespace, nn.Sequential, nn.Conv2d, nn.BatchNorm2d, set]
 """What torch.load may build besides what it always may: classes that the test files hold."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from swa_cli.checkpoints import Checkpoint
+from swa_cli.formats import Checkpoint
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.tensor([1.0, 2.0], dtype=torch.bfloat16)}
 

@@ -9,8 +9,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from swa_cli.averaging import average, plan_average
-from swa_cli.checkpoints import find_checkpoints, open_checkpoint
+from swa_cli.checkpoints import find_checkpoints
 from swa_cli.errors import CheckpointError, MismatchError, NonFiniteError
+from swa_cli.formats import open_checkpoint
 
 
 def random_states(n: int, dtype: torch.dtype, scale: float = 1.0) -> list[dict[str, torch.Tensor]]:

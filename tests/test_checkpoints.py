@@ -13,8 +13,8 @@ from containers import STATE, saved
 from safetensors.torch import save_file
 from torch import nn
 
-from swa_cli.checkpoints import open_checkpoint
 from swa_cli.errors import CheckpointError
+from swa_cli.formats import open_checkpoint
 
 
 @pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict", "model_state", "module", "net"])
@@ -198,7 +198,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 @pytest.mark.parametrize("spread", [1 << 25, 8], ids=["at once", "in parts"])
 def test_views_and_parameters_are_read_where_they_lie(tmp_path, monkeypatch, spread):
-    monkeypatch.setattr("swa_cli.checkpoints.reading._WIDEST_SPAN", spread)
+    monkeypatch.setattr("swa_cli.formats.file_reader._WIDEST_SPAN", spread)
     base = torch.arange(24.0).reshape(2, 3, 4)
     state = {
         "t": base.permute(2, 0, 1),
@@ -298,7 +298,7 @@ def test_the_stride_of_an_axis_of_one_element_means_nothing(tmp_path):
 
 
 def test_windows_that_slide_over_a_long_tensor_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("swa_cli.checkpoints.reading._WIDEST_SPAN", 1000)
+    monkeypatch.setattr("swa_cli.formats.file_reader._WIDEST_SPAN", 1000)
     windows = torch.arange(3000.0).unfold(0, 2000, 1)[:7]
     assert windows.stride() == (1, 1)
 

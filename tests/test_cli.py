@@ -16,7 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from swa_cli.checkpoints import BnUpdate, open_checkpoint, open_single, read_provenance, to_metadata
+from swa_cli.checkpoints import open_single
+from swa_cli.formats import BnUpdate, open_checkpoint
+from swa_cli.formats.provenance_text import read_provenance, to_metadata
 
 CODE = """
 import torch

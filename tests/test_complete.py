@@ -9,8 +9,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from swa_cli.averaging import plan_average
-from swa_cli.checkpoints import find_checkpoints, open_checkpoint
+from swa_cli.checkpoints import find_checkpoints
 from swa_cli.errors import CheckpointError, SourceError
+from swa_cli.formats import open_checkpoint
 
 LAYERS = {
     f"{layer}.{name}": torch.randn(8, 8) if name == "weight" else torch.randn(8)

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from swa_cli.averaging import Engine, average, plan_average
-from swa_cli.checkpoints import open_checkpoint
 from swa_cli.cli.options import target_options
 from swa_cli.config.load import load_config
 from swa_cli.config.schema import AverageConfig, BnUpdateConfig, EvalConfig, TargetConfig
 from swa_cli.errors import ConfigError
+from swa_cli.formats import open_checkpoint
 
 FULL = """
 model:

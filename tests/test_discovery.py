@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from swa_cli.averaging import average, plan_average
-from swa_cli.checkpoints import Selection, find_checkpoints, open_checkpoint, short_names
-from swa_cli.checkpoints.steps import natural_key, step_in_name
+from swa_cli.checkpoints import Selection, find_checkpoints, short_names
 from swa_cli.errors import CheckpointError, SourceError
+from swa_cli.formats import open_checkpoint
+from swa_cli.formats.training_step import natural_key, step_in_name
 
 
 def save(path: Path, **counters: int) -> Path:

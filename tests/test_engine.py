@@ -33,8 +33,10 @@ from swa_cli.averaging.pieces import Piece, cut
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.averaging.sampling import choose_places
 from swa_cli.averaging.workers import work
-from swa_cli.checkpoints import OpenFiles, find_checkpoints, open_checkpoint, safetensors_entries
+from swa_cli.checkpoints import find_checkpoints
 from swa_cli.errors import CheckpointError, DeviceError, NonFiniteError, OutputError
+from swa_cli.formats import OpenFiles, open_checkpoint
+from swa_cli.formats.safetensors.header import safetensors_entries
 
 
 def states_of_all_kinds(n: int = 5) -> list[dict[str, torch.Tensor]]:

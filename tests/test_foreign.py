@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from swa_cli.checkpoints import find_checkpoints, open_checkpoint, open_single
+from swa_cli.checkpoints import find_checkpoints, open_single
 from swa_cli.errors import CheckpointError, SourceError
+from swa_cli.formats import open_checkpoint
 
 
 def save_dcp(folder, *, beside=()) -> None:

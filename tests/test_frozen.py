@@ -12,8 +12,10 @@ from safetensors.torch import save_file, save_model
 from torch import nn
 
 from swa_cli.averaging import average, frozen_bn, plan_average, verify
-from swa_cli.checkpoints import OpenFiles, find_checkpoints, open_checkpoint, open_single, read_provenance
+from swa_cli.checkpoints import find_checkpoints, open_single
 from swa_cli.errors import CheckpointError
+from swa_cli.formats import OpenFiles, open_checkpoint
+from swa_cli.formats.provenance_text import read_provenance
 from swa_cli.outputs import Like, Target
 
 KINDS = ["safetensors", "pt", "legacy", "nested", "shards"]

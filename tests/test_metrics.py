@@ -12,8 +12,9 @@ import torch
 from containers import save
 from safetensors.torch import save_file
 
-from swa_cli.checkpoints import Selection, find_checkpoints, open_checkpoint
-from swa_cli.checkpoints.metrics import metrics_in_name
+from swa_cli.checkpoints import Selection, find_checkpoints
+from swa_cli.formats import open_checkpoint
+from swa_cli.formats.training_metrics import metrics_in_name
 
 WEIGHTS = {"w": torch.ones(2), "n": torch.tensor(3)}
 

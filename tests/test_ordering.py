@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swa_cli.checkpoints import Checkpoint
 from swa_cli.checkpoints.ordering import in_order_of_steps
+from swa_cli.formats import Checkpoint
 
 
 def file(name: str, **counters: int) -> Checkpoint:

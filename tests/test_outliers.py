@@ -13,8 +13,9 @@ from swa_cli.averaging import Engine, average, plan_average
 from swa_cli.averaging.outliers import blocks_of, outliers, ratios_at
 from swa_cli.averaging.sampling import choose_places
 from swa_cli.averaging.unrelated import are_unrelated, correlations_at
-from swa_cli.checkpoints import find_checkpoints, open_checkpoint
+from swa_cli.checkpoints import find_checkpoints
 from swa_cli.demo.train import train_digits
+from swa_cli.formats import open_checkpoint
 
 
 def walk(n: int, numel: int = 3000, *, steps=None) -> list[torch.Tensor]:

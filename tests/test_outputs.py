@@ -21,10 +21,13 @@ from torch import nn
 
 from swa_cli.averaging import average, plan_average, verify
 from swa_cli.averaging.average import __name__ as average_module_name
-from swa_cli.checkpoints import find_checkpoints, open_checkpoint, open_single, read_provenance
-from swa_cli.checkpoints.torch_pickle import read_pickle
+from swa_cli.checkpoints import find_checkpoints, open_single
 from swa_cli.errors import CheckpointError, MismatchError, OutputError, UsageError
-from swa_cli.outputs import Like, Target, pickle_edit, pickle_tree
+from swa_cli.formats import open_checkpoint
+from swa_cli.formats.provenance_text import read_provenance
+from swa_cli.formats.torch import pickle_edit, pickle_tree
+from swa_cli.formats.torch.unpickle import read_pickle
+from swa_cli.outputs import Like, Target
 
 
 def plan_of(*paths: Path, **options):

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from swa_cli.checkpoints import open_checkpoint
-from swa_cli.checkpoints.torch_pickle import read_pickle
 from swa_cli.errors import CheckpointError
+from swa_cli.formats import open_checkpoint
+from swa_cli.formats.torch.unpickle import read_pickle
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-(1 << 600), 1 << 600) | st.floats() | st.text(),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from swa_cli.outputs import pickle_edit, pickle_tree
+from swa_cli.formats.torch import pickle_edit, pickle_tree
 
 
 @dataclasses.dataclass

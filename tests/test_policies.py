@@ -12,8 +12,9 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
 from swa_cli.averaging import average, plan_average
-from swa_cli.checkpoints import find_checkpoints, open_checkpoint
+from swa_cli.checkpoints import find_checkpoints
 from swa_cli.errors import MismatchError, OutputError
+from swa_cli.formats import open_checkpoint
 from swa_cli.user.model import load_checkpoint
 
 

@@ -11,8 +11,9 @@ import torch
 
 from swa_cli.averaging import Engine, average, plan_average, verify
 from swa_cli.averaging.distributed import average_together
-from swa_cli.checkpoints import find_checkpoints, open_single, read_provenance
+from swa_cli.checkpoints import find_checkpoints, open_single
 from swa_cli.errors import CheckpointError, MismatchError, NonFiniteError, OutputError, SwaError
+from swa_cli.formats.provenance_text import read_provenance
 from swa_cli.outputs import Target
 from swa_cli.system import process_group as ranks_module
 from swa_cli.system.process_group import Ranks

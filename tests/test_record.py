@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from swa_cli.checkpoints import BnUpdate, Provenance, Source, open_checkpoint, read_provenance, to_metadata
 from swa_cli.errors import CheckpointError
+from swa_cli.formats import BnUpdate, Provenance, Source, open_checkpoint
+from swa_cli.formats.provenance_text import read_provenance, to_metadata
 
 UPDATE = {"model": "net.py:Net", "data": "data.py:Data", "n_samples": 90, "n_batches": 3}
 

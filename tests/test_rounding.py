@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from references import nearest_of_all
 
 from swa_cli.averaging.arithmetic import rounded_mean
-from swa_cli.checkpoints.rounding import round_once
+from swa_cli.formats.rounding import round_once
 
 NARROW = {
     torch.bfloat16: np.dtype(ml_dtypes.bfloat16),

@@ -9,11 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swa_cli.checkpoints import Checkpoint, Selection, find_checkpoints, select
+from swa_cli.checkpoints import Selection, find_checkpoints, select
 from swa_cli.checkpoints.ordering import Order, in_order_of_steps
 from swa_cli.checkpoints.selection import is_meant
 from swa_cli.config.load import load_config
 from swa_cli.errors import SourceError, UsageError
+from swa_cli.formats import Checkpoint
 
 
 def ordered(steps, losses=None, name="f{}.pt") -> Order:

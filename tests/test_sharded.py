@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from swa_cli.averaging import average, plan_average
-from swa_cli.checkpoints import find_checkpoints, open_checkpoint
+from swa_cli.checkpoints import find_checkpoints
 from swa_cli.errors import CheckpointError
+from swa_cli.formats import open_checkpoint
 
 
 def save_trainer_checkpoint(folder: Path, state: dict[str, torch.Tensor], suffix: str = "safetensors") -> Path:

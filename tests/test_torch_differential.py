@@ -11,9 +11,9 @@ import pytest
 import torch
 from containers import assert_equal_states, forged, repacked, saved
 
-from swa_cli.checkpoints import open_checkpoint
-from swa_cli.checkpoints.torch_pickle import read_pickle
 from swa_cli.errors import CheckpointError
+from swa_cli.formats import open_checkpoint
+from swa_cli.formats.torch.unpickle import read_pickle
 
 STATE = {"a": torch.arange(4.0), "b": torch.arange(4.0) + 9}
 

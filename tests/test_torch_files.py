@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from swa_cli.checkpoints import open_checkpoint
 from swa_cli.errors import CheckpointError
+from swa_cli.formats import open_checkpoint
 
 
 def test_plain_entries_are_extra_and_others_left_out(tmp_path):

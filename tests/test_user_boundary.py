@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from swa_cli.batchnorm import bn_layers, recalibrate
-from swa_cli.checkpoints import open_checkpoint
 from swa_cli.errors import Terminated, UserCodeError, shortened
+from swa_cli.formats import open_checkpoint
 from swa_cli.user.dataloader import Passes
 from swa_cli.user.datamodule import iterate
 from swa_cli.user.guard import raised_by_user, user_code

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from swa_cli.checkpoints import open_checkpoint
 from swa_cli.errors import DataError, MismatchError, UserCodeError
+from swa_cli.formats import open_checkpoint
 from swa_cli.user.datamodule import batches_of, build_data_module, choose_split, iterate, length_of
 from swa_cli.user.import_object import load_target
 from swa_cli.user.model import build_model, load_checkpoint, own_names, prefix_note, state_dict_for

@@ -13,8 +13,10 @@ import torch
 from safetensors.torch import save_file
 
 from swa_cli.averaging import average, plan_average, verify
-from swa_cli.checkpoints import BnUpdate, Checkpoint, find_checkpoints, open_single, read_provenance
+from swa_cli.checkpoints import find_checkpoints, open_single
 from swa_cli.errors import MismatchError, SourceError, SwaError, VerifyError
+from swa_cli.formats import BnUpdate, Checkpoint
+from swa_cli.formats.provenance_text import read_provenance
 from swa_cli.outputs import Like, Target
 from swa_cli.outputs.rewriting import replace_tensors
 from swa_cli.pipeline.common import open_average

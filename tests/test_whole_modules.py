@@ -10,8 +10,8 @@ import torch
 from containers import STATE, assert_equal_states, saved
 from torch import nn
 
-from swa_cli.checkpoints import open_checkpoint
 from swa_cli.errors import CheckpointError
+from swa_cli.formats import open_checkpoint
 
 MODEL = """
 from torch import nn

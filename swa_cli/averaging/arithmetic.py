@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from swa_cli.checkpoints.rounding import LOST
+from swa_cli.formats import LOST
 
 
 def accumulate(total: torch.Tensor, values: torch.Tensor, *, weight: float, first: bool) -> None:
@@ -55,7 +55,7 @@ def rounded_mean(total: torch.Tensor, divisor: float, out: torch.Tensor, *, allo
 
 
 def _rounded_to_odd(values: torch.Tensor) -> torch.Tensor:
-    """float64 that a narrow dtype can be rounded from, see `swa_cli.checkpoints.rounding`; as float32."""
+    """float64 that a narrow dtype can be rounded from, see `swa_cli.formats.rounding`; as float32."""
     bits = values.view(torch.int64)
     odd = bits & LOST
     odd += LOST

@@ -12,7 +12,7 @@ from swa_cli.averaging.plan import AveragePlan, untied
 from swa_cli.averaging.record import completed, contents_of, provenance_of
 from swa_cli.averaging.stream import Engine, Streamed, stream_average
 from swa_cli.averaging.unrelated import unrelated_warning
-from swa_cli.checkpoints import BnStatistics, Checkpoint, Provenance
+from swa_cli.formats import BnStatistics, Checkpoint, Provenance
 from swa_cli.outputs import Layout, Target, check_not_read, check_target, plan_layout, stored_apart, write_output
 from swa_cli.system.gc_pause import without_collections
 from swa_cli.system.progress import Track, silent

@@ -10,7 +10,7 @@ import numpy as np
 
 from swa_cli.averaging.explain import index_of
 from swa_cli.averaging.plan import TensorPlan
-from swa_cli.checkpoints import Checkpoint
+from swa_cli.formats import Checkpoint
 
 
 @dataclass

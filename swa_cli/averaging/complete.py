@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from swa_cli.checkpoints import Checkpoint
-from swa_cli.checkpoints.dtypes import is_averaged
 from swa_cli.errors import CheckpointError, shortened
+from swa_cli.formats import Checkpoint, is_averaged
 
 _FEW = 10
 """Of so many tensors called ``weight`` one may be empty."""

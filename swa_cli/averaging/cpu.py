@@ -9,8 +9,7 @@ from swa_cli.averaging.fingerprints import BitSums, sums_of_parts
 from swa_cli.averaging.integers import settle
 from swa_cli.averaging.job import Job, NotFiniteError
 from swa_cli.averaging.pieces import Piece, Runs, fill, put
-from swa_cli.checkpoints.dtypes import BY_NAME, Dtype, real_dtype, reals
-from swa_cli.checkpoints.rounding import round_into
+from swa_cli.formats import BY_NAME, Dtype, real_dtype, reals, round_into
 
 CHUNK = 1 << 18
 """Elements of a piece: a megabyte of float32, and twice that in float64."""

@@ -20,7 +20,7 @@ from swa_cli.averaging.cpu import CpuWorker
 from swa_cli.averaging.fingerprints import BitSums, starts_of_parts
 from swa_cli.averaging.job import Job, NotFiniteError
 from swa_cli.averaging.pieces import Piece, Runs, fill, put
-from swa_cli.checkpoints.dtypes import Dtype, real_dtype, reals
+from swa_cli.formats import Dtype, real_dtype, reals
 
 CHUNK = 1 << 20
 """Elements of a piece: 4 MiB of float32."""

@@ -13,8 +13,8 @@ from swa_cli.averaging.frozen import frozen_bn
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.averaging.record import completed
 from swa_cli.averaging.stream import Engine, Streamed, stream_average
-from swa_cli.checkpoints import Provenance
 from swa_cli.errors import MismatchError, UsageError
+from swa_cli.formats import Provenance
 from swa_cli.outputs import Layout, OutputFile, Target, Writer, check_target, fill_folder
 from swa_cli.system import temporary_paths
 from swa_cli.system.atomic_directory import publish_folder

@@ -7,10 +7,8 @@ import numpy.typing as npt
 
 from swa_cli.averaging.pieces import Part, Piece
 from swa_cli.averaging.plan import AveragePlan
-from swa_cli.checkpoints import Checkpoint
-from swa_cli.checkpoints.dtypes import BY_NAME, real_dtype
-from swa_cli.checkpoints.rounding import round_once
 from swa_cli.errors import shortened
+from swa_cli.formats import BY_NAME, Checkpoint, real_dtype, round_once
 
 _BLOCK = 1 << 16
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from swa_cli.averaging.pieces import Piece
 from swa_cli.averaging.plan import AveragePlan, TensorPlan
-from swa_cli.checkpoints.dtypes import real_dtype
+from swa_cli.formats import real_dtype
 
 _WIDEST = 8
 _UNSIGNED: dict[int, type[np.unsignedinteger[Any]]] = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from swa_cli.averaging.plan import AveragePlan
-from swa_cli.checkpoints import Checkpoint, OpenFiles, read_tensor
 from swa_cli.errors import shortened
+from swa_cli.formats import Checkpoint, OpenFiles, read_tensor
 
 _COUNTER = "num_batches_tracked"
 _STATISTICS = ("running_mean", "running_var")

@@ -10,8 +10,8 @@ from swa_cli.averaging.explain import explain_disagreement
 from swa_cli.averaging.fingerprints import sums_of_parts
 from swa_cli.averaging.job import Job
 from swa_cli.averaging.pieces import Piece, Runs, fill
-from swa_cli.checkpoints.dtypes import Dtype
 from swa_cli.errors import MismatchError
+from swa_cli.formats import Dtype
 
 
 def settle(piece: Piece, job: Job, views: Sequence[memoryview]) -> memoryview:

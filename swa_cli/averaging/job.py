@@ -6,7 +6,7 @@ from typing import Protocol
 from swa_cli.averaging.fingerprints import Fingerprints
 from swa_cli.averaging.pieces import Piece, Write
 from swa_cli.averaging.plan import AveragePlan
-from swa_cli.checkpoints import OpenFiles
+from swa_cli.formats import OpenFiles
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from swa_cli.averaging.plan import AveragePlan, Policy, TensorPlan
-from swa_cli.checkpoints import Checkpoint, OpenFiles, StoredTensor, read_tensor
-from swa_cli.checkpoints.dtypes import Dtype, reals
+from swa_cli.formats import Checkpoint, Dtype, OpenFiles, StoredTensor, read_tensor, reals
 
 Write = Callable[[int, memoryview], None]
 """Puts bytes at an offset of the output."""

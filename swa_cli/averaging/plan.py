@@ -10,9 +10,8 @@ from typing import Literal, NamedTuple
 
 from swa_cli.averaging.complete import check_complete
 from swa_cli.averaging.weights import check_whole, checked_weights
-from swa_cli.checkpoints import Checkpoint, TensorSpec, file_order, find_ties
-from swa_cli.checkpoints.dtypes import BY_NAME, Dtype, is_averaged, is_floating
 from swa_cli.errors import MismatchError, listed, shortened
+from swa_cli.formats import BY_NAME, Checkpoint, Dtype, TensorSpec, file_order, find_ties, is_averaged, is_floating
 from swa_cli.system.gc_pause import without_collections
 
 Policy = Literal["mean", "agree", "newest", "oldest", "rounded"]

@@ -7,8 +7,8 @@ from pathlib import Path
 from swa_cli.averaging.frozen import layer_of
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.averaging.stream import Streamed
-from swa_cli.checkpoints import BnStatistics, Checkpoint, Options, Provenance, Source, as_named, spelt
 from swa_cli.errors import VerifyError
+from swa_cli.formats import BnStatistics, Checkpoint, Options, Provenance, Source, as_named, spelt
 from swa_cli.outputs import Contents, Target
 
 _DIGITS = 16

@@ -14,9 +14,8 @@ from pathlib import Path, PurePath
 from typing import NoReturn
 
 from swa_cli.averaging.record import folder_of
-from swa_cli.checkpoints import Checkpoint, Provenance, Source, as_named, open_checkpoint
-from swa_cli.checkpoints.sharded import INDEX_SUFFIX
 from swa_cli.errors import CheckpointError, SourceError
+from swa_cli.formats import INDEX_SUFFIX, Checkpoint, Provenance, Source, as_named, open_checkpoint
 
 
 def open_sources(average: Checkpoint, record: Provenance, *, folder: Path | None) -> tuple[Path, list[Checkpoint]]:

@@ -12,8 +12,7 @@ from swa_cli.averaging.outliers import Ratios, blocks_of, outliers, ratios_at
 from swa_cli.averaging.pieces import Part, Piece
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.averaging.unrelated import Correlations, are_unrelated, correlations_at
-from swa_cli.checkpoints import Checkpoint, OpenFiles, read_tensor
-from swa_cli.checkpoints.dtypes import real_dtype
+from swa_cli.formats import Checkpoint, OpenFiles, read_tensor, real_dtype
 
 _PLACES = 32
 _LENGTH = 2048

@@ -14,8 +14,8 @@ from swa_cli.averaging.pieces import Piece, Write, cut
 from swa_cli.averaging.plan import AveragePlan, TensorPlan
 from swa_cli.averaging.sampling import Sampler, SamplingWorker
 from swa_cli.averaging.workers import default_threads, work
-from swa_cli.checkpoints import OpenFiles, checksums
 from swa_cli.errors import DeviceError, NonFiniteError
+from swa_cli.formats import OpenFiles, checksums
 from swa_cli.system.gc_pause import without_collections
 from swa_cli.system.progress import Advance
 

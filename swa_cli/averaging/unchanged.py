@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from swa_cli.checkpoints import PROVENANCE, Checkpoint, Extent, Provenance, as_named, frame_digest, spelt
 from swa_cli.errors import CheckpointError
+from swa_cli.formats import PROVENANCE, Checkpoint, Extent, Provenance, as_named, frame_digest, spelt
 from swa_cli.system.regular_files import open_regular
 
 

@@ -11,8 +11,8 @@ from swa_cli.averaging.record import from_text
 from swa_cli.averaging.recorded_sources import open_sources
 from swa_cli.averaging.stream import Engine, stream_average
 from swa_cli.averaging.unchanged import changed_files
-from swa_cli.checkpoints import Checkpoint, Options, Provenance, Source, as_named
 from swa_cli.errors import SourceError, VerifyError, listed
+from swa_cli.formats import Checkpoint, Options, Provenance, Source, as_named
 from swa_cli.system.progress import Track, silent
 
 _DEFAULT = Engine()

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.selection import Selection, select
 from swa_cli.checkpoints.survey import survey_checkpoints
 from swa_cli.checkpoints.untrained import about_untrained
 from swa_cli.errors import SourceError, UsageError, shortened
+from swa_cli.formats import Checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)

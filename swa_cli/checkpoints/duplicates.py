@@ -3,9 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 
-from swa_cli.checkpoints.checkpoint import Checkpoint
-from swa_cli.checkpoints.steps import natural_key, step_in_name
-from swa_cli.checkpoints.stored import StoredTensor
+from swa_cli.formats import Checkpoint, StoredTensor, natural_key, step_in_name
 
 _SAMPLED_TENSORS = 64
 _SAMPLE = 256

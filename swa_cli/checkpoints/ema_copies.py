@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.errors import shortened
+from swa_cli.formats import Checkpoint
 
 _EMA = re.compile(r"(?<![A-Za-z\d])ema(?![A-Za-z\d])", re.IGNORECASE)
 _WITH_SEPARATOR = re.compile(r"(?<=/)ema[-_./]|[-_.]ema(?![A-Za-z\d])", re.IGNORECASE)

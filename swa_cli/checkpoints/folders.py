@@ -5,12 +5,18 @@ from collections.abc import Callable, Collection, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from swa_cli.checkpoints.foreign import about_dcp, about_format, is_dcp
-from swa_cli.checkpoints.opening import open_checkpoint
 from swa_cli.checkpoints.parts import without_parts
-from swa_cli.checkpoints.sharded import INDEX_SUFFIX, shards_of
-from swa_cli.checkpoints.steps import natural_key, step_in_name
 from swa_cli.errors import CheckpointError, SourceError, listed, shortened
+from swa_cli.formats import (
+    INDEX_SUFFIX,
+    about_dcp,
+    about_format,
+    is_dcp,
+    natural_key,
+    open_checkpoint,
+    shards_of,
+    step_in_name,
+)
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".pth.tar", ".bin")
 

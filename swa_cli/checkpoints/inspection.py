@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from swa_cli.checkpoints.checkpoint import Checkpoint
-from swa_cli.checkpoints.dtypes import is_averaged
 from swa_cli.checkpoints.selection import Selection, known_metrics, select
 from swa_cli.checkpoints.survey import Survey, survey_checkpoints
 from swa_cli.checkpoints.untrained import about_untrained
 from swa_cli.errors import LISTED, SourceError, SwaError, shortened
+from swa_cli.formats import Checkpoint, is_averaged
 
 _EXAMPLE = 5
 _NEED_AN_ORDER = "--last, --first, --every, --from, --to"

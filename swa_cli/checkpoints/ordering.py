@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-from swa_cli.checkpoints.checkpoint import Checkpoint
-from swa_cli.checkpoints.steps import COUNTERS, OF_THE_WHOLE_RUN, natural_key, numbers_in_name, step_in_name
 from swa_cli.errors import shortened
+from swa_cli.formats import COUNTERS, OF_THE_WHOLE_RUN, Checkpoint, natural_key, numbers_in_name, step_in_name
 
 IN_THE_NAME = "number in the name"
 

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from swa_cli.checkpoints.checkpoint import Checkpoint
-from swa_cli.checkpoints.steps import step_in_name
 from swa_cli.errors import shortened
+from swa_cli.formats import Checkpoint, step_in_name
 
 
 class _Kind(NamedTuple):

@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from typing import Literal, cast
 
-from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.ordering import Order
 from swa_cli.errors import SourceError, UsageError, listed, shortened
+from swa_cli.formats import Checkpoint
 
 _FLAGS = {"from_step": "from", "to_step": "to"}
 

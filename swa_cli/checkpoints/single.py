@@ -2,12 +2,9 @@
 
 from pathlib import Path
 
-from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.folders import checkpoint_files
-from swa_cli.checkpoints.foreign import about_dcp, is_dcp
-from swa_cli.checkpoints.opening import open_checkpoint, read_record
-from swa_cli.checkpoints.torch_zip import read_zip
 from swa_cli.errors import SourceError, shortened
+from swa_cli.formats import Checkpoint, about_dcp, is_dcp, open_checkpoint, read_record, read_zip
 from swa_cli.system.regular_files import open_stream
 
 

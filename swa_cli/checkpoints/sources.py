@@ -6,8 +6,8 @@ from pathlib import Path, PurePath
 
 from swa_cli.checkpoints.folders import checkpoints_in
 from swa_cli.checkpoints.selection import Selection, is_meant, is_of
-from swa_cli.checkpoints.steps import natural_key
 from swa_cli.errors import SourceError, shortened
+from swa_cli.formats import natural_key
 
 
 def named_paths(sources: Sequence[Path], selection: Selection, notices: list[str]) -> list[Path]:

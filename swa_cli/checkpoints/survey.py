@@ -4,17 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.checkpoints.duplicates import without_copies
 from swa_cli.checkpoints.ema_copies import about_ema
-from swa_cli.checkpoints.metrics import metrics_in_name
-from swa_cli.checkpoints.opening import open_checkpoint
 from swa_cli.checkpoints.ordering import IN_THE_NAME, Order, in_order_of_steps
 from swa_cli.checkpoints.parts import about_parts, without_parts
 from swa_cli.checkpoints.selection import Selection
 from swa_cli.checkpoints.sources import named_paths
-from swa_cli.checkpoints.steps import natural_key, step_in_name
 from swa_cli.errors import CheckpointError
+from swa_cli.formats import Checkpoint, metrics_in_name, natural_key, open_checkpoint, step_in_name
 from swa_cli.system.gc_pause import without_collections
 
 

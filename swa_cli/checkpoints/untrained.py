@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from swa_cli.checkpoints.checkpoint import Checkpoint
 from swa_cli.errors import shortened
+from swa_cli.formats import Checkpoint
 
 
 def about_untrained(checkpoints: Sequence[Checkpoint]) -> list[str]:

@@ -8,15 +8,26 @@ from typing import Any, cast
 
 from safetensors import safe_open
 
-from swa_cli.checkpoints import Checkpoint, StoredTensor, open_checkpoint, strip_wrappers
-from swa_cli.checkpoints.record_text import EXTRA_STATE, PROVENANCE
-from swa_cli.checkpoints.sharded import INDEX_SUFFIX, shards_of
-from swa_cli.checkpoints.torch_legacy import looks_legacy
-from swa_cli.checkpoints.zip_directory import ZIP_MAGIC
 from swa_cli.errors import MismatchError, listed
-from swa_cli.outputs.layout import Contents, Layout, OutputFile
-from swa_cli.outputs.safetensors_output import index_file, part_of, safetensors_file
-from swa_cli.outputs.torch_like import torch_file_like
+from swa_cli.formats import (
+    EXTRA_STATE,
+    INDEX_SUFFIX,
+    PROVENANCE,
+    ZIP_MAGIC,
+    Checkpoint,
+    Contents,
+    Layout,
+    OutputFile,
+    StoredTensor,
+    index_file,
+    looks_legacy,
+    open_checkpoint,
+    part_of,
+    safetensors_file,
+    shards_of,
+    strip_wrappers,
+    torch_file_like,
+)
 from swa_cli.system.checked_json import parse_json
 from swa_cli.system.regular_files import open_stream, read_regular
 

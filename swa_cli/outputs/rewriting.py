@@ -9,11 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from swa_cli.checkpoints import Checkpoint, Provenance, find_ties
-from swa_cli.checkpoints.dtypes import is_floating
-from swa_cli.checkpoints.rounding import round_once
 from swa_cli.errors import NonFiniteError
-from swa_cli.outputs.layout import Contents
+from swa_cli.formats import Checkpoint, Contents, Provenance, find_ties, is_floating, round_once
 from swa_cli.outputs.target import Target, plan_layout
 from swa_cli.outputs.writer import write_output
 

@@ -5,13 +5,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swa_cli.checkpoints import Checkpoint, Provenance, as_named, open_single, spelt
-from swa_cli.checkpoints.sharded import INDEX_SUFFIX
+from swa_cli.checkpoints import open_single
 from swa_cli.errors import OutputError, SwaError, UsageError
-from swa_cli.outputs.layout import Contents, Layout
+from swa_cli.formats import (
+    INDEX_SUFFIX,
+    Checkpoint,
+    Contents,
+    Layout,
+    Provenance,
+    as_named,
+    safetensors_file,
+    sharded_files,
+    spelt,
+    torch_file,
+)
 from swa_cli.outputs.like import Like, is_of_model, is_torch, layout_like
-from swa_cli.outputs.safetensors_output import safetensors_file, sharded_files
-from swa_cli.outputs.torch_output import torch_file
 from swa_cli.system.atomic_directory import check_folder
 from swa_cli.system.atomic_file import check_output
 

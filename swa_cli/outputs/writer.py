@@ -13,9 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
 
-from swa_cli.checkpoints import Provenance, as_text, frame_digest, spelt
 from swa_cli.errors import CheckpointError, OutputError
-from swa_cli.outputs.layout import Layout
+from swa_cli.formats import Layout, Provenance, as_text, frame_digest, spelt
 from swa_cli.outputs.target import ITSELF, Target, check_target
 from swa_cli.system.atomic_directory import publish_folder
 from swa_cli.system.atomic_file import check_space, publish, writer_at

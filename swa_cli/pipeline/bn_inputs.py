@@ -8,9 +8,9 @@ from typing import Any
 from torch import nn
 
 from swa_cli.batchnorm import bn_buffers, bn_layers, without_statistics
-from swa_cli.checkpoints import Checkpoint, as_named
 from swa_cli.config.schema import BnUpdateConfig, Config, TargetConfig
 from swa_cli.errors import UsageError, shortened
+from swa_cli.formats import Checkpoint, as_named
 from swa_cli.outputs import Like, Target, check_target, fits
 from swa_cli.pipeline.common import Notify, needed, open_average
 from swa_cli.pipeline.user import data_of, model_of

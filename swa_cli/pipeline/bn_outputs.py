@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from swa_cli.batchnorm import UNREACHED, RecalibrationResult, bn_buffers, bn_layers
-from swa_cli.checkpoints import BnUpdate, Checkpoint, Provenance, Source
 from swa_cli.config.schema import BnUpdateConfig
+from swa_cli.formats import BnUpdate, Checkpoint, Provenance, Source
 from swa_cli.outputs.rewriting import replace_tensors
 from swa_cli.pipeline.bn_inputs import Job, TrainingData
 from swa_cli.pipeline.common import Notify

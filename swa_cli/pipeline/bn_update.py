@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 from swa_cli.batchnorm import RecalibrationResult, out_of_reach, recalibrate, remarks
-from swa_cli.checkpoints import BnUpdate, Checkpoint
 from swa_cli.config.schema import BnUpdateConfig, Config
 from swa_cli.errors import MismatchError, UsageError, shortened
+from swa_cli.formats import BnUpdate, Checkpoint
 from swa_cli.pipeline.bn_inputs import FROZEN, Job, TrainingData, open_data, prepare
 from swa_cli.pipeline.bn_outputs import known_of, new_buffers, record_of, write
 from swa_cli.pipeline.common import Notify, check_json_output

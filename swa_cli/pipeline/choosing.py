@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from swa_cli.checkpoints import Checkpoint
 from swa_cli.errors import DataError, UsageError
 from swa_cli.evaluation import Candidate, Curve, Member, Observed, merits_of, scores_of
+from swa_cli.formats import Checkpoint
 
 Scored = Callable[[Member], Observed]
 """A member's scores on validation data."""

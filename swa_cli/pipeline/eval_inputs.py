@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from swa_cli.checkpoints import Checkpoint, Run, Selection, find_checkpoints
+from swa_cli.checkpoints import Run, Selection, find_checkpoints
 from swa_cli.config.schema import Config, TargetConfig
 from swa_cli.errors import CheckpointError
+from swa_cli.formats import Checkpoint
 from swa_cli.pipeline.common import Notify, needed, open_average, selection_of
 from swa_cli.pipeline.user import data_of, model_of, task_of
 from swa_cli.system.devices import resolve_device

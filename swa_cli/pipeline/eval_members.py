@@ -8,8 +8,9 @@ import torch
 
 from swa_cli.averaging import average, plan_average
 from swa_cli.batchnorm import bn_buffers, bn_layers
-from swa_cli.checkpoints import Checkpoint, Options, as_named, open_checkpoint, short_names
+from swa_cli.checkpoints import short_names
 from swa_cli.evaluation import Member
+from swa_cli.formats import Checkpoint, Options, as_named, open_checkpoint
 from swa_cli.pipeline.contents import digest_of
 from swa_cli.pipeline.eval_inputs import EvalJob
 from swa_cli.pipeline.recomputing import Recomputing

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load, save
 
 from swa_cli import __version__
-from swa_cli.checkpoints import Checkpoint, checksums
 from swa_cli.errors import OutputError
+from swa_cli.formats import Checkpoint, checksums
 from swa_cli.pipeline.contents import digest_of
 from swa_cli.pipeline.eval_inputs import EvalJob
 from swa_cli.pipeline.sources import sources_of, user_sources

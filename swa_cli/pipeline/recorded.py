@@ -8,8 +8,8 @@ from pathlib import Path, PurePath
 from torch import nn
 
 from swa_cli.batchnorm import bn_layers
-from swa_cli.checkpoints import BnUpdate, Checkpoint, as_named
 from swa_cli.evaluation import BnRecord
+from swa_cli.formats import BnUpdate, Checkpoint, as_named
 
 _TOO_LARGE = 0.05
 """Standard error, in standard deviations, above which statistics are from too little of the data."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from swa_cli import __version__
 from swa_cli.batchnorm import LayerStatistics, RecalibrationResult
-from swa_cli.checkpoints import BnUpdate
+from swa_cli.formats import BnUpdate
 
 # 1: the first. Fields may be added within a version; none is renamed or removed.
 SCHEMA_VERSION = 1

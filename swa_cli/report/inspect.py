@@ -6,8 +6,9 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from swa_cli.checkpoints import Checkpoint, Description, Inspection, describe, known_metrics, short_names
+from swa_cli.checkpoints import Description, Inspection, describe, known_metrics, short_names
 from swa_cli.errors import SwaError, shortened
+from swa_cli.formats import Checkpoint
 from swa_cli.text import counted, in_bytes
 
 _MOST_METRICS = 3

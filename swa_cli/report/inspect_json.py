@@ -5,7 +5,8 @@ import math
 from typing import Any
 
 from swa_cli import __version__
-from swa_cli.checkpoints import Checkpoint, Inspection, describe, known_metrics
+from swa_cli.checkpoints import Inspection, describe, known_metrics
+from swa_cli.formats import Checkpoint
 
 # 1: the first. Fields may be added within a version; none is renamed or removed.
 SCHEMA_VERSION = 1

@@ -8,9 +8,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from swa_cli.checkpoints import Checkpoint, strip_wrappers
-from swa_cli.checkpoints.dtypes import is_averaged
 from swa_cli.errors import MismatchError, UserCodeError, kind_of, listed, shortened
+from swa_cli.formats import Checkpoint, is_averaged, strip_wrappers
 from swa_cli.user.guard import user_code
 from swa_cli.user.import_object import call_target
 from swa_cli.user.modules import state_dict_of

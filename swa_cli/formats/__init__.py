@@ -1,0 +1,85 @@
+"""What one checkpoint file says, read lazily and without running anything from it; and writing its like."""
+
+from swa_cli.formats.checkpoint import Checkpoint
+from swa_cli.formats.checksums import checksums
+from swa_cli.formats.detect import open_checkpoint, read_record
+from swa_cli.formats.dtypes import BY_NAME, Dtype, is_averaged, is_floating, real_dtype, reals
+from swa_cli.formats.file_reader import OpenFiles, read_tensor
+from swa_cli.formats.foreign import about_dcp, about_format, is_dcp
+from swa_cli.formats.frame import Extent, frame_digest
+from swa_cli.formats.hf_sharded import INDEX_SUFFIX, shards_of
+from swa_cli.formats.output_layout import Contents, Layout, OutputFile
+from swa_cli.formats.provenance import BnStatistics, BnUpdate, Options, Provenance, Source
+from swa_cli.formats.provenance_fields import as_named, spelt
+from swa_cli.formats.provenance_text import EXTRA_STATE, PROVENANCE, as_text
+from swa_cli.formats.rounding import LOST, round_into, round_once
+from swa_cli.formats.safetensors.header import file_order
+from swa_cli.formats.safetensors.writer import index_file, part_of, safetensors_file, sharded_files
+from swa_cli.formats.tensor_layout import StoredTensor, TensorSpec
+from swa_cli.formats.tied_weights import find_ties
+from swa_cli.formats.torch.legacy_container import looks_legacy
+from swa_cli.formats.torch.rewrite_template import torch_file_like
+from swa_cli.formats.torch.state_dict import strip_wrappers
+from swa_cli.formats.torch.writer import torch_file
+from swa_cli.formats.torch.zip_container import read_zip
+from swa_cli.formats.torch.zip_reader import ZIP_MAGIC
+from swa_cli.formats.training_metrics import metrics_in_name
+from swa_cli.formats.training_step import COUNTERS, OF_THE_WHOLE_RUN, natural_key, numbers_in_name, step_in_name
+
+__all__ = [
+    "BY_NAME",
+    "COUNTERS",
+    "EXTRA_STATE",
+    "INDEX_SUFFIX",
+    "LOST",
+    "OF_THE_WHOLE_RUN",
+    "PROVENANCE",
+    "ZIP_MAGIC",
+    "BnStatistics",
+    "BnUpdate",
+    "Checkpoint",
+    "Contents",
+    "Dtype",
+    "Extent",
+    "Layout",
+    "OpenFiles",
+    "Options",
+    "OutputFile",
+    "Provenance",
+    "Source",
+    "StoredTensor",
+    "TensorSpec",
+    "about_dcp",
+    "about_format",
+    "as_named",
+    "as_text",
+    "checksums",
+    "file_order",
+    "find_ties",
+    "frame_digest",
+    "index_file",
+    "is_averaged",
+    "is_dcp",
+    "is_floating",
+    "looks_legacy",
+    "metrics_in_name",
+    "natural_key",
+    "numbers_in_name",
+    "open_checkpoint",
+    "part_of",
+    "read_record",
+    "read_tensor",
+    "read_zip",
+    "real_dtype",
+    "reals",
+    "round_into",
+    "round_once",
+    "safetensors_file",
+    "sharded_files",
+    "shards_of",
+    "spelt",
+    "step_in_name",
+    "strip_wrappers",
+    "torch_file",
+    "torch_file_like",
+]

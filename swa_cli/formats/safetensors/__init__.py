@@ -1,0 +1,1 @@
+"""Files of safetensors: their header, and a writer."""

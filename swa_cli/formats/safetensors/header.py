@@ -1,0 +1,221 @@
+"""The safetensors container: its header, read and written.
+
+The format (https://huggingface.co/docs/safetensors): eight bytes of little-endian header length, a JSON header
+that maps each name to dtype, shape and byte range, then the tensors' bytes without gaps.
+"""
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, cast
+
+from safetensors import SafetensorError, safe_open
+
+from swa_cli.errors import CheckpointError, OutputError
+from swa_cli.formats.checkpoint import Checkpoint
+from swa_cli.formats.dtypes import BY_NAME
+from swa_cli.formats.file_reader import Stamp, stamp_of
+from swa_cli.formats.provenance_text import EXTRA_STATE, PROVENANCE
+from swa_cli.formats.tensor_layout import StoredTensor, TensorSpec, row_major, spec_of
+from swa_cli.formats.torch.rebuild import MOST_DIMENSIONS
+from swa_cli.formats.torch.state_dict import strip_wrappers, wrappers_in
+from swa_cli.formats.training_metrics import metrics_in_name, metrics_of_text
+from swa_cli.formats.training_step import COUNTERS, counters_of
+from swa_cli.system.checked_json import check_values
+from swa_cli.system.regular_files import open_stream
+
+NAMES = {
+    BY_NAME[dtype]: name
+    for dtype, name in {
+        "float64": "F64",
+        "float32": "F32",
+        "float16": "F16",
+        "bfloat16": "BF16",
+        "complex64": "C64",
+        "float8_e4m3fn": "F8_E4M3",
+        "float8_e4m3fnuz": "F8_E4M3FNUZ",
+        "float8_e8m0fnu": "F8_E8M0",
+        "float8_e5m2": "F8_E5M2",
+        "float8_e5m2fnuz": "F8_E5M2FNUZ",
+        "int64": "I64",
+        "int32": "I32",
+        "int16": "I16",
+        "int8": "I8",
+        "bool": "BOOL",
+        "uint64": "U64",
+        "uint32": "U32",
+        "uint16": "U16",
+        "uint8": "U8",
+    }.items()
+}
+"""The format's names of the dtypes that it can store."""
+_DTYPES = {name: dtype for dtype, name in NAMES.items()}
+
+RESERVED = frozenset({"format", PROVENANCE, EXTRA_STATE, *COUNTERS})
+"""Keys of the metadata that are no names of tensors."""
+
+_LENGTH = struct.Struct("<Q")
+_LONGEST_HEADER = 100_000_000  # what the library lets pass
+_MOST_VALUES, _BYTES_OF_VALUE = 1_000_000, 16
+"""Of a header: nine for each tensor."""
+_MOST_METADATA = 100_000
+
+
+def looks_like_safetensors(head: bytes) -> bool:
+    """Whether a file that starts with these bytes (at least nine) claims to be safetensors."""
+    return len(head) > _LENGTH.size and head[_LENGTH.size : _LENGTH.size + 1] == b"{"
+
+
+def open_safetensors(path: Path) -> Checkpoint:
+    """Read the header of a safetensors file.
+
+    A name that the metadata map to a tensor's (``safetensors.torch.save_model`` does so for tied weights) is a name
+    of that tensor too.
+
+    Raises:
+        CheckpointError: the header is malformed, disagrees with the size of the file, or names a dtype that
+            torch does not have.
+    """
+    try:
+        header, stamp = _read_header(path)
+    except (SafetensorError, ValueError, RecursionError) as error:
+        msg = f"{path}: not a whole safetensors file ({error}). It is truncated or damaged; copy or save it again."
+        raise CheckpointError(msg) from error
+    except OSError as error:
+        msg = f"{path}: cannot be read: {error.strerror or error}."
+        raise CheckpointError(msg) from error
+    except CheckpointError as error:
+        msg = f"{path}: {error}"
+        raise CheckpointError(msg) from error
+    return Checkpoint(
+        path=path,
+        stamps={path: stamp},
+        tensors=header.tensors,
+        metadata=header.metadata,
+        counters=counters_of(header.metadata),
+        metrics={**metrics_in_name(path), **metrics_of_text(header.metadata)},
+        extra=_extra(header.metadata),
+        container="safetensors",
+        stripped=header.stripped,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    text: bytes
+    file_size: int
+    tensors: Mapping[str, StoredTensor]
+    metadata: Mapping[str, str]
+    stripped: tuple[str, ...]
+
+
+_latest: list[_Header] = []
+"""The header read last: the files of a run often have one and the same, and it may be long."""
+
+
+def _read_header(path: Path) -> tuple[_Header, Stamp]:
+    with open_stream(path) as stream:
+        stamp = stamp_of(stream.fileno())
+        size = stamp[2]
+        (length,) = _LENGTH.unpack(stream.read(_LENGTH.size))
+        text = stream.read(min(length, size, _LONGEST_HEADER + 1))
+    for header in _latest:
+        if header.text == text and header.file_size == size:
+            return header, stamp
+    check_values(text, max(_MOST_VALUES, len(text) // _BYTES_OF_VALUE))
+    with safe_open(path, framework="np"):  # the library checks offsets, overlaps and sizes
+        pass
+    entries = cast("dict[str, Any]", json.loads(text))
+    metadata = cast("dict[str, str]", entries.pop("__metadata__", None) or {})
+    if len(metadata) > _MOST_METADATA:
+        msg = f"its metadata have {len(metadata):,} entries, expected at most {_MOST_METADATA:,}."
+        raise CheckpointError(msg)
+    start = _LENGTH.size + len(text)
+    tensors = {name: _stored(name, entry, start) for name, entry in entries.items()}
+    tied = {
+        name: tensors[kept]
+        for name, kept in metadata.items()
+        if kept in tensors and name not in tensors and _may_be_tied(name, kept, metadata)
+    }
+    _latest[:] = [
+        _Header(
+            text=text,
+            file_size=size,
+            tensors=MappingProxyType(strip_wrappers(tensors | tied)),
+            metadata=MappingProxyType(metadata),
+            stripped=wrappers_in(tensors | tied),
+        )
+    ]
+    return _latest[0], stamp
+
+
+def _may_be_tied(name: str, kept: str, metadata: Mapping[str, str]) -> bool:
+    """Whether an entry of the metadata can mean two names of a tensor, and not, say, ``{"epoch": "1"}``.
+
+    In a file that swa-cli wrote every entry whose value is the name of a tensor does, but for reserved keys.
+    """
+    return name not in RESERVED and (PROVENANCE in metadata or "." in name or "." in kept)
+
+
+def _stored(name: str, entry: Mapping[str, Any], start: int) -> StoredTensor:
+    dtype = _DTYPES.get(entry["dtype"])
+    if dtype is None:
+        msg = f"tensor {name} has dtype {entry['dtype']}, which cannot be averaged."
+        raise CheckpointError(msg)
+    shape = tuple(entry["shape"])
+    if len(shape) > MOST_DIMENSIONS:
+        msg = f"tensor {name} has {len(shape):,} dimensions, and torch and numpy know {MOST_DIMENSIONS} at most."
+        raise CheckpointError(msg)
+    return StoredTensor(
+        spec=spec_of(shape, dtype), offset=start + int(entry["data_offsets"][0]), stride=row_major(shape)
+    )
+
+
+def _extra(metadata: Mapping[str, str]) -> Mapping[str, object]:
+    try:
+        extra = json.loads(metadata.get(EXTRA_STATE, "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return cast("dict[str, object]", extra) if isinstance(extra, dict) else {}
+
+
+def file_order(specs: Mapping[str, TensorSpec]) -> list[str]:
+    """The order in which the format stores tensors: widest dtype first, so that each lies aligned, then by name."""
+    return sorted(specs, key=lambda name: (-specs[name].dtype.itemsize, name))
+
+
+def safetensors_entries(specs: Mapping[str, TensorSpec]) -> tuple[bytes, Mapping[str, int]]:
+    """What a header says of ``specs``, stored in `file_order`, and at which byte after the header each tensor goes."""
+    entries: dict[str, object] = {}
+    offsets: dict[str, int] = {}
+    end = 0
+    for name in file_order(specs):
+        spec, offsets[name] = specs[name], end
+        end += spec.nbytes
+        entries[name] = {"dtype": NAMES[spec.dtype], "shape": spec.shape, "data_offsets": [offsets[name], end]}
+    return _as_json(entries), offsets
+
+
+def safetensors_header(entries: bytes, metadata: Mapping[str, str]) -> bytes:
+    """The first bytes of a file, from its `safetensors_entries`.
+
+    Raises:
+        OutputError: they are more than the format allows.
+    """
+    first = _as_json({"__metadata__": dict(metadata)})
+    text = first if entries == b"{}" else first[:-1] + b"," + entries[1:]
+    text += b" " * (-len(text) % _LENGTH.size)
+    if len(text) > _LONGEST_HEADER:
+        msg = (
+            f"the header would take {len(text):,} bytes, and safetensors files have {_LONGEST_HEADER:,} at most. Leave "
+            "entries out of the state_dict that are not tensors (_extra_state)."
+        )
+        raise OutputError(msg)
+    return _LENGTH.pack(len(text)) + text
+
+
+def _as_json(value: Mapping[str, object]) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()

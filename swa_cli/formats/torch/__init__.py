@@ -1,0 +1,1 @@
+"""Files of torch.save: containers, pickles read without running them, and writers."""
