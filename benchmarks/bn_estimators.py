@@ -36,7 +36,7 @@ from swa_cli.demo.train import train_digits
 from swa_cli.errors import SwaError
 from swa_cli.evaluation import Comparison, Member, Observed, Other, Residents, Stream, compare, observe, scores_of
 from swa_cli.pipeline.average import average_step
-from swa_cli.pipeline.user import data_of, model_of
+from swa_cli.pipeline.build_user_objects import data_of, model_of
 from swa_cli.system.devices import resolve_device
 from swa_cli.tasks.classification import Classification
 from swa_cli.user.batch import Example, make_splitter

@@ -417,7 +417,7 @@ def within(wanted: Mapping[str, Any]) -> dict[str, Any]:
     import_module("evaluated")  # before the clock starts
 
     from swa_cli.config.load import load_config
-    from swa_cli.pipeline.evaluate import eval_step
+    from swa_cli.pipeline.evaluation.step import eval_step
 
     seconds: list[float] = []
 

@@ -24,7 +24,7 @@ from evaluating import (
     prepared,
 )
 
-from swa_cli.pipeline.contents import digest_of
+from swa_cli.pipeline.evaluation.output_cache.batch_digest import digest_of
 
 N_BATCHES = 5  # of each split
 N_MEMBERS = N_CHECKPOINTS + 2  # with the average, and that with averaged statistics
@@ -495,7 +495,8 @@ CONTENTS = [A, SimpleNamespace(x=A, y="y"), {"a": 1.5, "b": {"c"}}, A.to_sparse(
 def test_a_digest_does_not_depend_on_the_process():
     scope: dict = {}
     exec(CONTENTS, scope)
-    program = f"{CONTENTS}\nfrom swa_cli.pipeline.contents import digest_of\nprint(digest_of(CONTENTS))"
+    module = "swa_cli.pipeline.evaluation.output_cache.batch_digest"
+    program = f"{CONTENTS}\nfrom {module} import digest_of\nprint(digest_of(CONTENTS))"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
 
     assert found.stdout == f"{digest_of(scope['CONTENTS'])}\n"

@@ -12,7 +12,7 @@ import pytest
 import torch
 from evaluating import MODEL_AND_DATA, N_CHECKPOINTS, averaged, counted, evaluated, prepared, row_of
 
-from swa_cli.pipeline import records_file
+from swa_cli.pipeline.evaluation import records_io
 
 FORMS = ["npz", "parquet"]
 
@@ -491,7 +491,7 @@ def test_nobody_is_told_to_unpickle_records(run_swa, tmp_path, content):
 
 def test_the_version_of_a_parquet_file(run_swa, records, monkeypatch):
     pytest.importorskip("pyarrow")
-    monkeypatch.setattr(records_file, "VERSION", 7)
+    monkeypatch.setattr(records_io, "VERSION", 7)
     evaluated(run_swa, "--save-records", "r.parquet")
     monkeypatch.undo()
     monkeypatch.chdir(records)

@@ -398,7 +398,7 @@ def test_averages_that_are_tried_take_no_more_memory_than_there_is(run_swa, fold
     averaged(run_swa)
     at_once, n_models = 10, N_CHECKPOINTS + 2 + 6 + 1  # the averages, the windows, and one soup at a time
     size = sum(value.numel() * value.element_size() for value in Net().state_dict().values())
-    monkeypatch.setattr("swa_cli.pipeline.members_at_once.free_bytes", lambda _: 2 * at_once * size)
+    monkeypatch.setattr("swa_cli.pipeline.evaluation.memory_plan.free_bytes", lambda _: 2 * at_once * size)
     data = ("--model", "evalcode.py:Alive", "--data", "evalcode.py:Data")
     plan = evaluated(run_swa, "--curve", "1,2,3,4,5,6", "--greedy", data=data)["plan"]
 

@@ -24,7 +24,7 @@ from against_torch import unlike_torch
 from fuzzing import Seed, mutant, write_seeds
 
 from swa_cli.cli.commands import COMMANDS
-from swa_cli.pipeline.kept_outputs import KeptOutputs
+from swa_cli.pipeline.evaluation.output_cache.store import KeptOutputs
 
 pytestmark = pytest.mark.slow
 

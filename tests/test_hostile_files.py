@@ -25,7 +25,7 @@ SECONDS, MEGABYTES = 6, 300
 MEASURE = """
 import json, re, sys, time
 from pathlib import Path
-import swa_cli.pipeline.average, swa_cli.report.inspect, swa_cli.pipeline.records_file
+import swa_cli.pipeline.average, swa_cli.report.inspect, swa_cli.pipeline.evaluation.records_io
 from swa_cli.cli import main
 
 def peak():

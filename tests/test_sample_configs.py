@@ -19,7 +19,7 @@ from sklearn.datasets import make_friedman1, make_friedman2, make_friedman3
 from swa_cli.config.load import load_config
 from swa_cli.demo.digits import DigitsCnn, DigitsData
 from swa_cli.demo.run import demo_config
-from swa_cli.pipeline.user import task_from
+from swa_cli.pipeline.build_user_objects import task_from
 from swa_cli.user.datamodule import batches_of, build_data_module
 from swa_cli.user.import_object import load_target
 from swa_cli.user.model import build_model

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from swa_cli.pipeline.sealed_parquet import check_seal, seal
+from swa_cli.pipeline.evaluation.sealed_parquet import check_seal, seal
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")

@@ -11,7 +11,7 @@ from swa_cli.cli.terminal import notify, say, show, track, warn
 from swa_cli.cli.written import is_stdout, save
 
 if TYPE_CHECKING:
-    from swa_cli.pipeline.bn_update import BnUpdateResult
+    from swa_cli.pipeline.bn_update.step import BnUpdateResult
 
 _STATISTICS, _BATCHES, _SPEED = "Statistics", "Batches", "Speed"
 
@@ -123,7 +123,7 @@ def bn_update(  # noqa: PLR0913
     """
     with exit_on_error(debug=debug):
         from swa_cli.config.load import load_config  # noqa: PLC0415  # torch is imported after --help
-        from swa_cli.pipeline.bn_update import bn_update_step  # noqa: PLC0415
+        from swa_cli.pipeline.bn_update.step import bn_update_step  # noqa: PLC0415
         from swa_cli.report.bn_update import layers_table, recalibration_report  # noqa: PLC0415
 
         flags = {

@@ -187,7 +187,7 @@ def evaluate(  # noqa: PLR0913
     """
     with exit_on_error(debug=debug):
         from swa_cli.config.load import load_config  # noqa: PLC0415  # torch is imported after --help
-        from swa_cli.pipeline.evaluate import eval_step  # noqa: PLC0415
+        from swa_cli.pipeline.evaluation.step import eval_step  # noqa: PLC0415
 
         flags = {
             "checkpoints": checkpoints,

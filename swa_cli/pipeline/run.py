@@ -9,11 +9,11 @@ from swa_cli.errors import UsageError
 from swa_cli.evaluation import EvaluationResult
 from swa_cli.outputs import Target, check_target
 from swa_cli.pipeline.average import average_step
-from swa_cli.pipeline.bn_update import BnUpdateResult, bn_update_step
+from swa_cli.pipeline.bn_update.step import BnUpdateResult, bn_update_step
+from swa_cli.pipeline.build_user_objects import task_of
 from swa_cli.pipeline.common import Notify, check_json_output, needed, only_process
-from swa_cli.pipeline.eval_pass import check_metrics
-from swa_cli.pipeline.evaluate import check_evaluation_outputs, eval_step
-from swa_cli.pipeline.user import task_of
+from swa_cli.pipeline.evaluation.evaluator import check_metrics
+from swa_cli.pipeline.evaluation.step import check_evaluation_outputs, eval_step
 from swa_cli.system.progress import Track, silent
 from swa_cli.user.import_object import load_target
 

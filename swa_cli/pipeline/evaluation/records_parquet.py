@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from swa_cli.errors import UsageError
 from swa_cli.formats import spelt
-from swa_cli.pipeline.records_contents import METADATA, Column, Contents, check_amount, known
-from swa_cli.pipeline.sealed_parquet import check_seal, seal
+from swa_cli.pipeline.evaluation.records_contents import METADATA, Column, Contents, check_amount, known
+from swa_cli.pipeline.evaluation.sealed_parquet import check_seal, seal
 from swa_cli.system.regular_files import open_stream
 
 _NAMES = ["candidate", "kind"]

@@ -9,8 +9,8 @@ from swa_cli.batchnorm import RecalibrationResult, out_of_reach, recalibrate, re
 from swa_cli.config.schema import BnUpdateConfig, Config
 from swa_cli.errors import MismatchError, UsageError, shortened
 from swa_cli.formats import BnUpdate, Checkpoint
-from swa_cli.pipeline.bn_inputs import FROZEN, Job, TrainingData, open_data, prepare
-from swa_cli.pipeline.bn_outputs import known_of, new_buffers, record_of, write
+from swa_cli.pipeline.bn_update.prepare import FROZEN, Job, TrainingData, open_data, prepare
+from swa_cli.pipeline.bn_update.write import known_of, new_buffers, record_of, write
 from swa_cli.pipeline.common import Notify, check_json_output
 from swa_cli.system.devices import resolve_device
 from swa_cli.system.process_group import Ranks, Step, alone, meet_if_several, once, own_device

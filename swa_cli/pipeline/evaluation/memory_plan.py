@@ -1,7 +1,7 @@
 """How many members can be in memory side by side."""
 
 from swa_cli.evaluation import bytes_of
-from swa_cli.pipeline.eval_inputs import EvalJob
+from swa_cli.pipeline.evaluation.prepare import EvalJob
 from swa_cli.system.memory import free_bytes
 from swa_cli.text import in_bytes
 

@@ -9,9 +9,9 @@ from torch import nn
 
 from swa_cli.batchnorm import bn_layers, recalibrate
 from swa_cli.config.schema import BnUpdateConfig
-from swa_cli.pipeline.bn_inputs import FROZEN, TrainingData, frozen_layers, open_data
+from swa_cli.pipeline.bn_update.prepare import FROZEN, TrainingData, frozen_layers, open_data
 from swa_cli.pipeline.common import Notify
-from swa_cli.pipeline.eval_inputs import EvalJob
+from swa_cli.pipeline.evaluation.prepare import EvalJob
 from swa_cli.system.process_group import Step
 from swa_cli.system.progress import Track
 from swa_cli.user.forward import Forward

@@ -11,8 +11,8 @@ from swa_cli.checkpoints import Run, Selection, find_checkpoints
 from swa_cli.config.schema import Config, TargetConfig
 from swa_cli.errors import CheckpointError
 from swa_cli.formats import Checkpoint
+from swa_cli.pipeline.build_user_objects import data_of, model_of, task_of
 from swa_cli.pipeline.common import Notify, needed, open_average, selection_of
-from swa_cli.pipeline.user import data_of, model_of, task_of
 from swa_cli.system.devices import resolve_device
 from swa_cli.system.process_group import own_device
 from swa_cli.tasks import Task

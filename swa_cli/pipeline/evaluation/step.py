@@ -7,10 +7,10 @@ from pathlib import Path
 from swa_cli.config.schema import Config, EvalConfig
 from swa_cli.errors import UsageError
 from swa_cli.evaluation import Context, EvaluationResult, Observed, summarise
+from swa_cli.pipeline.build_user_objects import task_of
 from swa_cli.pipeline.common import Notify, check_json_output, check_report
-from swa_cli.pipeline.observing import observe_all
-from swa_cli.pipeline.records_file import check_form, load_records, save_records, sensible
-from swa_cli.pipeline.user import task_of
+from swa_cli.pipeline.evaluation.records_io import check_form, load_records, save_records, sensible
+from swa_cli.pipeline.evaluation.run_members import observe_all
 from swa_cli.system.atomic_file import written
 from swa_cli.system.process_group import meet_if_several, once, own_rank
 from swa_cli.system.progress import Track, silent

@@ -7,7 +7,7 @@ from swa_cli.batchnorm import UNREACHED, RecalibrationResult, bn_buffers, bn_lay
 from swa_cli.config.schema import BnUpdateConfig
 from swa_cli.formats import BnUpdate, Checkpoint, Provenance, Source
 from swa_cli.outputs.rewriting import replace_tensors
-from swa_cli.pipeline.bn_inputs import Job, TrainingData
+from swa_cli.pipeline.bn_update.prepare import Job, TrainingData
 from swa_cli.pipeline.common import Notify
 from swa_cli.user.model import own_names
 

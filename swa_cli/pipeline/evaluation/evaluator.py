@@ -10,7 +10,7 @@ import torch
 from swa_cli.config.schema import TargetConfig
 from swa_cli.errors import MismatchError, UsageError
 from swa_cli.evaluation import Kept, Member, Observed, Residents, Stream, check_margins, observe
-from swa_cli.pipeline.eval_inputs import EvalJob
+from swa_cli.pipeline.evaluation.prepare import EvalJob
 from swa_cli.system.process_group import Step, own_rank, world_size
 from swa_cli.system.progress import Track
 from swa_cli.user.dataloader import Passes

@@ -7,11 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from swa_cli.evaluation import Curve, Member, best_of
-from swa_cli.pipeline.choosing import curve_of, greedy_soup, window_members, windows
-from swa_cli.pipeline.eval_inputs import EvalJob
-from swa_cli.pipeline.eval_members import average_of
-from swa_cli.pipeline.eval_pass import Evaluator
-from swa_cli.pipeline.recomputing import Recomputing
+from swa_cli.pipeline.evaluation.bn_recompute import Recomputing
+from swa_cli.pipeline.evaluation.evaluator import Evaluator
+from swa_cli.pipeline.evaluation.members import average_of
+from swa_cli.pipeline.evaluation.prepare import EvalJob
+from swa_cli.pipeline.evaluation.window_and_soup import curve_of, greedy_soup, window_members, windows
 from swa_cli.user.datamodule import Split, has_split
 
 

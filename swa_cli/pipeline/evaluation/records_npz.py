@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from swa_cli.pipeline.records_contents import GROUPS, METADATA, Contents, check_amount, known
+from swa_cli.pipeline.evaluation.records_contents import GROUPS, METADATA, Contents, check_amount, known
 from swa_cli.system.regular_files import open_stream
 
 _END = 1 << 21

@@ -14,9 +14,9 @@ from safetensors.torch import load, save
 from swa_cli import __version__
 from swa_cli.errors import OutputError
 from swa_cli.formats import Checkpoint, checksums
-from swa_cli.pipeline.contents import digest_of
-from swa_cli.pipeline.eval_inputs import EvalJob
-from swa_cli.pipeline.sources import sources_of, user_sources
+from swa_cli.pipeline.evaluation.output_cache.batch_digest import digest_of
+from swa_cli.pipeline.evaluation.output_cache.source_digest import sources_of, user_sources
+from swa_cli.pipeline.evaluation.prepare import EvalJob
 from swa_cli.system.atomic_file import explained, writer_at
 from swa_cli.system.regular_files import read_regular
 from swa_cli.system.temporary_paths import temporary

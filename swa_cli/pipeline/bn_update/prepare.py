@@ -12,8 +12,8 @@ from swa_cli.config.schema import BnUpdateConfig, Config, TargetConfig
 from swa_cli.errors import UsageError, shortened
 from swa_cli.formats import Checkpoint, as_named
 from swa_cli.outputs import Like, Target, check_target, fits
+from swa_cli.pipeline.build_user_objects import data_of, model_of
 from swa_cli.pipeline.common import Notify, needed, open_average
-from swa_cli.pipeline.user import data_of, model_of
 from swa_cli.system.process_group import own_rank, world_size
 from swa_cli.user.batch import Splitter, make_splitter
 from swa_cli.user.dataloader import Passes, in_fixed_order, with_batch_size

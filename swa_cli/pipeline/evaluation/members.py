@@ -11,9 +11,9 @@ from swa_cli.batchnorm import bn_buffers, bn_layers
 from swa_cli.checkpoints import short_names
 from swa_cli.evaluation import Member
 from swa_cli.formats import Checkpoint, Options, as_named, open_checkpoint
-from swa_cli.pipeline.contents import digest_of
-from swa_cli.pipeline.eval_inputs import EvalJob
-from swa_cli.pipeline.recomputing import Recomputing
+from swa_cli.pipeline.evaluation.bn_recompute import Recomputing
+from swa_cli.pipeline.evaluation.output_cache.batch_digest import digest_of
+from swa_cli.pipeline.evaluation.prepare import EvalJob
 from swa_cli.user.model import own_names, state_dict_for
 
 Digest = Callable[[Checkpoint], str | None]

@@ -15,10 +15,10 @@ from swa_cli.config.pydantic_errors import mismatch
 from swa_cli.config.schema import TargetConfig
 from swa_cli.errors import SourceError, SwaError, UsageError
 from swa_cli.evaluation import Context, Observed, Row
-from swa_cli.pipeline.records_contents import VERSION, Column, Contents
-from swa_cli.pipeline.records_npz import read_npz, write_npz
-from swa_cli.pipeline.records_parquet import pyarrow, read_parquet, write_parquet
-from swa_cli.pipeline.user import task_from
+from swa_cli.pipeline.build_user_objects import task_from
+from swa_cli.pipeline.evaluation.records_contents import VERSION, Column, Contents
+from swa_cli.pipeline.evaluation.records_npz import read_npz, write_npz
+from swa_cli.pipeline.evaluation.records_parquet import pyarrow, read_parquet, write_parquet
 from swa_cli.system.atomic_file import publish
 from swa_cli.tasks import Records, Task
 

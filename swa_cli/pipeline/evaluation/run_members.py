@@ -6,16 +6,16 @@ from typing import TypeVar
 
 from swa_cli.config.schema import Config
 from swa_cli.evaluation import Context, Member, Observed, Residents, best_of
-from swa_cli.pipeline.choosing import windows
 from swa_cli.pipeline.common import Notify
-from swa_cli.pipeline.eval_inputs import EvalJob, prepare_evaluation
-from swa_cli.pipeline.eval_members import average_member, checkpoint_members, control, with_averaged_statistics
-from swa_cli.pipeline.eval_pass import Evaluator, check_metrics, loader_of
-from swa_cli.pipeline.kept_outputs import kept_outputs
-from swa_cli.pipeline.members_at_once import members_at_once
-from swa_cli.pipeline.recomputing import Recomputing, has_statistics, recomputing
-from swa_cli.pipeline.recorded import bn_update_of, warnings_of
-from swa_cli.pipeline.validation import Choice, choose, remarks_on, split_to_choose_on
+from swa_cli.pipeline.evaluation.bn_recompute import Recomputing, has_statistics, recomputing
+from swa_cli.pipeline.evaluation.choose_on_validation import Choice, choose, remarks_on, split_to_choose_on
+from swa_cli.pipeline.evaluation.evaluator import Evaluator, check_metrics, loader_of
+from swa_cli.pipeline.evaluation.members import average_member, checkpoint_members, control, with_averaged_statistics
+from swa_cli.pipeline.evaluation.memory_plan import members_at_once
+from swa_cli.pipeline.evaluation.output_cache.store import kept_outputs
+from swa_cli.pipeline.evaluation.prepare import EvalJob, prepare_evaluation
+from swa_cli.pipeline.evaluation.provenance_warnings import bn_update_of, warnings_of
+from swa_cli.pipeline.evaluation.window_and_soup import windows
 from swa_cli.system.process_group import Ranks, Step, alone
 from swa_cli.system.progress import Track
 from swa_cli.user.dataloader import Passes

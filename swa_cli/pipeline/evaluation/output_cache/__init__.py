@@ -1,0 +1,1 @@
+"""Outputs of the models, kept between runs."""
