@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from swa_cli.averaging import Engine, average, plan_average
-from swa_cli.averaging.device import WORKERS
+from swa_cli.averaging.cuda_ring import WORKERS
 from swa_cli.checkpoints import find_checkpoints
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

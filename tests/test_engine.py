@@ -25,11 +25,11 @@ from measuring import cost
 from references import mean_rounded_once
 from safetensors.torch import load_file, save_file
 
-from swa_cli.averaging import Engine, average, device, faster, plan_average
-from swa_cli.averaging.device import Accelerator
+from swa_cli.averaging import Engine, auto_device, average, cuda_ring, plan_average
+from swa_cli.averaging.chunks import Piece, cut
+from swa_cli.averaging.context import Job
+from swa_cli.averaging.cuda_ring import Accelerator
 from swa_cli.averaging.fingerprints import Fingerprints
-from swa_cli.averaging.job import Job
-from swa_cli.averaging.pieces import Piece, cut
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.averaging.sampling import choose_places
 from swa_cli.averaging.workers import work
@@ -255,9 +255,9 @@ def run_for_auto(tmp_path, monkeypatch, seconds):
     for step in range(3):
         torch.save({f"w{i}": torch.randn(50) for i in range(9)}, tmp_path / f"{step}.pt")
     plan = plan_average(find_checkpoints([tmp_path]).checkpoints)
-    monkeypatch.setattr(faster, "WORTH_TRYING", 0)
-    monkeypatch.setattr(faster, "TRIAL", 1000)
-    monkeypatch.setattr(faster, "WARM_UP", 1)
+    monkeypatch.setattr(auto_device, "WORTH_TRYING", 0)
+    monkeypatch.setattr(auto_device, "TRIAL", 1000)
+    monkeypatch.setattr(auto_device, "WARM_UP", 1)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     done = []
 
@@ -267,7 +267,7 @@ def run_for_auto(tmp_path, monkeypatch, seconds):
             raise seconds[device]
         return seconds[device]
 
-    return faster.run_on_the_faster(plan, run), done
+    return auto_device.run_on_the_faster(plan, run), done
 
 
 @pytest.mark.parametrize(("on_cpu", "on_cuda", "rest"), [(1.0, 2.0, "cpu"), (2.0, 1.0, "cuda:0")])
@@ -291,9 +291,9 @@ def test_auto_shares_the_work_without_changing_a_byte(tmp_path, monkeypatch):
         torch.save({f"w{i}": torch.randn(50) for i in range(9)}, tmp_path / f"{step}.pt")
     plan = plan_average(find_checkpoints([tmp_path]).checkpoints)
     average(plan, tmp_path / "cpu.safetensors")
-    monkeypatch.setattr(faster, "WORTH_TRYING", 0)
-    monkeypatch.setattr(faster, "TRIAL", 1000)
-    monkeypatch.setattr(faster, "WARM_UP", 1)
+    monkeypatch.setattr(auto_device, "WORTH_TRYING", 0)
+    monkeypatch.setattr(auto_device, "TRIAL", 1000)
+    monkeypatch.setattr(auto_device, "WARM_UP", 1)
     monkeypatch.setattr("swa_cli.averaging.cuda.cuda", late_device(0))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
 
@@ -485,13 +485,13 @@ def test_the_device_holds_less_than_256_mib_whatever_the_model(tmp_path):
     plan = plan_of([tmp_path / "1.pt"])
     prints = Fingerprints(plan)
     job = Job(plan=plan, files=OpenFiles(), write=lambda *_: None, allow_nonfinite=False, fingerprints=prints)
-    worker = device.DeviceWorker(job, late_device(0)("cuda"))
+    worker = cuda_ring.DeviceWorker(job, late_device(0)("cuda"))
 
     held = sum(slot.device.nbytes for slot in [*worker._all_slots, *worker._all_outputs]) + worker._total.nbytes
     for_rounding = 5 * worker._total.nbytes  # float64 bits, float32, what it was rounded to, and flags
 
     assert held >= 7 * worker._total.nbytes
-    assert device.WORKERS * (held + for_rounding) <= 256 << 20
+    assert cuda_ring.WORKERS * (held + for_rounding) <= 256 << 20
 
 
 @pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "float16"])

@@ -580,7 +580,7 @@ def test_what_is_put_aside_is_given_back_group_by_group(monkeypatch):
             open_now.remove(self)
             return super().__exit__(*exception)
 
-    monkeypatch.setattr("swa_cli.shelf.SpooledTemporaryFile", Counted)
+    monkeypatch.setattr("swa_cli.evaluation.batch_spill.SpooledTemporaryFile", Counted)
     stream = Stream(split="test", batches=[(torch.randn(4, 3), torch.arange(4))] * 2, members=linear_members(10))
 
     observe(Residents(nn.Linear(3, 4), Forward(), at_once=1), [stream])

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from swa_cli import __version__
+from swa_cli.cli.save_report import save
 from swa_cli.cli.terminal import VisibleConsole
-from swa_cli.cli.written import save
 from swa_cli.errors import OutputError
 from swa_cli.evaluation.result import (
     BnRecord,
@@ -25,11 +25,11 @@ from swa_cli.evaluation.result import (
     Score,
 )
 from swa_cli.report.csv_report import to_csv
-from swa_cli.report.final import final_sentence
 from swa_cli.report.json_report import to_json
 from swa_cli.report.markdown import to_markdown
+from swa_cli.report.summary_sentences import sentences
 from swa_cli.report.table import evaluation_table, further_tables, warning_panels
-from swa_cli.report.words import sentences
+from swa_cli.report.verdict_sentence import final_sentence
 
 SCORES = (
     Score(name="accuracy", label="accuracy", higher_is_better=True, percent=True, shown=True, right_or_wrong=True),

@@ -6,7 +6,7 @@ from references import exact_fingerprint, fingerprint_of_mean
 from safetensors.torch import load_file
 from test_engine import late_device, save_as, states_of_all_kinds
 
-from swa_cli.averaging import Engine, average, faster, plan_average
+from swa_cli.averaging import Engine, auto_device, average, plan_average
 from swa_cli.checkpoints import find_checkpoints
 
 WEIGHTS = [0.3, 1, 2, 1 / 3, 7.7]
@@ -79,9 +79,9 @@ def test_a_second_attempt_on_the_cpu_counts_nothing_twice(tmp_path, monkeypatch)
     for step in range(3):
         torch.save({f"w{i}": torch.randn(50 + i) for i in range(9)}, tmp_path / "run" / f"{step}.pt")
     expected = fingerprints(tmp_path / "run", tmp_path / "o.safetensors")
-    monkeypatch.setattr(faster, "WORTH_TRYING", 0)
-    monkeypatch.setattr(faster, "TRIAL", 1000)
-    monkeypatch.setattr(faster, "WARM_UP", 1)
+    monkeypatch.setattr(auto_device, "WORTH_TRYING", 0)
+    monkeypatch.setattr(auto_device, "TRIAL", 1000)
+    monkeypatch.setattr(auto_device, "WARM_UP", 1)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr("swa_cli.averaging.cuda.cuda", late_device(0))
     shared = fingerprints(tmp_path / "run", tmp_path / "o.safetensors", engine=Engine())

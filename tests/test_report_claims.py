@@ -17,9 +17,9 @@ from swa_cli.evaluation.compare import Other, compare
 from swa_cli.evaluation.decide import decide
 from swa_cli.evaluation.result import Candidate, Comparison, Decision, EvaluationResult, Kind, Score
 from swa_cli.report.figures import column
-from swa_cli.report.final import final_sentence
 from swa_cli.report.grids import comparisons_grid
-from swa_cli.report.words import differences
+from swa_cli.report.summary_sentences import differences
+from swa_cli.report.verdict_sentence import final_sentence
 from swa_cli.tasks import Metric, Records
 from swa_cli.tasks.metrics import from_parts, ratio
 from swa_cli.tasks.scores import ACCURACY, NLL

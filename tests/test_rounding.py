@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from references import nearest_of_all
 
-from swa_cli.averaging.arithmetic import rounded_mean
+from swa_cli.averaging.torch_kernels import rounded_mean
 from swa_cli.formats.rounding import round_once
 
 NARROW = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from swa_cli.averaging.frozen import frozen_bn, frozen_notice
 from swa_cli.averaging.outliers import outlier_notice
 from swa_cli.averaging.plan import AveragePlan, untied
-from swa_cli.averaging.record import completed, contents_of, provenance_of
+from swa_cli.averaging.provenance import completed, contents_of, provenance_of
 from swa_cli.averaging.stream import Engine, Streamed, stream_average
 from swa_cli.averaging.unrelated import unrelated_warning
 from swa_cli.formats import BnStatistics, Checkpoint, Provenance

@@ -8,7 +8,7 @@ from threading import Lock
 
 import numpy as np
 
-from swa_cli.averaging.explain import index_of
+from swa_cli.averaging.diagnose import index_of
 from swa_cli.averaging.plan import TensorPlan
 from swa_cli.formats import Checkpoint
 

@@ -5,10 +5,10 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from swa_cli.averaging.chunks import Piece, Runs, fill, put
+from swa_cli.averaging.context import Job, NotFiniteError
 from swa_cli.averaging.fingerprints import BitSums, sums_of_parts
 from swa_cli.averaging.integers import settle
-from swa_cli.averaging.job import Job, NotFiniteError
-from swa_cli.averaging.pieces import Piece, Runs, fill, put
 from swa_cli.formats import BY_NAME, Dtype, real_dtype, reals, round_into
 
 CHUNK = 1 << 18

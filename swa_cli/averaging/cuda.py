@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from swa_cli.averaging.device import Accelerator, Event
+from swa_cli.averaging.cuda_ring import Accelerator, Event
 
 
 def cuda(name: str) -> Accelerator:

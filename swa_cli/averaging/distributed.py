@@ -11,7 +11,7 @@ from typing import cast
 from swa_cli.averaging.average import AverageResult, fitted, plan_output, result_of
 from swa_cli.averaging.frozen import frozen_bn
 from swa_cli.averaging.plan import AveragePlan
-from swa_cli.averaging.record import completed
+from swa_cli.averaging.provenance import completed
 from swa_cli.averaging.stream import Engine, Streamed, stream_average
 from swa_cli.errors import MismatchError, UsageError
 from swa_cli.formats import Provenance

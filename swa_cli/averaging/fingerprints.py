@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from swa_cli.averaging.pieces import Piece
+from swa_cli.averaging.chunks import Piece
 from swa_cli.averaging.plan import AveragePlan, TensorPlan
 from swa_cli.formats import real_dtype
 

@@ -6,10 +6,10 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from swa_cli.averaging.explain import explain_disagreement
+from swa_cli.averaging.chunks import Piece, Runs, fill
+from swa_cli.averaging.context import Job
+from swa_cli.averaging.diagnose import explain_disagreement
 from swa_cli.averaging.fingerprints import sums_of_parts
-from swa_cli.averaging.job import Job
-from swa_cli.averaging.pieces import Piece, Runs, fill
 from swa_cli.errors import MismatchError
 from swa_cli.formats import Dtype
 

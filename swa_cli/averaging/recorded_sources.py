@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import NoReturn
 
-from swa_cli.averaging.record import folder_of
+from swa_cli.averaging.provenance import folder_of
 from swa_cli.errors import CheckpointError, SourceError
 from swa_cli.formats import INDEX_SUFFIX, Checkpoint, Provenance, Source, as_named, open_checkpoint
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from swa_cli.averaging.job import Worker
+from swa_cli.averaging.chunks import Part, Piece
+from swa_cli.averaging.context import Worker
 from swa_cli.averaging.outliers import Ratios, blocks_of, outliers, ratios_at
-from swa_cli.averaging.pieces import Part, Piece
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.averaging.unrelated import Correlations, are_unrelated, correlations_at
 from swa_cli.formats import Checkpoint, OpenFiles, read_tensor, real_dtype

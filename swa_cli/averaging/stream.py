@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swa_cli.averaging import cpu
-from swa_cli.averaging.explain import explain_nonfinite
-from swa_cli.averaging.faster import run_on_the_faster
+from swa_cli.averaging.auto_device import run_on_the_faster
+from swa_cli.averaging.chunks import Piece, Write, cut
+from swa_cli.averaging.context import Job, NotFiniteError, Worker
+from swa_cli.averaging.diagnose import explain_nonfinite
 from swa_cli.averaging.fingerprints import Fingerprints
-from swa_cli.averaging.job import Job, NotFiniteError, Worker
-from swa_cli.averaging.pieces import Piece, Write, cut
 from swa_cli.averaging.plan import AveragePlan, TensorPlan
 from swa_cli.averaging.sampling import Sampler, SamplingWorker
 from swa_cli.averaging.workers import default_threads, work
@@ -131,7 +131,7 @@ def _chunk(device: str, engine: Engine) -> int:
     """How many elements the pieces for a device may have."""
     if device == "cpu":
         return max(_LEAST, engine.chunk or cpu.CHUNK)
-    from swa_cli.averaging import device as ring  # noqa: PLC0415  # the CPU does without torch
+    from swa_cli.averaging import cuda_ring as ring  # noqa: PLC0415  # the CPU does without torch
 
     return max(_LEAST, engine.chunk or ring.CHUNK)
 
@@ -142,7 +142,7 @@ def _workers(job: Job, device: str, engine: Engine, *, most: int) -> Sequence[Wo
     if device == "cpu":
         return [cpu.CpuWorker(job, chunk=chunk) for _ in range(min(most, engine.threads or default_threads()))]
     from swa_cli.averaging import cuda  # noqa: PLC0415  # the CPU does without torch
-    from swa_cli.averaging import device as ring  # noqa: PLC0415
+    from swa_cli.averaging import cuda_ring as ring  # noqa: PLC0415
 
     accelerator = cuda.cuda(device)
     count = min(most, engine.threads or ring.WORKERS, ring.WORKERS)

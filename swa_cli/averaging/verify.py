@@ -7,7 +7,7 @@ from pathlib import Path
 
 from swa_cli.averaging.comparison import Comparison
 from swa_cli.averaging.plan import AveragePlan, plan_average, untied
-from swa_cli.averaging.record import from_text
+from swa_cli.averaging.provenance import from_text
 from swa_cli.averaging.recorded_sources import open_sources
 from swa_cli.averaging.stream import Engine, stream_average
 from swa_cli.averaging.unchanged import changed_files

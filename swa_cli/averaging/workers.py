@@ -5,8 +5,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import Event, Lock, Thread
 
-from swa_cli.averaging.job import NotFiniteError, Worker
-from swa_cli.averaging.pieces import Piece
+from swa_cli.averaging.chunks import Piece
+from swa_cli.averaging.context import NotFiniteError, Worker
 from swa_cli.system.progress import Advance
 
 _MOST_THREADS = 8

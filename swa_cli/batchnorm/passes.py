@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from swa_cli.batchnorm.finite import check_finite, is_finite
+from swa_cli.batchnorm.accumulator import Channels, Tally
 from swa_cli.batchnorm.moments import Moments
+from swa_cli.batchnorm.nan_check import check_finite, is_finite
 from swa_cli.batchnorm.observer import Observer
 from swa_cli.batchnorm.result import errors_of
-from swa_cli.batchnorm.tally import Channels, Tally
 from swa_cli.errors import DataError
 from swa_cli.system.process_group import Step
 from swa_cli.system.progress import Track

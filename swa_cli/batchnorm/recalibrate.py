@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from swa_cli.batchnorm.accumulator import Tally, channels_of
 from swa_cli.batchnorm.estimators import Estimator
 from swa_cli.batchnorm.layers import Norm, bn_layers, out_of_reach
 from swa_cli.batchnorm.modes import unchanged
@@ -14,7 +15,6 @@ from swa_cli.batchnorm.observer import observing
 from swa_cli.batchnorm.passes import Feed, Seen, pass_over
 from swa_cli.batchnorm.result import UNREACHED, LayerStatistics, RecalibrationResult, statistics_of
 from swa_cli.batchnorm.sequential import layer_by_layer
-from swa_cli.batchnorm.tally import Tally, channels_of
 from swa_cli.errors import DataError, MismatchError, NonFiniteError, shortened
 from swa_cli.system.process_group import Step, alone
 from swa_cli.system.progress import Track, silent

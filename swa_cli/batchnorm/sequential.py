@@ -15,13 +15,13 @@ from typing import Any
 
 from torch import nn
 
+from swa_cli.batchnorm.accumulator import Tally, channels_of
 from swa_cli.batchnorm.estimators import Estimator
 from swa_cli.batchnorm.layers import Norm
 from swa_cli.batchnorm.modes import normalise_by_statistics, unchanged
 from swa_cli.batchnorm.moments import Estimate
 from swa_cli.batchnorm.observer import Observer, input_of, misfit, moments_of, observing
 from swa_cli.batchnorm.passes import Feed, Seen, pass_over
-from swa_cli.batchnorm.tally import Tally, channels_of
 from swa_cli.user.batch import Example, Splitter
 from swa_cli.user.guard import user_code
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from swa_cli.checkpoints.folders import checkpoint_files
+from swa_cli.checkpoints.directories import checkpoint_files
 from swa_cli.errors import SourceError, shortened
 from swa_cli.formats import Checkpoint, about_dcp, is_dcp, open_checkpoint, read_record, read_zip
 from swa_cli.system.regular_files import open_stream

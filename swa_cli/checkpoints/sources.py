@@ -4,7 +4,7 @@ import glob
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
-from swa_cli.checkpoints.folders import checkpoints_in
+from swa_cli.checkpoints.directories import checkpoints_in
 from swa_cli.checkpoints.selection import Selection, is_meant, is_of
 from swa_cli.errors import SourceError, shortened
 from swa_cli.formats import natural_key

@@ -7,8 +7,8 @@ import typer
 
 from swa_cli.cli.ending import exit_on_error, only_results_on_stdout
 from swa_cli.cli.options import ConfigFile, Data, DataArg, Debug, Device, Force, Key, Model, ModelArg, target_options
+from swa_cli.cli.save_report import is_stdout, save
 from swa_cli.cli.terminal import notify, say, show, track, warn
-from swa_cli.cli.written import is_stdout, save
 
 if TYPE_CHECKING:
     from swa_cli.pipeline.bn_update.step import BnUpdateResult

@@ -18,8 +18,8 @@ from swa_cli.cli.options import (
     selecting,
     target_options,
 )
+from swa_cli.cli.save_report import is_stdout, save
 from swa_cli.cli.terminal import notify, say, show, track, warn
-from swa_cli.cli.written import is_stdout, save
 
 if TYPE_CHECKING:
     from swa_cli.config.schema import EvalConfig
@@ -247,9 +247,9 @@ def has_stdout(options: "EvalConfig") -> bool:
 
 def show_evaluation(result: "EvaluationResult", options: "EvalConfig") -> None:
     """Print the tables and what they say; where a file is standard output, only the warnings."""
-    from swa_cli.report.final import final_sentence  # noqa: PLC0415
+    from swa_cli.report.summary_sentences import sentences  # noqa: PLC0415
     from swa_cli.report.table import evaluation_table, further_tables, warning_panels  # noqa: PLC0415
-    from swa_cli.report.words import sentences  # noqa: PLC0415
+    from swa_cli.report.verdict_sentence import final_sentence  # noqa: PLC0415
 
     for panel in warning_panels(result):
         warn(panel)

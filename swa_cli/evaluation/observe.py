@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from swa_cli.evaluation.joining import Part, Share, joined, part_of
+from swa_cli.evaluation.batch_evaluation import Kept, Run, Work, named
+from swa_cli.evaluation.batch_spill import shelf
 from swa_cli.evaluation.members import Member, Residents
-from swa_cli.evaluation.rows import Observed
-from swa_cli.evaluation.work import Kept, Run, Work, named
-from swa_cli.shelf import shelf
+from swa_cli.evaluation.merge_ranks import Part, Share, joined, part_of
+from swa_cli.evaluation.split_records import Observed
 from swa_cli.system.process_group import Step, alone
 from swa_cli.system.progress import Track, silent
 from swa_cli.tasks import Metric, Task

@@ -12,7 +12,7 @@ from swa_cli.evaluation.compare import Other, compare
 from swa_cli.evaluation.decide import INCUMBENTS, decide
 from swa_cli.evaluation.power import effects, units_to_decide
 from swa_cli.evaluation.result import BnRecord, Candidate, Curve, EvaluationResult, Kind, Score
-from swa_cli.evaluation.rows import Observed, Row, RowKind
+from swa_cli.evaluation.split_records import Observed, Row, RowKind
 from swa_cli.tasks import Metric, Records
 
 _BESIDES: tuple[Kind, ...] = ("swa-averaged-bn", "control", "window", "greedy")

@@ -1,8 +1,8 @@
 """Files to be written: which there are, where every byte of them goes, in the structure that a trainer loads."""
 
 from swa_cli.formats import Contents, Layout, OutputFile
-from swa_cli.outputs.like import Like, stored_apart
-from swa_cli.outputs.target import Target, check_not_read, check_target, fits, plan_layout
+from swa_cli.outputs.destination import Target, check_not_read, check_target, fits, plan_layout
+from swa_cli.outputs.template import Like, stored_apart
 from swa_cli.outputs.writer import Writer, fill_folder, write_output
 
 __all__ = [

@@ -11,7 +11,7 @@ import torch
 
 from swa_cli.errors import NonFiniteError
 from swa_cli.formats import Checkpoint, Contents, Provenance, find_ties, is_floating, round_once
-from swa_cli.outputs.target import Target, plan_layout
+from swa_cli.outputs.destination import Target, plan_layout
 from swa_cli.outputs.writer import write_output
 
 _CHUNK = 1 << 22

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from swa_cli.errors import CheckpointError, OutputError
 from swa_cli.formats import Layout, Provenance, as_text, frame_digest, spelt
-from swa_cli.outputs.target import ITSELF, Target, check_target
+from swa_cli.outputs.destination import ITSELF, Target, check_target
 from swa_cli.system.atomic_directory import publish_folder
 from swa_cli.system.atomic_file import check_space, publish, writer_at
 from swa_cli.system.regular_files import open_stream

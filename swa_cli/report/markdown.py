@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 from swa_cli import __version__
 from swa_cli.evaluation.result import EvaluationResult
-from swa_cli.report.final import final_sentence
 from swa_cli.report.grids import Grid, candidates_grid, comparisons_grid, curve_grid, prefixes_grid
 from swa_cli.report.phrases import data_of
-from swa_cli.report.words import background
+from swa_cli.report.summary_sentences import background
+from swa_cli.report.verdict_sentence import final_sentence
 from swa_cli.text import counted, visible
 
 _MEANT = re.compile(r"[\\|*`<\[\]~&$]|(?<![^\W_])_|_(?![^\W_])")

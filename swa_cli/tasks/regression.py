@@ -16,8 +16,8 @@ from swa_cli.errors import DataError, kind_of
 from swa_cli.tasks.labels import described
 from swa_cli.tasks.metrics import Metric, Parts, available, divided, from_parts, ratio
 from swa_cli.tasks.records import Array, Records
+from swa_cli.tasks.regression_ensemble import MixedValues, mean_of
 from swa_cli.tasks.scores import LIKENESS
-from swa_cli.tasks.values import MixedValues, mean_of
 from swa_cli.user.batch import Example
 
 _OUTPUTS = 64

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from swa_cli.averaging.arithmetic import accumulate, forget_nan_bits, rounded_mean, sums_of_parts
+from swa_cli.averaging.chunks import Piece, Runs, fill, put
+from swa_cli.averaging.context import Job, NotFiniteError
 from swa_cli.averaging.cpu import CpuWorker
 from swa_cli.averaging.fingerprints import BitSums, starts_of_parts
-from swa_cli.averaging.job import Job, NotFiniteError
-from swa_cli.averaging.pieces import Piece, Runs, fill, put
+from swa_cli.averaging.torch_kernels import accumulate, forget_nan_bits, rounded_mean, sums_of_parts
 from swa_cli.formats import Dtype, real_dtype, reals
 
 CHUNK = 1 << 20

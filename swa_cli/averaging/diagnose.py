@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from swa_cli.averaging.pieces import Part, Piece
+from swa_cli.averaging.chunks import Part, Piece
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.errors import shortened
 from swa_cli.formats import BY_NAME, Checkpoint, real_dtype, round_once

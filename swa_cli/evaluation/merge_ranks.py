@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swa_cli.errors import DataError, NonFiniteError
+from swa_cli.evaluation.batch_evaluation import Key, Run, Work
 from swa_cli.evaluation.members import Member
-from swa_cli.evaluation.rows import Observed, Row
-from swa_cli.evaluation.work import Key, Run, Work
+from swa_cli.evaluation.split_records import Observed, Row
 from swa_cli.tasks import Records, Task, join
 from swa_cli.tasks.records import too_large
 from swa_cli.user.datamodule import no_batches

@@ -16,7 +16,7 @@ _SMALLEST_ERROR = 0.1
 def sentences(result: EvaluationResult) -> Iterator[str]:
     """What SWA gained or lost against each of the others, how sure that is, and how it came about.
 
-    The last word, `swa_cli.report.final.final_sentence`, is not among them.
+    The last word, `swa_cli.report.verdict_sentence.final_sentence`, is not among them.
     """
     yield from differences(result)
     yield from background(result)

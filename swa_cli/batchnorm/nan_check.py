@@ -2,7 +2,7 @@
 
 import torch
 
-from swa_cli.batchnorm.tally import Tally
+from swa_cli.batchnorm.accumulator import Tally
 from swa_cli.errors import NonFiniteError
 from swa_cli.user.batch import Example
 from swa_cli.user.dataloader import tensors_in

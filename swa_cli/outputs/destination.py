@@ -19,7 +19,7 @@ from swa_cli.formats import (
     spelt,
     torch_file,
 )
-from swa_cli.outputs.like import Like, is_of_model, is_torch, layout_like
+from swa_cli.outputs.template import Like, is_of_model, is_torch, layout_like
 from swa_cli.system.atomic_directory import check_folder
 from swa_cli.system.atomic_file import check_output
 
@@ -107,7 +107,7 @@ def plan_layout(target: Target, contents: Contents) -> tuple[Provenance, Layout]
     """The record of the output, that of a folder with the names of its files, and the files that it will consist of.
 
     Raises:
-        MismatchError, CheckpointError: as `swa_cli.outputs.like.layout_like`.
+        MismatchError, CheckpointError: as `swa_cli.outputs.template.layout_like`.
         OutputError: a safetensors header would be too long.
     """
     if not target.is_folder:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from swa_cli.averaging.chunks import Piece, Write
 from swa_cli.averaging.fingerprints import Fingerprints
-from swa_cli.averaging.pieces import Piece, Write
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.formats import OpenFiles
 
