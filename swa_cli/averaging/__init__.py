@@ -1,19 +1,23 @@
 """From checkpoints to one average, in a fixed amount of memory."""
 
 from swa_cli.averaging.average import AverageResult, average, fitted, plan_output
+from swa_cli.averaging.distributed import average_together, check_shared
 from swa_cli.averaging.frozen import frozen_bn, frozen_notice
-from swa_cli.averaging.plan import AveragePlan, TensorPlan, plan_average
+from swa_cli.averaging.plan import AveragePlan, plan_average
 from swa_cli.averaging.stream import Engine
 from swa_cli.averaging.verify import Verification, verify
 from swa_cli.averaging.weights import ema_weights
+from swa_cli.averaging.workers import default_threads
 
 __all__ = [
     "AveragePlan",
     "AverageResult",
     "Engine",
-    "TensorPlan",
     "Verification",
     "average",
+    "average_together",
+    "check_shared",
+    "default_threads",
     "ema_weights",
     "fitted",
     "frozen_bn",

@@ -1,16 +1,14 @@
 """BatchNorm statistics: a model and batches in, population statistics out."""
 
 from swa_cli.batchnorm.estimators import Estimator
-from swa_cli.batchnorm.layers import BatchNorm, Norm, bn_buffers, bn_layers, out_of_reach, without_statistics
+from swa_cli.batchnorm.layers import bn_buffers, bn_layers, out_of_reach, without_statistics
 from swa_cli.batchnorm.recalibrate import recalibrate
 from swa_cli.batchnorm.result import UNREACHED, LayerStatistics, RecalibrationResult, remarks
 
 __all__ = [
     "UNREACHED",
-    "BatchNorm",
     "Estimator",
     "LayerStatistics",
-    "Norm",
     "RecalibrationResult",
     "bn_buffers",
     "bn_layers",

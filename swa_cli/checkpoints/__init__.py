@@ -2,19 +2,16 @@
 
 from swa_cli.checkpoints.directories import SUFFIXES, short_names
 from swa_cli.checkpoints.discovery import Run, find_checkpoints
-from swa_cli.checkpoints.inspection import Description, Inspection, Pick, describe, inspect_checkpoints
+from swa_cli.checkpoints.inspection import Description, Inspection, describe, inspect_checkpoints
 from swa_cli.checkpoints.selection import Selection, known_metrics, select
 from swa_cli.checkpoints.single import open_single, recorded_key
-from swa_cli.checkpoints.survey import Survey, survey_checkpoints
 
 __all__ = [
     "SUFFIXES",
     "Description",
     "Inspection",
-    "Pick",
     "Run",
     "Selection",
-    "Survey",
     "describe",
     "find_checkpoints",
     "inspect_checkpoints",
@@ -23,5 +20,4 @@ __all__ = [
     "recorded_key",
     "select",
     "short_names",
-    "survey_checkpoints",
 ]

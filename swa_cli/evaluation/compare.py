@@ -16,8 +16,7 @@ from swa_cli.evaluation.result import Comparison, Kind
 from swa_cli.evaluation.significance import holm, smallest_resolvable, smallest_resolvable_share
 from swa_cli.evaluation.sums import Figures, are_shares, figures, power_of_two, resampled, unit_sums
 from swa_cli.evaluation.verdict import ALPHA, verdict_of
-from swa_cli.tasks import Metric, Records
-from swa_cli.tasks.records import Array
+from swa_cli.tasks import Array, Metric, Records
 
 _OF_MEMBERS = ("mean", "ensemble")
 """Kinds that see the errors of all checkpoints, where SWA sees its own."""

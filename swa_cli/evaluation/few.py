@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from swa_cli.tasks.records import Array
+from swa_cli.tasks import Array
 
 _FEWEST = 5
 _SHARE = 1 / 12  # what is left of fewer than 60 units with tails as of a squared error

@@ -11,8 +11,7 @@ from swa_cli.errors import DataError, NonFiniteError
 from swa_cli.evaluation.batch_evaluation import Key, Run, Work
 from swa_cli.evaluation.members import Member
 from swa_cli.evaluation.split_records import Observed, Row
-from swa_cli.tasks import Records, Task, join
-from swa_cli.tasks.records import too_large
+from swa_cli.tasks import Records, Task, join, too_large
 from swa_cli.user.datamodule import no_batches
 from swa_cli.user.guard import user_code
 

@@ -14,8 +14,7 @@ from swa_cli.evaluation.result import Comparison, Decision, Kind
 from swa_cli.evaluation.significance import detectable
 from swa_cli.evaluation.sums import power_of_two, unit_sums, without_each
 from swa_cli.evaluation.verdict import Verdict
-from swa_cli.tasks import Metric, Records
-from swa_cli.tasks.records import Array
+from swa_cli.tasks import Array, Metric, Records
 
 _MOST = 10**12
 _DRAWS = 4_000

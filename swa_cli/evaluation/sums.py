@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swa_cli.evaluation.bootstrap import resampled_sums
-from swa_cli.tasks import Metric, Records
-from swa_cli.tasks.metrics import Parts
-from swa_cli.tasks.records import Array
+from swa_cli.tasks import Array, Metric, Parts, Records
 
 _ROUNDING = 1e-9
 

@@ -7,6 +7,9 @@ from swa_cli.averaging import (
     AverageResult,
     Engine,
     average,
+    average_together,
+    check_shared,
+    default_threads,
     ema_weights,
     fitted,
     frozen_bn,
@@ -14,7 +17,6 @@ from swa_cli.averaging import (
     plan_average,
     plan_output,
 )
-from swa_cli.averaging.workers import default_threads
 from swa_cli.checkpoints import Run, find_checkpoints, open_single
 from swa_cli.config.schema import AverageConfig
 from swa_cli.errors import UsageError
@@ -84,8 +86,6 @@ def average_step(config: AverageConfig, *, notify: Notify, track: Track = silent
 
 
 def _together(config: AverageConfig, *, notify: Notify, track: Track) -> AverageResult:
-    from swa_cli.averaging.distributed import average_together, check_shared  # noqa: PLC0415  # one process does without
-
     planned: list[tuple[AveragePlan, Target]] = []
 
     def plan() -> None:

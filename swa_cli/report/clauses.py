@@ -1,6 +1,6 @@
 """The clauses of the last sentence: what one comparison says of SWA."""
 
-from swa_cli.evaluation.result import Comparison, EvaluationResult
+from swa_cli.evaluation import Comparison, EvaluationResult
 from swa_cli.report.figures import amount, at_most, difference, has_interval, interval, numbers, points
 from swa_cli.report.phrases import held_back, is_resolvable, verdict_in_words
 from swa_cli.text import counted

@@ -3,7 +3,7 @@
 import csv
 from io import StringIO
 
-from swa_cli.evaluation.result import EvaluationResult
+from swa_cli.evaluation import EvaluationResult
 from swa_cli.text import visible
 
 _FORMULA = ("=", "+", "-", "@")

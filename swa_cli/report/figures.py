@@ -3,8 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 
-from swa_cli.evaluation.result import Comparison, Score
-from swa_cli.evaluation.verdict import ALPHA
+from swa_cli.evaluation import ALPHA, Comparison, Score
 
 NOT_DEFINED = "n/a"
 _DIGITS = 4

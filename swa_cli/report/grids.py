@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from swa_cli.evaluation.result import Candidate, Comparison, EvaluationResult, Kind, Score
+from swa_cli.evaluation import Candidate, Comparison, EvaluationResult, Kind, Score
 from swa_cli.report.figures import column, difference, heading, interval, p_text
 from swa_cli.report.phrases import data_of, split_of, verdict_in_words
 

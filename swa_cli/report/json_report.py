@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any, cast
 
 from swa_cli import __version__
-from swa_cli.evaluation.result import Candidate, Curve, EvaluationResult
+from swa_cli.evaluation import Candidate, Curve, EvaluationResult
 from swa_cli.report.verdict_sentence import final_sentence
 
 # 1: the first. Fields may be added within a version; none is renamed or removed.

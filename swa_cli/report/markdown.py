@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from swa_cli import __version__
-from swa_cli.evaluation.result import EvaluationResult
+from swa_cli.evaluation import EvaluationResult
 from swa_cli.report.grids import Grid, candidates_grid, comparisons_grid, curve_grid, prefixes_grid
 from swa_cli.report.phrases import data_of
 from swa_cli.report.summary_sentences import background

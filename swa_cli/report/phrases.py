@@ -2,8 +2,7 @@
 
 import sys
 
-from swa_cli.evaluation.result import Comparison, EvaluationResult
-from swa_cli.evaluation.verdict import ALPHA
+from swa_cli.evaluation import ALPHA, Comparison, EvaluationResult
 from swa_cli.report.figures import as_given, has_interval, p_text
 from swa_cli.text import counted, plural
 

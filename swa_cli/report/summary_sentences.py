@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from swa_cli.evaluation.result import BnRecord, Comparison, EvaluationResult
+from swa_cli.evaluation import BnRecord, Comparison, EvaluationResult
 from swa_cli.report.figures import amount, difference, has_interval, interval, value
 from swa_cli.report.phrases import data_of, held_back, is_resolvable, split_of, verdict_in_words
 from swa_cli.text import counted, seen_of

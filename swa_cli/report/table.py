@@ -8,7 +8,7 @@ from rich.measure import Measurement
 from rich.panel import Panel
 from rich.table import Table
 
-from swa_cli.evaluation.result import EvaluationResult
+from swa_cli.evaluation import EvaluationResult
 from swa_cli.report.broken import on_lines
 from swa_cli.report.grids import Grid, candidates_grid, curve_grid, prefixes_grid
 from swa_cli.text import visible

@@ -4,8 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from swa_cli.evaluation.decide import CONTROL, DECIDING, INCUMBENTS, decide
-from swa_cli.evaluation.result import Comparison, Decision, EvaluationResult
+from swa_cli.evaluation import CONTROL, DECIDING, INCUMBENTS, Comparison, Decision, EvaluationResult, decide
 from swa_cli.report.clauses import beside_ensemble, change, gain, how_many, judged, resolution
 from swa_cli.report.figures import difference, has_interval, interval
 from swa_cli.report.phrases import held_back, is_loss, margin_of, verdict_in_words

@@ -1,9 +1,22 @@
 """What the outputs and the targets of a task mean: which numbers are kept of each unit, and which scores follow."""
 
 from swa_cli.tasks.choose import TASKS, choose_task, task_named
-from swa_cli.tasks.metrics import Metric
+from swa_cli.tasks.metrics import Metric, Parts
 from swa_cli.tasks.protocol import Mixture, Task
-from swa_cli.tasks.records import Records, join
+from swa_cli.tasks.records import Array, Records, join, too_large
 from swa_cli.tasks.user_task import wrapped
 
-__all__ = ["TASKS", "Metric", "Mixture", "Records", "Task", "choose_task", "join", "task_named", "wrapped"]
+__all__ = [
+    "TASKS",
+    "Array",
+    "Metric",
+    "Mixture",
+    "Parts",
+    "Records",
+    "Task",
+    "choose_task",
+    "join",
+    "task_named",
+    "too_large",
+    "wrapped",
+]

@@ -2,12 +2,11 @@
 
 from swa_cli.user.dataloader.batch_size import with_batch_size
 from swa_cli.user.dataloader.clone import in_fixed_order
-from swa_cli.user.dataloader.eval_transforms import Exchanged, NotOfferedError, with_transform_of
+from swa_cli.user.dataloader.eval_transforms import NotOfferedError, with_transform_of
 from swa_cli.user.dataloader.repeatable import Passes, told_by
 from swa_cli.user.dataloader.tree import agreed, lengths_of, samples_in, tensors_in
 
 __all__ = [
-    "Exchanged",
     "NotOfferedError",
     "Passes",
     "agreed",
