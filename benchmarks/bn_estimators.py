@@ -34,12 +34,12 @@ from swa_cli.config.load import load_config
 from swa_cli.config.schema import Config
 from swa_cli.demo.train import train_digits
 from swa_cli.errors import SwaError
-from swa_cli.evaluation import Comparison, Member, Observed, Other, Residents, Stream, compare, observe, scores_of
+from swa_cli.evaluation import Comparison, Member, Other, Residents, SplitRecords, Stream, compare, observe, scores_of
 from swa_cli.pipeline.average import average_step
 from swa_cli.pipeline.build_user_objects import data_of, model_of
 from swa_cli.system.devices import resolve_device
 from swa_cli.tasks.classification import Classification
-from swa_cli.user.batch import Example, make_splitter
+from swa_cli.user.batch import Batch, make_splitter
 from swa_cli.user.datamodule import Split, batches_of, choose_split, iterate, splitter_of
 from swa_cli.user.forward import Forward
 from swa_cli.user.model import state_dict_for
@@ -134,7 +134,7 @@ def read(data: object, split: Split) -> Batches:
     return [(_only_input(example, split), example.target) for example in examples]
 
 
-def _only_input(example: Example, split: Split) -> torch.Tensor:
+def _only_input(example: Batch, split: Split) -> torch.Tensor:
     if example.kwargs or len(example.args) != 1 or not isinstance(example.args[0], torch.Tensor):
         sys.exit(
             f"the batches of the {split} split are not one tensor and a target, which is all this script rebatches."
@@ -172,7 +172,7 @@ def filled(run: Run, state: State) -> nn.Module:
     return model
 
 
-def seen(run: Run, states: Mapping[str, State]) -> Observed:
+def seen(run: Run, states: Mapping[str, State]) -> SplitRecords:
     """All of them on the test split, in one pass."""
     members = [Member(name=name, kind="swa", state_dict=state) for name, state in states.items()]
     stream = Stream(split=run.split, batches=run.test, members=members)

@@ -4,14 +4,14 @@ import numpy as np
 import torch
 
 from swa_cli.tasks import Records, join
-from swa_cli.user.batch import Example
+from swa_cli.user.batch import Batch
 
 
-def example(target, *args, **kwargs) -> Example:
-    return Example(args, kwargs, target)
+def example(target, *args, **kwargs) -> Batch:
+    return Batch(args, kwargs, target)
 
 
-def predicted(task, batch: Example, raw):
+def predicted(task, batch: Batch, raw):
     """Prediction and target."""
     output = task.output(raw)
     target = task.target(batch, output)
@@ -20,7 +20,7 @@ def predicted(task, batch: Example, raw):
 
 def records_of(task, batches) -> Records:
     """Of batches (example, what the model returned)."""
-    parts = [task.measure(*predicted(task, batch, raw), full=True) for batch, raw in batches]
+    parts = [task.score_batch(*predicted(task, batch, raw), full=True) for batch, raw in batches]
     return task.finish(join(parts), None)
 
 
@@ -38,9 +38,9 @@ def score_of_units(task, records: Records, name: str, units: list[int]) -> float
     return float(metric.parts.value(metric.parts.sums(records)[units].sum(axis=0)))
 
 
-def together(task, batch: Example, raws):
+def together(task, batch: Batch, raws):
     """The mixture of several members' outputs, their predictions, and the target."""
-    mixture, predictions, target = task.mixture(), [], None
+    mixture, predictions, target = task.ensemble_accumulator(), [], None
     assert mixture is not None
     for raw in raws:
         prediction, target = predicted(task, batch, raw)
@@ -49,26 +49,28 @@ def together(task, batch: Example, raws):
     return mixture, predictions, target
 
 
-def scores_together(task, batch: Example, raws, kind: str = "arithmetic") -> dict[str, float]:
+def scores_together(task, batch: Batch, raws, kind: str = "arithmetic") -> dict[str, float]:
     mixture, _, target = together(task, batch, raws)
-    records = task.measure(getattr(mixture, kind)(), target, full=True)
+    records = task.score_batch(getattr(mixture, kind)(), target, full=True)
     return scores_of(task, task.finish(records, None))
 
 
-def mean_scores(task, batch: Example, raws) -> dict[str, float]:
+def mean_scores(task, batch: Batch, raws) -> dict[str, float]:
     each = [scores(task, [(batch, raw)]) for raw in raws]
     return {name: float(np.mean([one[name] for one in each])) for name in each[0]}
 
 
-def nearness(task, batch: Example, raws) -> tuple[dict[str, float], dict[str, float]]:
+def nearness(task, batch: Batch, raws) -> tuple[dict[str, float], dict[str, float]]:
     """The mean over the members of how near each is to the ensemble (squared for the distance), in both ways."""
     mixture, predictions, target = together(task, batch, raws)
-    near = [scores_of(task, task.likeness(prediction, mixture.arithmetic(), target)) for prediction in predictions]
+    near = [
+        scores_of(task, task.ensemble_agreement(prediction, mixture.arithmetic(), target)) for prediction in predictions
+    ]
     distances = [one["ensemble_distance"] ** 2 for one in near]
     one_by_one = {"ensemble_distance": float(np.mean(distances))}
     if "ensemble_agreement" in near[0]:
         one_by_one["ensemble_agreement"] = float(np.mean([one["ensemble_agreement"] for one in near]))
-    at_once = scores_of(task, task.closeness(mixture, target))
+    at_once = scores_of(task, task.member_diversity(mixture, target))
     at_once["ensemble_distance"] **= 2
     return one_by_one, at_once
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from swa_cli.errors import DataError, UserCodeError
-from swa_cli.user.batch import Example, logits_of, make_splitter, n_samples_of, split_batch, to_device
+from swa_cli.user.batch import Batch, logits_of, make_splitter, n_samples_of, split_batch, to_device
 
 X, Y, Z = torch.zeros(2, 3), torch.ones(2), torch.tensor([0, 1])
 
@@ -49,7 +49,7 @@ def test_other_batches_are_refused_with_advice(batch):
 def test_a_data_module_may_take_batches_apart_itself():
     split = make_splitter(lambda batch: ((batch["a"],), {"mask": batch["b"]}, batch["c"]))
 
-    assert split({"a": X, "b": Y, "c": Z}) == Example((X,), {"mask": Y}, Z)
+    assert split({"a": X, "b": Y, "c": Z}) == Batch((X,), {"mask": Y}, Z)
 
 
 @pytest.mark.parametrize(
@@ -100,21 +100,21 @@ NODES, EDGES = torch.zeros(50, 4), torch.zeros(2, 90)
 @pytest.mark.parametrize(
     ("example", "seen", "n"),
     [
-        (Example((X,), {}, Z), [2], 2),
-        (Example((X,), {}, None), [2, 2], 2),
-        (Example((X,), {}, Z), [2 * 16], 2),  # the frames of videos
-        (Example((), {"x": torch.zeros(7, 1), "mask": torch.zeros(7)}, torch.zeros(7, 9)), [7], 7),
-        (Example((IMAGES,), {}, BOXES), [8], 8),
-        (Example((IMAGES,), {}, BOXES), [8, 800], 8),
-        (Example((IMAGES,), {}, None), [8], 8),
-        (Example((BOXES,), {}, None), [8], 8),
-        (Example((IMAGES, BOXES), {}, None), [8], 8),
-        (Example((SimpleNamespace(x=NODES),), {}, torch.zeros(6)), [50, 6], 6),
-        (Example((torch.zeros(9, 4, 3),), {}, torch.zeros(4)), [4], None),  # time first
-        (Example((NODES, EDGES), {}, torch.zeros(6)), [50], None),
-        (Example((SimpleNamespace(x=NODES),), {}, torch.zeros(6)), [50], None),
-        (Example((X3, torch.zeros(5)), {}, None), [3, 5], None),
-        (Example(("text",), {}, None), [], None),
+        (Batch((X,), {}, Z), [2], 2),
+        (Batch((X,), {}, None), [2, 2], 2),
+        (Batch((X,), {}, Z), [2 * 16], 2),  # the frames of videos
+        (Batch((), {"x": torch.zeros(7, 1), "mask": torch.zeros(7)}, torch.zeros(7, 9)), [7], 7),
+        (Batch((IMAGES,), {}, BOXES), [8], 8),
+        (Batch((IMAGES,), {}, BOXES), [8, 800], 8),
+        (Batch((IMAGES,), {}, None), [8], 8),
+        (Batch((BOXES,), {}, None), [8], 8),
+        (Batch((IMAGES, BOXES), {}, None), [8], 8),
+        (Batch((SimpleNamespace(x=NODES),), {}, torch.zeros(6)), [50, 6], 6),
+        (Batch((torch.zeros(9, 4, 3),), {}, torch.zeros(4)), [4], None),  # time first
+        (Batch((NODES, EDGES), {}, torch.zeros(6)), [50], None),
+        (Batch((SimpleNamespace(x=NODES),), {}, torch.zeros(6)), [50], None),
+        (Batch((X3, torch.zeros(5)), {}, None), [3, 5], None),
+        (Batch(("text",), {}, None), [], None),
     ],
 )
 def test_samples_are_what_inputs_target_and_layers_agree_on(example, seen, n):
@@ -124,13 +124,13 @@ def test_samples_are_what_inputs_target_and_layers_agree_on(example, seen, n):
 @pytest.mark.parametrize(
     ("example", "seen", "told", "n"),
     [
-        (Example((NODES, EDGES), {}, torch.zeros(6)), [50], 6, 6),
-        (Example((SimpleNamespace(x=NODES),), {}, torch.zeros(50)), [50], 6, 6),
-        (Example((torch.zeros(9, 4, 3),), {}, torch.zeros(4)), [4], 4, 4),
-        (Example((torch.zeros(32, 3),), {}, torch.zeros(32)), [32], 1, 32),  # one entry of the dataset is a batch
-        (Example((torch.zeros(32, 3),), {}, None), [32], 1, 32),
-        (Example((torch.zeros(1, 3),), {}, torch.zeros(1)), [1], 1, 1),
-        (Example((NODES, EDGES), {}, torch.zeros(1)), [50], 1, 1),
+        (Batch((NODES, EDGES), {}, torch.zeros(6)), [50], 6, 6),
+        (Batch((SimpleNamespace(x=NODES),), {}, torch.zeros(50)), [50], 6, 6),
+        (Batch((torch.zeros(9, 4, 3),), {}, torch.zeros(4)), [4], 4, 4),
+        (Batch((torch.zeros(32, 3),), {}, torch.zeros(32)), [32], 1, 32),  # one entry of the dataset is a batch
+        (Batch((torch.zeros(32, 3),), {}, None), [32], 1, 32),
+        (Batch((torch.zeros(1, 3),), {}, torch.zeros(1)), [1], 1, 1),
+        (Batch((NODES, EDGES), {}, torch.zeros(1)), [50], 1, 1),
     ],
 )
 def test_samples_are_the_entries_of_the_dataset_where_the_sampler_asks_for_several(example, seen, told, n):

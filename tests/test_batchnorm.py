@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from references import pooled
 from torch import nn
 
-from swa_cli.batchnorm import bn_buffers, bn_layers, recalibrate, remarks
+from swa_cli.batchnorm import bn_buffers, bn_layers, recalibrate, recalibration_warnings
 from swa_cli.batchnorm.inputs import observed
 from swa_cli.batchnorm.moments import Batch, Moments, estimate, of_batch
 from swa_cli.errors import DataError, NonFiniteError, UserCodeError
@@ -324,7 +324,7 @@ def gaining(factor: float) -> nn.Sequential:
 def test_what_is_remarkable_is_said_with_its_likely_cause(factor, scale, expected):
     result = recalibrate(gaining(factor), list(torch.randn(10, 500, 2) * scale))
 
-    found = remarks(result, n_averaged=2)
+    found = recalibration_warnings(result, n_averaged=2)
 
     assert len(found) == len(expected)
     assert all(remark.startswith(beginning) for remark, beginning in zip(found, expected, strict=True))

@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 
 from swa_cli.averaging import Engine, auto_device, average, cuda_ring, plan_average
 from swa_cli.averaging.chunks import Piece, cut
-from swa_cli.averaging.context import Job
+from swa_cli.averaging.context import AverageContext
 from swa_cli.averaging.cuda_ring import Accelerator
 from swa_cli.averaging.fingerprints import Fingerprints
 from swa_cli.averaging.plan import AveragePlan
@@ -484,7 +484,9 @@ def test_the_device_holds_less_than_256_mib_whatever_the_model(tmp_path):
     torch.save({"w": torch.ones(3)}, tmp_path / "1.pt")
     plan = plan_of([tmp_path / "1.pt"])
     prints = Fingerprints(plan)
-    job = Job(plan=plan, files=OpenFiles(), write=lambda *_: None, allow_nonfinite=False, fingerprints=prints)
+    job = AverageContext(
+        plan=plan, files=OpenFiles(), write=lambda *_: None, allow_nonfinite=False, fingerprints=prints
+    )
     worker = cuda_ring.DeviceWorker(job, late_device(0)("cuda"))
 
     held = sum(slot.device.nbytes for slot in [*worker._all_slots, *worker._all_outputs]) + worker._total.nbytes

@@ -14,7 +14,7 @@ from swa_cli.batchnorm import Estimator, recalibrate
 from swa_cli.errors import DataError
 from swa_cli.report.bn_update import recalibration_report
 from swa_cli.report.bn_update_json import recalibration_json
-from swa_cli.user.batch import Example, split_batch
+from swa_cli.user.batch import Batch, split_batch
 from swa_cli.user.dataloader import Passes
 
 
@@ -293,7 +293,7 @@ def listed(values: torch.Tensor, kind: str):
 
 
 def split_dicts(batch):
-    return Example((batch,), {}, None)
+    return Batch((batch,), {}, None)
 
 
 @pytest.mark.parametrize("kind", ["boxes", "dicts", "labels"])
@@ -335,7 +335,7 @@ def test_the_sampler_counts_graphs_whose_nodes_the_layers_see():
         return torch.cat(graphs), torch.zeros(2, 30), torch.zeros(len(graphs))
 
     def split(batch):
-        return Example(batch[:1], {}, batch[2])
+        return Batch(batch[:1], {}, batch[2])
 
     graphs: Any = [torch.randn(n, 4) for n in sizes]
     loader = Passes(DataLoader(graphs, batch_size=2, collate_fn=collate))

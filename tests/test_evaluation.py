@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from swa_cli.errors import DataError, MismatchError, NonFiniteError, SwaError, UserCodeError
-from swa_cli.evaluation import Member, Residents, Stream, best_of, bytes_of, evaluate, merits_of, observe
+from swa_cli.evaluation import Member, Residents, Stream, best_of, bytes_of, evaluate, observe, primary_scores
 from swa_cli.report.json_report import to_json
 from swa_cli.tasks import task_named
-from swa_cli.user.batch import Example
+from swa_cli.user.batch import Batch
 from swa_cli.user.forward import Forward
 
 
@@ -430,7 +430,7 @@ def test_a_batch_that_cannot_be_put_aside_is_an_error():
         split="test",
         batches=[{"input": torch.randn(2, 3), "labels": torch.tensor([0, 1]), "hook": lambda: 0}],
         members=members,
-        splitter=lambda batch: Example((batch["input"],), {"hook": batch["hook"]}, batch["labels"]),
+        splitter=lambda batch: Batch((batch["input"],), {"hook": batch["hook"]}, batch["labels"]),
     )
 
     class Hooked(nn.Linear):
@@ -487,7 +487,7 @@ def test_groups_are_resampled_whole():
     ]
 
     def split(batch):
-        return Example((batch[0]["x"],), {}, batch[1], batch[2])
+        return Batch((batch[0]["x"],), {}, batch[1], batch[2])
 
     once = run(members, [(inputs, labels)])
     grouped = run(members, twelve, splitter=split)
@@ -513,7 +513,7 @@ def test_groups_that_do_not_fit_are_named(groups, message):
         run(
             linear_members(2),
             [(torch.randn(9, 3), torch.arange(9) % 4)],
-            splitter=lambda batch: Example((batch[0],), {}, batch[1], groups),
+            splitter=lambda batch: Batch((batch[0],), {}, batch[1], groups),
         )
 
 
@@ -522,7 +522,7 @@ def test_groups_for_some_batches_only_are_an_error():
     groups = iter([torch.arange(4), None])
 
     with pytest.raises(DataError, match="groups for some batches and none for others"):
-        run(linear_members(2), [batch] * 2, splitter=lambda b: Example((b[0],), {}, b[1], next(groups)))
+        run(linear_members(2), [batch] * 2, splitter=lambda b: Batch((b[0],), {}, b[1], next(groups)))
 
 
 def test_members_with_other_outputs_are_named():
@@ -612,7 +612,7 @@ def test_a_score_that_no_checkpoint_has_chooses_none():
     (observed,) = observe(Residents(nn.Linear(3, 4), Forward()), [stream], task=task_named("multilabel", {}))
 
     assert best_of(observed) is None
-    assert merits_of(observed, "checkpoint") == [-math.inf] * 2
+    assert primary_scores(observed, "checkpoint") == [-math.inf] * 2
 
 
 def below_zero(member: Member) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from trainers import TrainerRun, run_lightning, run_timm, run_torchvision, run_transformers
 
-from swa_cli.checkpoints import Run, Selection, find_checkpoints
+from swa_cli.checkpoints import CheckpointSeries, Selection, find_checkpoints
 from swa_cli.errors import SourceError
 
 TRAINERS = {
@@ -32,7 +32,7 @@ def runs(tmp_path_factory):
     return get
 
 
-def paths(found: Run) -> list[Path]:
+def paths(found: CheckpointSeries) -> list[Path]:
     return [checkpoint.path for checkpoint in found.checkpoints]
 
 

@@ -193,6 +193,6 @@ def test_the_first_that_is_left_speaks(monkeypatch):
     said = []
     for peers in ([], [(host, 2**22 + 1)], [(host, 1)], [("elsewhere", 2**22 + 1)]):
         monkeypatch.setattr(ranks_module, "_peers", [*peers, (host, 2)])
-        said.append(ranks_module.speaks())
+        said.append(ranks_module.is_reporting_rank())
 
     assert said == [False, True, False, False]

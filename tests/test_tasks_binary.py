@@ -14,7 +14,7 @@ from swa_cli.tasks.multilabel import Multilabel
 from swa_cli.tasks.nodes import Nodes
 from swa_cli.tasks.regression import Regression
 from swa_cli.tasks.segmentation import Segmentation
-from swa_cli.user.batch import Example
+from swa_cli.user.batch import Batch
 
 N = 40
 NOTE = "the model gives one logit for each {}: it is scored as binary, with its sigmoid as the probability of label 1."
@@ -132,8 +132,8 @@ def test_an_ignored_label_leaves_one_class_and_a_warning(logits, labels):
     ("task", "shape"), [(Classification(), (N,)), (Segmentation(), (5, 1, 4, 2)), (Nodes(), (8, 5, 1))]
 )
 def test_probabilities_in_the_place_of_one_logit_are_doubted(logits, task, shape):
-    assert "like probabilities" in task.doubt(task.output(logits.sigmoid().view(shape)))
-    assert task.doubt(task.output(logits.view(shape))) is None
+    assert "like probabilities" in task.sanity_warning(task.output(logits.sigmoid().view(shape)))
+    assert task.sanity_warning(task.output(logits.view(shape))) is None
 
 
 @pytest.mark.parametrize(
@@ -147,13 +147,13 @@ def test_probabilities_in_the_place_of_one_logit_are_doubted(logits, task, shape
     ],
 )
 def test_the_task_of_one_logit_is_seen_from_integers_and_bools(target, shape, name):
-    assert choose_task(Example((), {}, target), torch.zeros(shape)).name == name
+    assert choose_task(Batch((), {}, target), torch.zeros(shape)).name == name
 
 
 @pytest.mark.parametrize("shape", [(N,), (N, 1)])
 def test_floats_may_be_numbers_or_labels_and_the_task_must_be_named(shape):
     with pytest.raises(DataError, match=r"is ambiguous.*--task classification, for several --task multilabel"):
-        choose_task(Example((), {}, torch.zeros(shape)), torch.zeros(shape))
+        choose_task(Batch((), {}, torch.zeros(shape)), torch.zeros(shape))
 
 
 @pytest.mark.parametrize(("target", "output"), [((N,), (N, 1)), ((N, 1), (N,)), ((N,), (N, 1, 1))])
@@ -161,7 +161,7 @@ def test_floats_beside_one_logit_of_another_shape_may_be_either_too(target, outp
     with pytest.raises(
         DataError, match=r"labels 0 and 1 that is --task classification, for a number --task regression"
     ):
-        choose_task(Example((), {}, torch.zeros(target)), torch.zeros(output))
+        choose_task(Batch((), {}, torch.zeros(target)), torch.zeros(output))
 
 
 def test_a_vocabulary_of_one_token_is_refused():

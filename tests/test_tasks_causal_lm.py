@@ -161,8 +161,8 @@ def test_torchmetrics_is_given_what_its_perplexity_takes(logits, labels):
 
 
 def test_outputs_that_look_like_probabilities_are_doubted(logits):
-    assert CausalLM().doubt(logits) is None
-    assert "like probabilities" in str(CausalLM().doubt(logits.softmax(dim=-1)))
+    assert CausalLM().sanity_warning(logits) is None
+    assert "like probabilities" in str(CausalLM().sanity_warning(logits.softmax(dim=-1)))
 
 
 def test_nothing_is_warned_of(logits, labels):

@@ -171,10 +171,10 @@ def test_ignored_examples_are_left_out_of_every_score(logits, labels, ignored):
 
 def test_kept_names_the_examples_that_are_scored(logits, labels):
     task = Classification()
-    assert task.kept(task.target(example(labels), logits)) is None
+    assert task.scored_indices(task.target(example(labels), logits)) is None
 
     labels[[0, 5]] = -100
-    chosen = task.kept(task.target(example(labels), logits))
+    chosen = task.scored_indices(task.target(example(labels), logits))
 
     assert chosen is not None
     assert chosen.tolist() == [place for place in range(N) if place not in (0, 5)]
@@ -204,7 +204,7 @@ def test_the_score_of_some_examples_is_that_of_these_alone(logits, labels):
 
 def test_without_full_there_is_what_is_compared_alone(logits, labels):
     task = Classification(top_k=(2,))
-    records = task.finish(task.measure(*predicted(task, example(labels), logits), full=False), None)
+    records = task.finish(task.score_batch(*predicted(task, example(labels), logits), full=False), None)
     whole = scores(task, [(example(labels), logits)])
     names = ("accuracy", "top2", "nll", "brier", "ece", "ece_floor", "adaptive_ece")
 
@@ -238,7 +238,7 @@ def test_calibrated_nll_is_that_of_a_temperature_fitted_to_copies_of_the_data(ki
     target = probs if kind == "soft" else torch.multinomial(probs, 1)[:, 0]
     wide = None if weights is None else torch.tensor(weights, dtype=torch.float64)
     task = Classification(class_weights=weights)
-    raw = task.measure(*predicted(task, example(torch.cat([target, target])), logits.repeat(2, 1)), full=True)
+    raw = task.score_batch(*predicted(task, example(torch.cat([target, target])), logits.repeat(2, 1)), full=True)
     best: Any = minimize_scalar(
         lambda log_t: float(cross_entropy(logits.double() / math.exp(log_t), target, weight=wide)),
         bounds=(-2, 2),
@@ -294,7 +294,7 @@ def test_the_ensemble_gains_in_brier_what_its_members_differ_by(logits, labels, 
     ensemble, members = scores_together(task, batch, raws), mean_scores(task, batch, raws)
     mixture, _, target = together(task, batch, raws)
     assert target is not None
-    spread = task.closeness(mixture, target).columns["squared_distance"].mean()
+    spread = task.member_diversity(mixture, target).columns["squared_distance"].mean()
 
     assert ensemble["brier"] == pytest.approx(members["brier"] - spread, rel=1e-12)
     assert ensemble["nll"] < members["nll"]
@@ -312,11 +312,11 @@ def test_likeness_and_closeness_are_those_of_the_probabilities(logits, labels):
     for prediction, p in zip(predictions, probs, strict=True):
         agreeing.append([int(np.argmax(a) == np.argmax(b)) for a, b in zip(p, mean, strict=True)])
         squared.append([sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) for a, b in zip(p, mean, strict=True)])
-        columns = task.likeness(prediction, mixture.arithmetic(), target).columns
+        columns = task.ensemble_agreement(prediction, mixture.arithmetic(), target).columns
         assert columns["agreement"].tolist() == agreeing[-1]
         assert columns["squared_distance"] == pytest.approx(np.array(squared[-1]), rel=1e-10)
 
-    near = task.closeness(mixture, target).columns
+    near = task.member_diversity(mixture, target).columns
 
     assert near["agreement"] == pytest.approx(np.mean(agreeing, axis=0))
     assert near["squared_distance"] == pytest.approx(np.mean(squared, axis=0), rel=1e-10)
@@ -348,11 +348,13 @@ def test_torchmetrics_is_given_the_most_probable_of_soft_labels(logits, soft):
 def test_outputs_that_look_like_probabilities_are_doubted(logits):
     task = Classification()
 
-    assert "like probabilities" in str(task.doubt(logits.softmax(dim=1)))
-    assert task.doubt(logits) is None
-    assert task.doubt(logits.abs()) is None
-    assert task.doubt(logits.log_softmax(dim=1)) is None
-    assert task.doubt(logits - logits.mean(dim=1, keepdim=True) + 1 / C) is None  # sums of one, some below zero
+    assert "like probabilities" in str(task.sanity_warning(logits.softmax(dim=1)))
+    assert task.sanity_warning(logits) is None
+    assert task.sanity_warning(logits.abs()) is None
+    assert task.sanity_warning(logits.log_softmax(dim=1)) is None
+    assert (
+        task.sanity_warning(logits - logits.mean(dim=1, keepdim=True) + 1 / C) is None
+    )  # sums of one, some below zero
 
 
 def test_labels_that_are_all_the_same_are_warned_of(logits, labels):

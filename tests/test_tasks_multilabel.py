@@ -133,11 +133,11 @@ def test_an_example_is_right_or_wrong_in_the_exact_match_only(logits, truth):
 def test_examples_without_a_label_to_score_are_left_out(logits, truth):
     truth[[0, 4]] = -100
 
-    kept = Multilabel().kept(Multilabel().target(example(truth), logits))
+    kept = Multilabel().scored_indices(Multilabel().target(example(truth), logits))
     assert kept is not None
     assert kept.tolist() == [1, 2, 3, *range(5, 30)]
     assert records_of(Multilabel(), [(example(truth), logits)]).n_units == 28
-    assert Multilabel().kept(Multilabel().target(example(truth.abs().clamp(max=1)), logits)) is None
+    assert Multilabel().scored_indices(Multilabel().target(example(truth.abs().clamp(max=1)), logits)) is None
 
 
 def test_f1_without_a_label_that_holds_or_is_predicted_is_nan():
@@ -175,7 +175,7 @@ def test_the_ensemble_is_the_mean_of_the_probabilities(logits, truth):
 def test_prefixes_of_an_ensemble_have_no_calibration_error(logits, truth):
     prediction, target = predicted(Multilabel(), example(truth), logits)
 
-    assert "gaps" not in Multilabel().measure(prediction, target, full=False).columns
+    assert "gaps" not in Multilabel().score_batch(prediction, target, full=False).columns
 
 
 def test_torchmetrics_is_given_probabilities_with_ignored_labels_marked(logits, truth):
@@ -188,8 +188,8 @@ def test_torchmetrics_is_given_probabilities_with_ignored_labels_marked(logits, 
 
 
 def test_outputs_that_look_like_probabilities_are_doubted(logits):
-    assert Multilabel().doubt(logits) is None
-    assert "all between 0 and 1, like probabilities" in str(Multilabel().doubt(logits.sigmoid()))
+    assert Multilabel().sanity_warning(logits) is None
+    assert "all between 0 and 1, like probabilities" in str(Multilabel().sanity_warning(logits.sigmoid()))
 
 
 def test_nothing_is_warned_of(logits, truth):

@@ -179,9 +179,9 @@ def test_torchmetrics_is_given_probabilities_and_labels_of_the_scored_nodes(logi
 
 
 def test_outputs_that_look_like_probabilities_are_doubted(logits):
-    assert Nodes().doubt(logits) is None
-    assert "like probabilities" in str(Nodes().doubt(logits.softmax(dim=-1)))
-    assert "like probabilities" in str(Nodes().doubt(logits[None].softmax(dim=-1)))
+    assert Nodes().sanity_warning(logits) is None
+    assert "like probabilities" in str(Nodes().sanity_warning(logits.softmax(dim=-1)))
+    assert "like probabilities" in str(Nodes().sanity_warning(logits[None].softmax(dim=-1)))
 
 
 def test_one_label_and_one_graph_are_warned_of(logits):

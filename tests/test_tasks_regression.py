@@ -177,7 +177,7 @@ def test_the_ensemble_is_the_mean_and_its_error_that_of_the_members_less_their_s
     assert at_once == pytest.approx(one_by_one, rel=rel)
     members = mean_scores(PLAIN, batch, raws)
     assert found["mse"] == pytest.approx(members["mse"] - at_once["ensemble_distance"], rel=rel)
-    assert PLAIN.mixture().geometric() is None
+    assert PLAIN.ensemble_accumulator().geometric() is None
 
 
 def test_the_ensemble_of_distributions_has_the_moments_of_their_mixture(values, target, variance):
@@ -214,7 +214,7 @@ def test_the_decisive_score_comes_first_and_errors_are_the_better_the_lower(valu
         ("nll", False),
     ]
     assert SURE.warnings(records) == ()
-    assert SURE.doubt(SURE.output((values, variance))) is None
+    assert SURE.sanity_warning(SURE.output((values, variance))) is None
 
 
 def test_torchmetrics_is_given_predictions_and_targets_of_one_shape(values, target, variance):

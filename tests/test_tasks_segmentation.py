@@ -207,9 +207,9 @@ def test_torchmetrics_is_given_probabilities_and_labels_of_the_scored_pixels(log
 def test_outputs_that_look_like_probabilities_are_doubted(logits):
     task = Segmentation()
 
-    assert task.doubt(logits) is None
-    assert task.doubt(logits.abs()) is None
-    assert "like probabilities" in str(task.doubt(logits.softmax(dim=1)))
+    assert task.sanity_warning(logits) is None
+    assert task.sanity_warning(logits.abs()) is None
+    assert "like probabilities" in str(task.sanity_warning(logits.softmax(dim=1)))
 
 
 def test_labels_that_are_all_the_same_are_warned_of(logits):

@@ -63,25 +63,25 @@ def test_names_and_units_have_defaults(target):
     described = [(m.name, m.higher_is_better, m.percent, m.compared) for m in named.metrics(records)]
     assert described == [("found", True, True, True), ("off", False, False, True)]
     assert named.warnings(records) == ()
-    assert named.doubt({}) is None
+    assert named.sanity_warning({}) is None
 
 
 def test_an_ensemble_is_what_combine_makes_of_all_outputs(target):
     task, raws = wrapped(Named()), [output_of(*[3] * 6) for _ in range(3)]
     mixture, predictions, judged = together(task, example(target), raws)
 
-    found = task.measure(mixture.arithmetic(), judged, full=True)
+    found = task.score_batch(mixture.arithmetic(), judged, full=True)
 
     whole = {"boxes": [torch.cat([raw["boxes"][i] for raw in raws]) for i in range(6)]}
     assert found.columns["score.off"].tolist() == Named().scores(whole, target)["off"].double().tolist()
     assert mixture.geometric() is None
-    assert task.likeness(predictions[0], whole, judged) is None
-    assert task.closeness(mixture, judged) is None
+    assert task.ensemble_agreement(predictions[0], whole, judged) is None
+    assert task.member_diversity(mixture, judged) is None
 
 
 def test_prefixes_of_an_ensemble_are_combined_too(target):
     task, raws = wrapped(Named()), [output_of(*[3] * 6) for _ in range(2)]
-    mixture = task.mixture()
+    mixture = task.ensemble_accumulator()
     assert mixture is not None
     mixture.add(raws[0])
     first = mixture.arithmetic()
@@ -92,7 +92,7 @@ def test_prefixes_of_an_ensemble_are_combined_too(target):
 
 
 def test_without_combine_there_is_no_mixture():
-    assert wrapped(Detection()).mixture() is None
+    assert wrapped(Detection()).ensemble_accumulator() is None
 
 
 def test_a_score_may_have_any_name():
@@ -195,10 +195,10 @@ def test_scores_that_are_none_are_refused(result, error, message):
 def test_all_scores_of_all_candidates_are_of_the_same_units():
     both = wrapped(given(higher_is_better={"a": True, "b": True}, scores=lambda output, target: output))
     judged = both.target(example(None), None)
-    both.measure({"a": torch.zeros(3), "b": torch.zeros(3)}, judged, full=True)
+    both.score_batch({"a": torch.zeros(3), "b": torch.zeros(3)}, judged, full=True)
 
     with pytest.raises(UserCodeError, match="gave 2 numbers for a, expected 3, as before"):
-        both.measure({"a": torch.zeros(2), "b": torch.zeros(2)}, judged, full=True)
+        both.score_batch({"a": torch.zeros(2), "b": torch.zeros(2)}, judged, full=True)
     with pytest.raises(UserCodeError, match="gave 4 numbers for b, expected 3, as before"):
         scores(both, [(example(None), {"a": torch.zeros(3), "b": torch.zeros(4)})])
 

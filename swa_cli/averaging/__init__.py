@@ -1,6 +1,6 @@
 """From checkpoints to one average, in a fixed amount of memory."""
 
-from swa_cli.averaging.average import AverageResult, average, fitted, plan_output
+from swa_cli.averaging.average import AverageResult, average, match_template_ties, plan_output
 from swa_cli.averaging.distributed import average_together, check_shared
 from swa_cli.averaging.frozen import frozen_bn, frozen_notice
 from swa_cli.averaging.plan import AveragePlan, plan_average
@@ -19,9 +19,9 @@ __all__ = [
     "check_shared",
     "default_threads",
     "ema_weights",
-    "fitted",
     "frozen_bn",
     "frozen_notice",
+    "match_template_ties",
     "plan_average",
     "plan_output",
     "verify",

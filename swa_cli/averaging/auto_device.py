@@ -11,11 +11,11 @@ TRIAL = 1 << 30
 WARM_UP = 1 << 26
 """Bytes that CUDA reads first, untimed, so that its kernels are loaded."""
 
-Run = Callable[[str, Sequence[TensorPlan]], float]
+TimedAverage = Callable[[str, Sequence[TensorPlan]], float]
 """Averages some tensors on a device; seconds taken."""
 
 
-def run_on_the_faster(plan: AveragePlan, run: Run) -> str:
+def run_on_the_faster(plan: AveragePlan, run: TimedAverage) -> str:
     """Let the CPU and CUDA each average some tensors, and the faster one the rest; which it was, and why.
 
     Where CUDA is there but fails (another program has its memory), the CPU does it all.

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from swa_cli.averaging.frozen import frozen_bn, frozen_notice
 from swa_cli.averaging.outliers import outlier_notice
-from swa_cli.averaging.plan import AveragePlan, untied
+from swa_cli.averaging.plan import AveragePlan, split_tied
 from swa_cli.averaging.provenance import completed, contents_of, provenance_of
 from swa_cli.averaging.stream import Engine, Streamed, stream_average
 from swa_cli.averaging.unrelated import unrelated_warning
 from swa_cli.formats import BnStatistics, Checkpoint, Provenance
 from swa_cli.outputs import Layout, Target, check_not_read, check_target, plan_layout, stored_apart, write_output
-from swa_cli.system.gc_pause import without_collections
+from swa_cli.system.gc_pause import gc_paused
 from swa_cli.system.progress import Track, silent
 
 _DEFAULT = Engine()
@@ -101,7 +101,7 @@ def average(
     target = output if isinstance(output, Target) else Target(path=output)
     check_target(target, overwrite=overwrite)
     check_not_read(target.path, plan.sources)
-    plan = fitted(plan, target)
+    plan = match_template_ties(plan, target)
     hashed = plan.files if checksum else ()
     record, layout = plan_output(
         plan, target, key=key, allow_nonfinite=allow_nonfinite, hashed=hashed, frozen=frozen_bn(plan)
@@ -125,9 +125,9 @@ def average(
     return result_of(plan, target, record, layout, streamed, seconds=time.perf_counter() - start)
 
 
-def fitted(plan: AveragePlan, target: Target) -> AveragePlan:
+def match_template_ties(plan: AveragePlan, target: Target) -> AveragePlan:
     """The plan with as many tensors as the checkpoint has that the target is to be like."""
-    return untied(plan, stored_apart(target.like, plan.tied)) if target.like else plan
+    return split_tied(plan, stored_apart(target.like, plan.tied)) if target.like else plan
 
 
 def plan_output(
@@ -148,7 +148,7 @@ def plan_output(
     Raises:
         MismatchError, CheckpointError, OutputError: as `swa_cli.outputs.plan_layout`.
     """
-    with without_collections():
+    with gc_paused():
         record = provenance_of(plan, target, key=key, allow_nonfinite=allow_nonfinite, hashed=hashed, frozen=frozen)
         return plan_layout(target, contents_of(plan, record))
 

@@ -16,14 +16,14 @@ Write = Callable[[int, memoryview], None]
 Box = tuple[tuple[int, int], ...]
 """First and last + 1, along each axis."""
 
-Runs = dict[int, "list[_Run]"]
+ReadPlan = dict[int, "list[_Run]"]
 """How a piece is read from sources of each layout."""
 
 _GAP = 1024
 """Bytes between two tensors that are read along with them rather than skipped."""
 
 
-class Part(NamedTuple):  # there are as many as tensors: a plain tuple is made in a quarter of a dataclass's time
+class TensorSlice(NamedTuple):  # there are as many as tensors: a plain tuple is made in a quarter of a dataclass's time
     """Elements ``start`` to ``stop`` of a flattened tensor, or those of a ``box`` of it, and where they go.
 
     ``output`` is the offset in the output of the first element of the part, or with a box of the tensor.
@@ -48,7 +48,7 @@ class Piece:
     index: int
     policy: Policy
     dtype: Dtype
-    parts: tuple[Part, ...]
+    parts: tuple[TensorSlice, ...]
     numel: int
 
 
@@ -60,7 +60,7 @@ def cut(plan: AveragePlan, tensors: Sequence[TensorPlan], offsets: Mapping[str, 
     """
     layouts = list({id(source.tensors): source.tensors for source in plan.sources}.values())
     index = 0
-    parts: list[Part] = []
+    parts: list[TensorSlice] = []
     filled = 0
     kind: object = None  # of the tensors in ``parts``
 
@@ -79,7 +79,7 @@ def cut(plan: AveragePlan, tensors: Sequence[TensorPlan], offsets: Mapping[str, 
             yield piece()
             index, parts, filled = index + 1, [], 0
         if flat and 0 < numel < size:
-            parts.append(Part(tensor, 0, numel, offsets[tensor.name]))
+            parts.append(TensorSlice(tensor, 0, numel, offsets[tensor.name]))
             filled += numel
             continue
         for part in _parts(tensor, offsets[tensor.name], size) if flat else _boxes(tensor, offsets, stored, size):
@@ -92,7 +92,7 @@ def cut(plan: AveragePlan, tensors: Sequence[TensorPlan], offsets: Mapping[str, 
         yield piece()
 
 
-def fill(piece: Piece, source: Checkpoint, files: OpenFiles, view: memoryview, runs: Runs) -> Dtype:
+def fill(piece: Piece, source: Checkpoint, files: OpenFiles, view: memoryview, runs: ReadPlan) -> Dtype:
     """Read the elements of a piece, one after the other, into ``view``; the dtype in which the source stores them.
 
     Args:
@@ -156,13 +156,15 @@ def _starts(box: Box, shape: Sequence[int]) -> Iterator[int]:
             yield before * shape[len(box) - 1] + index
 
 
-def _parts(tensor: TensorPlan, output: int, size: int) -> Iterator[Part]:
+def _parts(tensor: TensorPlan, output: int, size: int) -> Iterator[TensorSlice]:
     for start in range(0, tensor.spec.numel, size):
         stop = min(start + size, tensor.spec.numel)
-        yield Part(tensor=tensor, start=start, stop=stop, output=output + start * tensor.spec.dtype.itemsize)
+        yield TensorSlice(tensor=tensor, start=start, stop=stop, output=output + start * tensor.spec.dtype.itemsize)
 
 
-def _boxes(tensor: TensorPlan, offsets: Mapping[str, int], stored: Sequence[StoredTensor], size: int) -> Iterator[Part]:
+def _boxes(
+    tensor: TensorPlan, offsets: Mapping[str, int], stored: Sequence[StoredTensor], size: int
+) -> Iterator[TensorSlice]:
     """Boxes of a tensor that some source stores otherwise than row by row.
 
     They are cut along the axis whose neighbours lie furthest apart in the output and in every source: rows of a
@@ -186,7 +188,7 @@ def _boxes(tensor: TensorPlan, offsets: Mapping[str, int], stored: Sequence[Stor
                 yield ((start, min(start + lengths[axis], shape[axis])), *rest)
 
     for box in boxes(0):
-        yield Part(tensor=tensor, start=0, stop=0, output=offsets[tensor.name], box=box)
+        yield TensorSlice(tensor=tensor, start=0, stop=0, output=offsets[tensor.name], box=box)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +201,7 @@ class _Run:
     name: str
 
 
-def _fill_many(piece: Piece, source: Checkpoint, files: OpenFiles, view: memoryview, runs: Runs) -> None:
+def _fill_many(piece: Piece, source: Checkpoint, files: OpenFiles, view: memoryview, runs: ReadPlan) -> None:
     """Read many tensors with few calls: those that lie close together in a file, by one."""
     known = runs.get(id(source.tensors))
     if known is None:

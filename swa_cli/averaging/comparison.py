@@ -14,7 +14,7 @@ from swa_cli.formats import Checkpoint
 
 
 @dataclass
-class Comparison:
+class BytewiseDiff:
     """Takes what would be written of an average, and compares it with a file.
 
     ``offsets`` are those of the tensors as if they lay one after the other; ``differing`` says of each tensor where it

@@ -10,7 +10,7 @@ from swa_cli.formats import OpenFiles
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class AverageContext:
     """An average that is being carried out: where the bytes come from and where they go."""
 
     plan: AveragePlan

@@ -5,10 +5,10 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from swa_cli.averaging.chunks import Piece, Runs, fill, put
-from swa_cli.averaging.context import Job, NotFiniteError
+from swa_cli.averaging.chunks import Piece, ReadPlan, fill, put
+from swa_cli.averaging.context import AverageContext, NotFiniteError
 from swa_cli.averaging.fingerprints import BitSums, sums_of_parts
-from swa_cli.averaging.integers import settle
+from swa_cli.averaging.integers import resolve_integers
 from swa_cli.formats import BY_NAME, Dtype, real_dtype, reals, round_into
 
 CHUNK = 1 << 18
@@ -21,7 +21,7 @@ _WIDEST = 8  # bytes of a real number
 class CpuWorker:
     """Reads a piece of every source into one buffer, adds it up in another, rounds it into a third."""
 
-    def __init__(self, job: Job, *, chunk: int = CHUNK) -> None:
+    def __init__(self, job: AverageContext, *, chunk: int = CHUNK) -> None:
         self._job = job
         self._read, self._out = (np.empty(chunk * _WIDEST, np.uint8) for _ in range(2))
         self._total = np.empty(chunk, np.float64)
@@ -33,7 +33,7 @@ class CpuWorker:
         if piece.policy == "mean":
             view = self._mean(piece)
         else:
-            view = settle(piece, self._job, (self._out.data, self._read.data))
+            view = resolve_integers(piece, self._job, (self._out.data, self._read.data))
         put(piece, view, self._job.write)
 
     def finish(self) -> None:
@@ -43,7 +43,7 @@ class CpuWorker:
         job, plan = self._job, self._job.plan
         n = reals(piece.numel, piece.dtype)
         total, product = self._total[:n], self._out[: n * _WIDEST].view(np.float64)
-        runs: Runs = {}
+        runs: ReadPlan = {}
         bits = BitSums(piece) if job.fingerprints.exact else None
         with np.errstate(all="ignore"):  # whatever is not finite is found below
             for number, (source, weight) in enumerate(zip(plan.sources, plan.weights, strict=True)):

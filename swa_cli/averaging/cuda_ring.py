@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from swa_cli.averaging.chunks import Piece, Runs, fill, put
-from swa_cli.averaging.context import Job, NotFiniteError
+from swa_cli.averaging.chunks import Piece, ReadPlan, fill, put
+from swa_cli.averaging.context import AverageContext, NotFiniteError
 from swa_cli.averaging.cpu import CpuWorker
 from swa_cli.averaging.fingerprints import BitSums, starts_of_parts
 from swa_cli.averaging.torch_kernels import accumulate, forget_nan_bits, rounded_mean, sums_of_parts
@@ -98,7 +98,7 @@ class _Output:
 class DeviceWorker:
     """Reads into the ring, lets the device add up and round, and writes what comes back one piece later."""
 
-    def __init__(self, job: Job, accelerator: Accelerator, *, chunk: int = CHUNK) -> None:
+    def __init__(self, job: AverageContext, accelerator: Accelerator, *, chunk: int = CHUNK) -> None:
         self._job = job
         self._to, self._sum, self._back = (accelerator.make_queue() for _ in range(3))
         self._all_slots = [_Slot(accelerator, chunk * _WIDEST) for _ in range(_SLOTS)]
@@ -114,7 +114,7 @@ class DeviceWorker:
             self._on_cpu.submit(piece)
             return
         n = reals(piece.numel, piece.dtype)
-        runs: Runs = {}
+        runs: ReadPlan = {}
         bits = BitSums(piece) if self._job.fingerprints.exact else None
         plan = self._job.plan
         for number, (source, weight) in enumerate(zip(plan.sources, plan.weights, strict=True)):

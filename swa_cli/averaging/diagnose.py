@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from swa_cli.averaging.chunks import Part, Piece
+from swa_cli.averaging.chunks import Piece, TensorSlice
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.errors import shortened
 from swa_cli.formats import BY_NAME, Checkpoint, real_dtype, round_once
@@ -71,14 +71,14 @@ def explain_disagreement(piece: Piece, first: Checkpoint, other: Checkpoint) -> 
     return f"{other.path} was changed while it was read."
 
 
-def _elements(source: Checkpoint, part: Part) -> Iterator[tuple[int, npt.NDArray[np.generic]]]:
+def _elements(source: Checkpoint, part: TensorSlice) -> Iterator[tuple[int, npt.NDArray[np.generic]]]:
     """Of a part, or of the whole tensor where the part is a box: blocks, and where each starts."""
     first, last = (part.start, part.stop) if part.box is None else (0, part.tensor.spec.numel)
     for start in range(first, last, _BLOCK):
         yield start, source.get_elements(part.tensor.name, start, min(last, start + _BLOCK))
 
 
-def _overflows(part: Part, plan: AveragePlan) -> bool:
+def _overflows(part: TensorSlice, plan: AveragePlan) -> bool:
     for blocks in zip(*(_elements(source, part) for source in plan.sources), strict=True):
         total = np.zeros(())
         with np.errstate(over="ignore"):

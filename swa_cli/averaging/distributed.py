@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from swa_cli.averaging.average import AverageResult, fitted, plan_output, result_of
+from swa_cli.averaging.average import AverageResult, match_template_ties, plan_output, result_of
 from swa_cli.averaging.frozen import frozen_bn
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.averaging.provenance import completed
@@ -52,7 +52,7 @@ def average_together(
     """
     start = time.perf_counter()
     target = shared_out(target, plan, ranks.size)
-    plan = fitted(plan, target)
+    plan = match_template_ties(plan, target)
     check = partial(check_target, target, overwrite=overwrite)
     hashed = plan.files if checksum else ()
     prepared: list[tuple[Provenance, Layout]] = []

@@ -6,15 +6,15 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from swa_cli.averaging.chunks import Piece, Runs, fill
-from swa_cli.averaging.context import Job
+from swa_cli.averaging.chunks import Piece, ReadPlan, fill
+from swa_cli.averaging.context import AverageContext
 from swa_cli.averaging.diagnose import explain_disagreement
 from swa_cli.averaging.fingerprints import sums_of_parts
 from swa_cli.errors import MismatchError
 from swa_cli.formats import Dtype
 
 
-def settle(piece: Piece, job: Job, views: Sequence[memoryview]) -> memoryview:
+def resolve_integers(piece: Piece, job: AverageContext, views: Sequence[memoryview]) -> memoryview:
     """The elements of a piece that is not averaged as floating numbers are, in the first of two ``views``.
 
     Args:
@@ -26,7 +26,7 @@ def settle(piece: Piece, job: Job, views: Sequence[memoryview]) -> memoryview:
     """
     sources = job.plan.read_by(piece.parts[0].tensor)
     kept, other = (view[: piece.numel * piece.dtype.itemsize] for view in views)
-    runs: Runs = {}
+    runs: ReadPlan = {}
     fill(piece, sources[0], job.files, kept, runs)
     if piece.policy == "rounded":
         weights = [int(weight) for weight in job.plan.weights]

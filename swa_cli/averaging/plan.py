@@ -12,7 +12,7 @@ from swa_cli.averaging.complete import check_complete
 from swa_cli.averaging.weights import check_whole, checked_weights
 from swa_cli.errors import MismatchError, listed, shortened
 from swa_cli.formats import BY_NAME, Checkpoint, Dtype, TensorSpec, file_order, find_ties, is_averaged, is_floating
-from swa_cli.system.gc_pause import without_collections
+from swa_cli.system.gc_pause import gc_paused
 
 Policy = Literal["mean", "agree", "newest", "oldest", "rounded"]
 Integers = Literal["agree", "last", "first", "mean-round"]
@@ -101,7 +101,7 @@ class AveragePlan:
         return sum(tensor.spec.nbytes for tensor in self.tensors)
 
 
-def untied(plan: AveragePlan, names: Sequence[str]) -> AveragePlan:
+def split_tied(plan: AveragePlan, names: Sequence[str]) -> AveragePlan:
     """The same, with some names of tied tensors written as tensors of their own."""
     if not names:
         return plan
@@ -133,7 +133,7 @@ def plan_average(
         MismatchError: keys, shapes or dtypes differ from those of the first source.
         CheckpointError: a source lacks weights of its model, see `check_complete`.
     """
-    with without_collections():
+    with gc_paused():
         return _plan(sources, dtype, integers, checked_weights(weights, [source.path for source in sources]))
 
 

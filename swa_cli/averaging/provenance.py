@@ -8,7 +8,15 @@ from swa_cli.averaging.frozen import layer_of
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.averaging.stream import Streamed
 from swa_cli.errors import VerifyError
-from swa_cli.formats import BnStatistics, Checkpoint, Options, Provenance, Source, as_named, spelt
+from swa_cli.formats import (
+    BnStatistics,
+    Checkpoint,
+    Options,
+    Provenance,
+    Source,
+    escape_surrogates,
+    unescape_surrogates,
+)
 from swa_cli.outputs import Contents, Target
 
 _DIGITS = 16
@@ -73,7 +81,7 @@ def completed(record: Provenance, plan: AveragePlan, streamed: Streamed) -> Prov
 
 def folder_of(average: Path, record: Provenance) -> Path:
     """Where the record of a file says that the sources are."""
-    return Path(os.path.realpath(Path(os.path.realpath(average)).parent / as_named(record.folder or "")))
+    return Path(os.path.realpath(Path(os.path.realpath(average)).parent / unescape_surrogates(record.folder or "")))
 
 
 def as_text(fingerprints: Mapping[str, int]) -> str:
@@ -110,7 +118,7 @@ def _seen_from(output_folder: Path, folder: str) -> str:
 
 
 def _digests(source: Checkpoint, digests: Mapping[Path, str]) -> dict[str, str]:
-    return {spelt(path.name): digests[path] for path in source.stamps if path in digests}
+    return {escape_surrogates(path.name): digests[path] for path in source.stamps if path in digests}
 
 
 def _bn_statistics(plan: AveragePlan, frozen: Sequence[str]) -> BnStatistics:

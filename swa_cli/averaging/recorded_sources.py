@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from swa_cli.averaging.provenance import folder_of
 from swa_cli.errors import CheckpointError, SourceError
-from swa_cli.formats import INDEX_SUFFIX, Checkpoint, Provenance, Source, as_named, open_checkpoint
+from swa_cli.formats import INDEX_SUFFIX, Checkpoint, Provenance, Source, open_checkpoint, unescape_surrogates
 
 
 def open_sources(average: Checkpoint, record: Provenance, *, folder: Path | None) -> tuple[Path, list[Checkpoint]]:
@@ -28,7 +28,7 @@ def open_sources(average: Checkpoint, record: Provenance, *, folder: Path | None
         SourceError: one is not there, is not what it was by its size, or is no checkpoint; or the record leads to where
             only the user may.
     """
-    names = [as_named(source.name) for source in record.sources]
+    names = [unescape_surrogates(source.name) for source in record.sources]
     if folder is None:
         folder = _recorded_folder(average, record)
         paths = [folder / name for name in _inside(average, names)]
@@ -50,7 +50,7 @@ def _recorded_folder(average: Checkpoint, record: Provenance) -> Path:
     with suppress(OSError):
         around.append(Path.cwd())
     is_near = any(folder.is_relative_to(near) for near in around if near != near.parent)
-    if is_near or _is_below(as_named(record.folder or "")):
+    if is_near or _is_below(unescape_surrogates(record.folder or "")):
         return folder
     msg = (
         f"{average.path}: its record says that the sources are in {folder}, which is neither below {around[0]} nor "

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from swa_cli.averaging.chunks import Part, Piece
+from swa_cli.averaging.chunks import Piece, TensorSlice
 from swa_cli.averaging.context import Worker
 from swa_cli.averaging.outliers import Ratios, blocks_of, outliers, ratios_at
 from swa_cli.averaging.plan import AveragePlan
@@ -121,7 +121,7 @@ class SamplingWorker:
         self._worker.finish()
 
 
-def _holds(part: Part, start: int) -> bool:
+def _holds(part: TensorSlice, start: int) -> bool:
     if part.box is None:
         return part.start <= start < part.stop
     return not any(first for first, _ in part.box)  # boxes are small; the first stands for all

@@ -8,7 +8,7 @@ from pathlib import Path
 from swa_cli.averaging import cpu
 from swa_cli.averaging.auto_device import run_on_the_faster
 from swa_cli.averaging.chunks import Piece, Write, cut
-from swa_cli.averaging.context import Job, NotFiniteError, Worker
+from swa_cli.averaging.context import AverageContext, NotFiniteError, Worker
 from swa_cli.averaging.diagnose import explain_nonfinite
 from swa_cli.averaging.fingerprints import Fingerprints
 from swa_cli.averaging.plan import AveragePlan, TensorPlan
@@ -16,7 +16,7 @@ from swa_cli.averaging.sampling import Sampler, SamplingWorker
 from swa_cli.averaging.workers import default_threads, work
 from swa_cli.errors import DeviceError, NonFiniteError
 from swa_cli.formats import OpenFiles, checksums
-from swa_cli.system.gc_pause import without_collections
+from swa_cli.system.gc_pause import gc_paused
 from swa_cli.system.progress import Advance
 
 _LEAST = 2  # elements of a piece: the two numbers of a complex one
@@ -83,7 +83,7 @@ def stream_average(
     threads = engine.threads or default_threads()
     with OpenFiles(stamps) as files, checksums({path: stamps[path] for path in hashed}, threads=threads) as digests:
         sampler = Sampler(plan, files)
-        job = Job(
+        job = AverageContext(
             plan=plan,
             files=files,
             write=write,
@@ -94,7 +94,7 @@ def stream_average(
         def run(device: str, tensors: Sequence[TensorPlan]) -> float:
             """Average some of the tensors; seconds taken, without those to start."""
             job.fingerprints.begin(tensors)
-            with without_collections():
+            with gc_paused():
                 pieces = list(cut(plan, tensors, offsets, chunk=_chunk(device, engine)))
             workers = _workers(job, device, engine, most=max(1, len(pieces)))
             start = time.perf_counter()
@@ -136,7 +136,7 @@ def _chunk(device: str, engine: Engine) -> int:
     return max(_LEAST, engine.chunk or ring.CHUNK)
 
 
-def _workers(job: Job, device: str, engine: Engine, *, most: int) -> Sequence[Worker]:
+def _workers(job: AverageContext, device: str, engine: Engine, *, most: int) -> Sequence[Worker]:
     """Workers for a device, ``most`` at most: each has buffers of its own."""
     chunk = _chunk(device, engine)
     if device == "cpu":

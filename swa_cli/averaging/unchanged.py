@@ -6,7 +6,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from swa_cli.errors import CheckpointError
-from swa_cli.formats import PROVENANCE, Checkpoint, Extent, Provenance, as_named, frame_digest, spelt
+from swa_cli.formats import (
+    PROVENANCE,
+    Checkpoint,
+    Extent,
+    Provenance,
+    escape_surrogates,
+    frame_digest,
+    unescape_surrogates,
+)
 from swa_cli.system.regular_files import open_regular
 
 
@@ -24,11 +32,11 @@ def changed_files(average: Checkpoint, record: Provenance) -> tuple[list[str], l
         tensors[average.file_of(stored.file)].add((stored.offset, stored.offset + stored.spec.nbytes))
     own: dict[Path, str | None] = dict.fromkeys(average.files or [average.path], text)
     own.setdefault(average.path, None)  # an index, which holds no record
-    names = {spelt(path.name) for path in own}
+    names = {escape_surrogates(path.name) for path in own}
     beside: set[str] = set()
     if record.files and names <= record.frames.keys():
         beside = record.frames.keys() - names
-    copies = {name: average.path.with_name(as_named(name)) for name in sorted(beside)}
+    copies = {name: average.path.with_name(unescape_surrogates(name)) for name in sorted(beside)}
     there: dict[Path, str | None] = {path: None for path in copies.values() if os.path.lexists(path)}
     problems = [
         problem
@@ -51,7 +59,7 @@ def _changed(path: Path, record: str | None, tensors: Iterable[Extent], frames: 
     except CheckpointError as error:
         yield f"{path}: {error}"
         return
-    expected = frames.get(spelt(path.name))
+    expected = frames.get(escape_surrogates(path.name))
     if digest not in ({expected} if expected else {*frames.values()}):
         what = "what surrounds its tensors" if record else "its content"
         yield f"{path}: {what} is not as it was written"

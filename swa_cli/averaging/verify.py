@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from swa_cli.averaging.comparison import Comparison
-from swa_cli.averaging.plan import AveragePlan, plan_average, untied
+from swa_cli.averaging.comparison import BytewiseDiff
+from swa_cli.averaging.plan import AveragePlan, plan_average, split_tied
 from swa_cli.averaging.provenance import from_text
 from swa_cli.averaging.recorded_sources import open_sources
 from swa_cli.averaging.stream import Engine, stream_average
 from swa_cli.averaging.unchanged import changed_files
 from swa_cli.errors import SourceError, VerifyError, listed
-from swa_cli.formats import Checkpoint, Options, Provenance, Source, as_named
+from swa_cli.formats import Checkpoint, Options, Provenance, Source, unescape_surrogates
 from swa_cli.system.progress import Track, silent
 
 _DEFAULT = Engine()
@@ -59,14 +59,16 @@ def verify(
         integers=options.integers,
         weights=[source.weight for source in record.sources],
     )
-    plan = untied(plan, [name for name in plan.tied if name in average.tensors and not _is_one(average, plan, name)])
+    plan = split_tied(
+        plan, [name for name in plan.tied if name in average.tensors and not _is_one(average, plan, name)]
+    )
     then = from_text(record.fingerprints, plan, average.path) if record.fingerprints else {}
     recomputed = record.bn_update.tensors if record.bn_update else {}
     has_checksums = any(source.sha256 for source in record.sources)
     surrounding, absent = changed_files(average, record) if record.frames else ([], [])
     problems = [*surrounding, *_differences(average, plan)]
     if len(problems) == len(surrounding):
-        comparison = Comparison(average, plan.tensors)
+        comparison = BytewiseDiff(average, plan.tensors)
         with track("verifying", total=plan.bytes_to_read, unit="bytes") as advance:
             streamed = stream_average(
                 plan,
@@ -164,4 +166,4 @@ def _other_files(plan: AveragePlan, record: Provenance, now: Mapping[Path, str])
 
 
 def _recorded(said: Source, path: Path) -> str:
-    return {as_named(name): digest for name, digest in said.sha256.items()}.get(path.name, "not recorded")
+    return {unescape_surrogates(name): digest for name, digest in said.sha256.items()}.get(path.name, "not recorded")

@@ -3,7 +3,7 @@
 from swa_cli.batchnorm.estimators import Estimator
 from swa_cli.batchnorm.layers import bn_buffers, bn_layers, out_of_reach, without_statistics
 from swa_cli.batchnorm.recalibrate import recalibrate
-from swa_cli.batchnorm.result import UNREACHED, LayerStatistics, RecalibrationResult, remarks
+from swa_cli.batchnorm.result import UNREACHED, LayerStatistics, RecalibrationResult, recalibration_warnings
 
 __all__ = [
     "UNREACHED",
@@ -14,6 +14,6 @@ __all__ = [
     "bn_layers",
     "out_of_reach",
     "recalibrate",
-    "remarks",
+    "recalibration_warnings",
     "without_statistics",
 ]

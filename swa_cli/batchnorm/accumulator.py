@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 
 from swa_cli.batchnorm.estimators import Estimator, is_pooled, weight_of
-from swa_cli.batchnorm.inputs import Observed
+from swa_cli.batchnorm.inputs import InputMoments
 from swa_cli.batchnorm.layers import Norm
 from swa_cli.batchnorm.moments import Batch, Estimate, Moments, estimate, joined, of_batch
 
@@ -77,15 +77,15 @@ class Tally:
     def __post_init__(self) -> None:
         self.moments = self.channels.nothing()
 
-    def add(self, calls: Sequence[tuple[str, Observed]], n_samples: int | None) -> torch.Tensor:
+    def add(self, calls: Sequence[tuple[str, InputMoments]], n_samples: int | None) -> torch.Tensor:
         """Take in the calls of one batch; whether all of it is finite, as a bool tensor on the device."""
         if not calls:
             return torch.ones((), dtype=torch.bool, device=self.channels.device)
         batch: Batch | None = None
         rest = list(calls)
         while rest:
-            once: dict[str, Observed] = {}
-            again: list[tuple[str, Observed]] = []
+            once: dict[str, InputMoments] = {}
+            again: list[tuple[str, InputMoments]] = []
             for name, seen in rest:
                 if name in once:
                     again.append((name, seen))
@@ -110,7 +110,7 @@ class Tally:
         found = self.channels.of_layer(name, self.channels.estimate(self.moments))
         return found.mean, found.variance
 
-    def _together(self, once: Mapping[str, Observed], n_samples: int | None) -> Batch:
+    def _together(self, once: Mapping[str, InputMoments], n_samples: int | None) -> Batch:
         """At most one call of each layer."""
         channels, layers = self.channels, self.channels.layers
         weights = tuple(

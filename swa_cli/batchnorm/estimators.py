@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from swa_cli.batchnorm.inputs import Observed
+from swa_cli.batchnorm.inputs import InputMoments
 from swa_cli.batchnorm.layers import Norm
 from swa_cli.errors import DataError
 
@@ -23,7 +23,7 @@ def is_pooled(estimator: Estimator, layer: Norm) -> bool:
     return estimator in {"population", "sequential"} and layer.kind != "instance"
 
 
-def weight_of(estimator: Estimator, seen: Observed, n_samples: int | None) -> float:
+def weight_of(estimator: Estimator, seen: InputMoments, n_samples: int | None) -> float:
     """The weight of one input of a layer.
 
     Args:

@@ -9,7 +9,7 @@ _PIECE = 1 << 22
 """Elements converted to float64 at a time (32 MiB), so that a wide layer needs no second copy of its input."""
 
 
-class Observed(NamedTuple):
+class InputMoments(NamedTuple):
     """What a layer was given: ``n`` elements per channel, their mean, and their variance, unbiased.
 
     ``mean`` and ``variance`` have shape (C,). Of InstanceNorm: n instances, and means over them.
@@ -20,7 +20,7 @@ class Observed(NamedTuple):
     variance: torch.Tensor
 
 
-def observed(values: torch.Tensor) -> Observed:
+def observed(values: torch.Tensor) -> InputMoments:
     """Of a BatchNorm input, over every dimension but the second; float64.
 
     Args:
@@ -36,10 +36,10 @@ def observed(values: torch.Tensor) -> Observed:
         delta, share = own_mean - mean, own / (count + own)
         squares = squares + variance * own + delta.square() * (count * share)
         mean, count = mean + delta * share, count + own
-    return Observed(count, mean, squares / max(1, count - 1))
+    return InputMoments(count, mean, squares / max(1, count - 1))
 
 
-def observed_instances(values: torch.Tensor) -> Observed:
+def observed_instances(values: torch.Tensor) -> InputMoments:
     """Of an InstanceNorm input: mean and variance of each instance, averaged over the instances; float64.
 
     Args:
@@ -47,4 +47,4 @@ def observed_instances(values: torch.Tensor) -> Observed:
     """
     flat = values.to(torch.float64).flatten(2)
     variance, mean = torch.var_mean(flat, dim=2, correction=1)
-    return Observed(len(values), mean.mean(dim=0), variance.mean(dim=0))
+    return InputMoments(len(values), mean.mean(dim=0), variance.mean(dim=0))

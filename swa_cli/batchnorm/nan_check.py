@@ -4,11 +4,11 @@ import torch
 
 from swa_cli.batchnorm.accumulator import Tally
 from swa_cli.errors import NonFiniteError
-from swa_cli.user.batch import Example
+from swa_cli.user.batch import Batch
 from swa_cli.user.dataloader import tensors_in
 
 
-def is_finite(example: Example, device: torch.device) -> torch.Tensor:
+def is_finite(example: Batch, device: torch.device) -> torch.Tensor:
     """Whether all numbers that go into the model are, as a bool tensor on the device."""
     finite = torch.ones((), dtype=torch.bool, device=device)
     for value in tensors_in((example.args, example.kwargs)):

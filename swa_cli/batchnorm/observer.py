@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from swa_cli.batchnorm.inputs import Observed, observed, observed_instances
+from swa_cli.batchnorm.inputs import InputMoments, observed, observed_instances
 from swa_cli.batchnorm.layers import BatchNorm, Norm
 from swa_cli.batchnorm.modes import normalise_by_batch, normalise_by_statistics, what_undoes
 from swa_cli.errors import DataError, kind_of
@@ -32,7 +32,7 @@ class Observer:
     """
 
     def __init__(self, known: Known) -> None:
-        self.calls: list[tuple[str, Observed]] = []
+        self.calls: list[tuple[str, InputMoments]] = []
         self.lengths: list[int] = []
         self.kept: dict[str, str] = {}
         self.known = known
@@ -81,7 +81,7 @@ def misfit(layer: Norm, values: Any) -> str | None:
     return None
 
 
-def moments_of(layer: Norm, values: torch.Tensor) -> Observed:
+def moments_of(layer: Norm, values: torch.Tensor) -> InputMoments:
     """The moments of one input of ``layer``, from the input itself, in float64."""
     values = values.detach()
     if layer.kind != "instance":
@@ -106,7 +106,7 @@ class _Watch:
         """Whether the buffers serve, for contiguous inputs and for others."""
         self.knows_best = False
         """It normalises something else than its input, of which it alone knows the moments."""
-        self.seen: Observed | None = None
+        self.seen: InputMoments | None = None
         self.lone = False
         self.to_try = layer.kind == "custom" or type(layer.module).forward not in {
             BatchNorm.forward,
@@ -163,9 +163,9 @@ class _Watch:
         if self.trusted[layout]:
             self.seen = self._left(values)
 
-    def _left(self, values: torch.Tensor) -> Observed:
+    def _left(self, values: torch.Tensor) -> InputMoments:
         layer = self.layer
-        return Observed(values.numel() // layer.channels, layer.running_mean.clone(), layer.running_var.clone())
+        return InputMoments(values.numel() // layer.channels, layer.running_mean.clone(), layer.running_var.clone())
 
     def _try(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         """Call a forward that is not torch's own once, apart, and see what it does to the buffers.
@@ -207,7 +207,7 @@ class _Watch:
         normalise_by_statistics(self.layer)
 
 
-def _differ(left: Observed, seen: Observed) -> float:
+def _differ(left: InputMoments, seen: InputMoments) -> float:
     """The largest difference, of a mean in standard deviations or of a variance relative to itself; 0 if both are 0."""
     off = (left.mean - seen.mean).abs() / seen.variance.sqrt()
     ratio = (left.variance - seen.variance).abs() / seen.variance

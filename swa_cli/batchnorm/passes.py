@@ -17,7 +17,7 @@ from swa_cli.batchnorm.result import errors_of
 from swa_cli.errors import DataError
 from swa_cli.system.process_group import Step
 from swa_cli.system.progress import Track
-from swa_cli.user.batch import Example, Splitter, n_samples_of
+from swa_cli.user.batch import Batch, Splitter, n_samples_of
 from swa_cli.user.dataloader import lengths_of, told_by
 from swa_cli.user.datamodule import iterate, length_of, no_batches
 from swa_cli.user.forward import Forward
@@ -153,7 +153,7 @@ def _share(
     return work
 
 
-def _has_several(example: Example, told: int | None) -> bool:
+def _has_several(example: Batch, told: int | None) -> bool:
     """Whether a batch is known to have more samples than one, which may be a layer's only value."""
     lengths = {length for value in (*example.args, *example.kwargs.values()) for length in lengths_of(value)}
     return min(lengths, default=told or 1) > 1

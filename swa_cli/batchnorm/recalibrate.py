@@ -66,7 +66,7 @@ def recalibrate(
 
     On any error the model is left as it was, but for the device and the memory format.
     """
-    forward.settle(model)
+    forward.move_model(model)
     left = {**out_of_reach(model), **(leave or {})}
     layers = {name: layer for name, layer in bn_layers(model).items() if name not in left}
     feed = Feed(

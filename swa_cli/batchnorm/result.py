@@ -107,7 +107,7 @@ def statistics_of(layer: Norm, found: Estimate, *, n_elements: int, n_calls: int
     )
 
 
-def remarks(result: RecalibrationResult, *, n_averaged: int) -> tuple[str, ...]:
+def recalibration_warnings(result: RecalibrationResult, *, n_averaged: int) -> tuple[str, ...]:
     """What a reader should look into: variances that collapsed or exploded, means far from where they were.
 
     Each with its likely causes. Inputs that are prepared otherwise show in the first layer, since it normalises them;

@@ -22,7 +22,7 @@ from swa_cli.batchnorm.modes import normalise_by_statistics, unchanged
 from swa_cli.batchnorm.moments import Estimate
 from swa_cli.batchnorm.observer import Observer, input_of, misfit, moments_of, observing
 from swa_cli.batchnorm.passes import Feed, Seen, pass_over
-from swa_cli.user.batch import Example, Splitter
+from swa_cli.user.batch import Batch, Splitter
 from swa_cli.user.guard import user_code
 
 _Order = dict[str, set[str]]
@@ -67,11 +67,11 @@ def layer_by_layer(
 def _apart(split: Splitter) -> Splitter:
     """What the model gets is a copy: it may change its input in place, and the loader may give it once more."""
 
-    def copied(batch: Any) -> Example:
+    def copied(batch: Any) -> Batch:
         example = split(batch)
         with user_code("copying a batch"):
             args, kwargs = deepcopy((example.args, example.kwargs))
-        return Example(args, kwargs, example.target)
+        return Batch(args, kwargs, example.target)
 
     return copied
 

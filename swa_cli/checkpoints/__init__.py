@@ -1,16 +1,16 @@
 """Checkpoints on disk: found, put in order, chosen, opened lazily."""
 
 from swa_cli.checkpoints.directories import SUFFIXES, short_names
-from swa_cli.checkpoints.discovery import Run, find_checkpoints
+from swa_cli.checkpoints.discovery import CheckpointSeries, find_checkpoints
 from swa_cli.checkpoints.inspection import Description, Inspection, describe, inspect_checkpoints
 from swa_cli.checkpoints.selection import Selection, known_metrics, select
 from swa_cli.checkpoints.single import open_single, recorded_key
 
 __all__ = [
     "SUFFIXES",
+    "CheckpointSeries",
     "Description",
     "Inspection",
-    "Run",
     "Selection",
     "describe",
     "find_checkpoints",

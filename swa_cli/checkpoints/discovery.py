@@ -12,7 +12,7 @@ from swa_cli.formats import Checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class CheckpointSeries:
     """The checkpoints of a run, oldest first, how they were ordered, and what the user should know."""
 
     checkpoints: tuple[Checkpoint, ...]
@@ -26,7 +26,7 @@ def find_checkpoints(
     key: str | None = None,
     selection: Selection | None = None,
     apart_from: Path | None = None,
-) -> Run:
+) -> CheckpointSeries:
     """Open every checkpoint that ``sources`` name, sort them by step and take those that are meant.
 
     Args:
@@ -59,7 +59,7 @@ def find_checkpoints(
     if key is None:
         _check_networks(chosen)
         said += _alternatives(chosen)
-    return Run(checkpoints=chosen, ordered_by=survey.order.by, notices=tuple(said))
+    return CheckpointSeries(checkpoints=chosen, ordered_by=survey.order.by, notices=tuple(said))
 
 
 def _check_networks(checkpoints: Sequence[Checkpoint]) -> None:

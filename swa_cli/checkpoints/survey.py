@@ -12,7 +12,7 @@ from swa_cli.checkpoints.selection import Selection
 from swa_cli.checkpoints.sources import named_paths
 from swa_cli.errors import CheckpointError
 from swa_cli.formats import Checkpoint, metrics_in_name, natural_key, open_checkpoint, step_in_name
-from swa_cli.system.gc_pause import without_collections
+from swa_cli.system.gc_pause import gc_paused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Survey:
     """Why the files are not checkpoints of a run but parts of one, and what to do; None where they are not."""
 
 
-@without_collections()
+@gc_paused()
 def survey_checkpoints(
     sources: Sequence[Path],
     *,

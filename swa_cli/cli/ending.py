@@ -13,7 +13,7 @@ import typer
 
 from swa_cli.cli.terminal import print_labelled, print_whole, streams
 from swa_cli.errors import SwaError, Terminated
-from swa_cli.system.process_group import tells_the_end, world_size
+from swa_cli.system.process_group import claims_error_report, world_size
 from swa_cli.user.guard import raised_by_user, text_of
 from swa_cli.user.refused_exits import exits_refused
 
@@ -68,7 +68,7 @@ def failed(error: BaseException, *, debug: bool) -> int:
         quietened.append(True)
     if isinstance(error, Terminated) and error.exit_code == 128 + signal.SIGPIPE:
         pass  # who read our output has gone, and wants no message
-    elif tells_the_end():
+    elif claims_error_report():
         print_labelled("error", "bold red", *_in_words(error, debug=debug))
     _flush_or_drop(sys.stdout)
     return _exit_code(error)

@@ -6,7 +6,7 @@ from pathlib import Path
 from swa_cli.cli.terminal import write
 from swa_cli.errors import OutputError
 from swa_cli.system.atomic_file import publish
-from swa_cli.system.process_group import speaks
+from swa_cli.system.process_group import is_reporting_rank
 from swa_cli.text import visible_lines
 
 
@@ -26,7 +26,7 @@ def save(target: Path | None, render: Callable[[], str], *, otherwise: str = "")
     Raises:
         OutputError: it cannot be written.
     """
-    if target is None or not speaks():
+    if target is None or not is_reporting_rank():
         return
     if is_stdout(target):
         write(visible_lines(render()))

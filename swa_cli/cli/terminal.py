@@ -13,7 +13,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from swa_cli.errors import OutputError, Terminated
-from swa_cli.system.process_group import speaks
+from swa_cli.system.process_group import is_reporting_rank
 from swa_cli.system.progress import Advance, Unit
 from swa_cli.text import is_visible, visible, visible_lines
 
@@ -73,14 +73,14 @@ def stderr() -> VisibleConsole:
 
 def say(message: str) -> None:
     """Print a line of the result; long lines are left to the terminal. Of several ranks one speaks."""
-    if speaks():
+    if is_reporting_rank():
         with _results():
             stdout().print(message, soft_wrap=True)
 
 
 def show(what: RenderableType) -> None:
     """Print a table of the result. Of several ranks one speaks."""
-    if speaks():
+    if is_reporting_rank():
         with _results():
             stdout().print(what)
 
@@ -94,13 +94,13 @@ def write(text: str) -> None:
 
 def notify(message: str) -> None:
     """Tell the user something worth knowing that is not the result."""
-    if speaks():
+    if is_reporting_rank():
         print_labelled("note", "yellow", message)
 
 
 def warn(what: RenderableType) -> None:
     """Show on standard error what the reader must know before the numbers."""
-    if speaks():
+    if is_reporting_rank():
         with suppress(OSError, ValueError):
             stderr().print(what)
 
@@ -122,7 +122,7 @@ def print_whole(text: str) -> None:
 
 def caution(message: str) -> None:
     """Tell the user that the result is most likely useless."""
-    if speaks():
+    if is_reporting_rank():
         print_labelled("warning", "bold red", message)
 
 
@@ -164,7 +164,7 @@ def track(description: str, *, total: int | None, unit: Unit) -> Generator[Advan
     words = TextColumn("{task.description}", markup=False)
     columns: list[ProgressColumn] = [words, BarColumn(), *amounts, TimeRemainingColumn()]
     with Progress(
-        *columns, console=console, transient=True, disable=not (console.is_terminal and speaks())
+        *columns, console=console, transient=True, disable=not (console.is_terminal and is_reporting_rank())
     ) as progress:
         task = progress.add_task(visible(description), total=total)
         yield lambda amount: progress.advance(task, amount)

@@ -10,7 +10,7 @@ import torch
 from swa_cli.errors import DataError, MismatchError, NonFiniteError, SwaError, UsageError
 from swa_cli.evaluation.members import Member, Residents
 from swa_cli.tasks import TASKS, Metric, Mixture, Records, Task, choose_task
-from swa_cli.user.batch import Example, copied
+from swa_cli.user.batch import Batch, copied
 from swa_cli.user.dataloader import tensors_in
 from swa_cli.user.forward import Forward
 from swa_cli.user.guard import user_code
@@ -23,10 +23,10 @@ Key = tuple[Literal["member", "prefix", "members", "ensemble", "geometric"], int
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-class Kept(Protocol):
+class OutputCache(Protocol):
     """Outputs of members that were evaluated before, by the contents of both."""
 
-    def digest(self, example: Example) -> str | None:
+    def digest(self, example: Batch) -> str | None:
         """Of what a batch holds; None where its outputs are not to be kept."""
         ...
 
@@ -43,22 +43,22 @@ class Kept(Protocol):
 class Work:
     """A batch, what is known of its target, and the records of those that have seen it.
 
-    ``doubt`` is what the task says against the outputs of the average, or of the last member there is.
+    ``sanity_warning`` is what the task says against the outputs of the average, or of the last member there is.
     """
 
     place: int
-    example: Example
+    example: Batch
     digest: str | None
     target: Any = None
     shape: tuple[int, ...] | None = None
     mixture: Mixture | None = None
     predicted: bool = False
     records: dict[Key, Records] = field(default_factory=dict[Key, Records])
-    doubt: str | None = None
+    sanity_warning: str | None = None
 
 
 @final
-class Run:
+class MemberEvaluation:
     """The batches of one stream, through the members in their order.
 
     Attributes:
@@ -74,7 +74,7 @@ class Run:
         task: Task | None,
         ensemble: bool,
         forward: Forward,
-        kept: Kept | None,
+        kept: OutputCache | None,
         metrics: Callable[[], Mapping[str, Any]] | None = None,
         check: Callable[[Sequence[Metric]], None] | None = None,
     ) -> None:
@@ -92,7 +92,7 @@ class Run:
         self._changes_input: bool | None = None
         self._doubted = next((n for n, member in enumerate(members) if member.kind == "swa"), len(members) - 1)
 
-    def start(self, example: Example, place: int) -> Work:
+    def start(self, example: Batch, place: int) -> Work:
         """A batch that nobody has seen."""
         digest = self._kept.digest(example) if self._kept else None
         return Work(place=place, example=example, digest=digest)
@@ -110,7 +110,7 @@ class Run:
                 output = self._output(work, example, member, residents)
                 self._look_at(work, example, output, index)
 
-    def _output(self, work: Work, example: Example, member: Member, residents: Residents) -> Any:
+    def _output(self, work: Work, example: Batch, member: Member, residents: Residents) -> Any:
         if self._kept and work.digest and member.digest:
             known = self._kept.get(member.digest, work.digest)
             if known is not None:
@@ -129,7 +129,7 @@ class Run:
             self._kept.put(member.digest, work.digest, output)
         return output
 
-    def _run(self, work: Work, example: Example, member: Member, residents: Residents) -> Any:
+    def _run(self, work: Work, example: Batch, member: Member, residents: Residents) -> Any:
         """What the model returns for the batch as it was loaded.
 
         A model that changes its input in place, as the first batch shows, gets a copy each time.
@@ -146,7 +146,7 @@ class Run:
             self._changes_input = before != [tensor._version for tensor in tensors]  # noqa: SLF001
         return raw
 
-    def _look_at(self, work: Work, example: Example, output: Any, index: int) -> None:
+    def _look_at(self, work: Work, example: Batch, output: Any, index: int) -> None:
         member = self.members[index]
         if self.task is None:
             with named(f"{self._split} split: batch {work.place}"):
@@ -165,7 +165,7 @@ class Run:
             )
             raise MismatchError(msg)
         if index == self._doubted:
-            work.doubt = self.task.doubt(output)
+            work.sanity_warning = self.task.sanity_warning(output)
         with named(f"{self._split} split: {member.name}, batch {work.place}"):
             prediction = self.task.predict(output, work.target)
             self._keep(work, ("member", index), prediction, full=True)
@@ -176,7 +176,7 @@ class Run:
         """A checkpoint goes into the mixture; what comes after all of them is compared with it."""
         assert self.task is not None
         if not work.predicted:
-            work.mixture = self.task.mixture()
+            work.mixture = self.task.ensemble_accumulator()
             work.predicted = True
         if work.mixture is None:
             return
@@ -184,14 +184,14 @@ class Run:
             work.mixture.add(prediction)
             self._keep(work, ("prefix", index + 1), work.mixture.arithmetic(), full=False)
             return
-        near = self.task.likeness(prediction, work.mixture.arithmetic(), work.target)
+        near = self.task.ensemble_agreement(prediction, work.mixture.arithmetic(), work.target)
         if near:
             mine = work.records["member", index]
             work.records["member", index] = replace(mine, columns={**mine.columns, **near.columns})
 
     def _keep(self, work: Work, key: Key, prediction: Any, *, full: bool) -> None:
         assert self.task is not None
-        work.records[key] = self.task.measure(prediction, work.target, full=full)
+        work.records[key] = self.task.score_batch(prediction, work.target, full=full)
         if self._check and not self._checked:
             self._check(self.task.metrics(work.records[key]))
             self._checked = True
@@ -225,7 +225,7 @@ class Run:
             geometric = work.mixture.geometric()
             if geometric is not None:
                 self._keep(work, ("geometric", 0), geometric, full=True)
-            close = self.task.closeness(work.mixture, work.target)
+            close = self.task.member_diversity(work.mixture, work.target)
             if close:
                 work.records["members", 0] = close
 
@@ -245,7 +245,7 @@ class Run:
         if odd:
             msg = f"batch {work.place}: {odd[0]!r} as a group; split_batch gives an integer or a text for each unit."
             raise DataError(msg)
-        places = self.task.kept(work.target)
+        places = self.task.scored_indices(work.target)
         n_units = next(iter(work.records.values())).n_units
         if places is not None and len(groups) > n_units:
             groups = [groups[int(place)] for place in places]

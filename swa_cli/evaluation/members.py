@@ -86,7 +86,7 @@ class Residents:
         resident = self._settled.pop(member, None)
         if resident is None:
             self._make_room()
-            resident = settle(self._model, member, self._forward)
+            resident = load_member(self._model, member, self._forward)
         self._settled[member] = resident  # the last to be forgotten
         return resident
 
@@ -100,7 +100,7 @@ class Residents:
             del self._settled[next(iter(self._settled))]
 
 
-def settle(model: nn.Module, member: Member, forward: Forward) -> Resident:
+def load_member(model: nn.Module, member: Member, forward: Forward) -> Resident:
     """A copy of ``model`` with the weights of ``member``, made as a user would: load_state_dict, then eval.
 
     Raises:
@@ -113,7 +113,7 @@ def settle(model: nn.Module, member: Member, forward: Forward) -> Resident:
         # Names and shapes are checked where the state_dict is read; what the file lacks that is no tensor is kept.
         module.load_state_dict(state, strict=False)
         module.eval()
-    forward.settle(module)
+    forward.move_model(module)
     return Resident(member=member, call=forward.compiled(module))
 
 

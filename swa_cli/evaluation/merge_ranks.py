@@ -8,37 +8,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swa_cli.errors import DataError, NonFiniteError
-from swa_cli.evaluation.batch_evaluation import Key, Run, Work
+from swa_cli.evaluation.batch_evaluation import Key, MemberEvaluation, Work
 from swa_cli.evaluation.members import Member
-from swa_cli.evaluation.split_records import Observed, Row
+from swa_cli.evaluation.split_records import Row, SplitRecords
 from swa_cli.tasks import Records, Task, join, too_large
 from swa_cli.user.datamodule import no_batches
 from swa_cli.user.guard import user_code
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class BatchRecords:
     """What one batch gave."""
 
     place: int
     records: Mapping[Key, Records]
     groups: list[Any] | None
-    doubt: str | None
+    sanity_warning: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class RankRecords:
     """What one rank has seen of a split; it can be sent to the others.
 
     ``task`` is what the data have shown it to be; None where it was given, as a user's may not be fit to be sent.
     """
 
     task: Task | None
-    parts: list[Part]
+    parts: list[BatchRecords]
     scorers: Mapping[Key, Mapping[str, Any]]
 
 
-def part_of(run: Run, work: Work) -> Part:
+def part_of(run: MemberEvaluation, work: Work) -> BatchRecords:
     """What is kept of a batch that all have seen.
 
     Raises:
@@ -53,10 +53,12 @@ def part_of(run: Run, work: Work) -> Part:
                 "are to be had in float64. Check that checkpoint, or scale the targets and the outputs."
             )
             raise NonFiniteError(msg)
-    return Part(place=work.place, records=work.records, groups=run.groups(work), doubt=work.doubt)
+    return BatchRecords(
+        place=work.place, records=work.records, groups=run.groups(work), sanity_warning=work.sanity_warning
+    )
 
 
-def joined(split: str, members: Sequence[Member], shares: Sequence[Share], task: Task | None) -> Observed:
+def joined(split: str, members: Sequence[Member], shares: Sequence[RankRecords], task: Task | None) -> SplitRecords:
     """All ranks' parts of a split.
 
     Args:
@@ -82,7 +84,7 @@ def joined(split: str, members: Sequence[Member], shares: Sequence[Share], task:
     finished = {key: task.finish(found, groups) for key, found in records.items()}
     extra = {key: _computed([share.scorers[key] for share in shares if key in share.scorers]) for key in finished}
     first = finished["member", 0]
-    return Observed(
+    return SplitRecords(
         split=split,
         task=task,
         rows=tuple(_row(key, found, members, extra[key]) for key, found in finished.items()),
@@ -91,7 +93,7 @@ def joined(split: str, members: Sequence[Member], shares: Sequence[Share], task:
     )
 
 
-def _check_alike(parts: Sequence[Part]) -> None:
+def _check_alike(parts: Sequence[BatchRecords]) -> None:
     """Every batch has the same scores, of as many classes or outputs."""
     first, *others = parts
     for part in others:
@@ -130,7 +132,7 @@ def _row(key: Key, records: Records, members: Sequence[Member], extra: Mapping[s
     return Row(name=name, kind=kind, records=records, members=n_checkpoints, extra=extra)
 
 
-def _numbered(parts: Sequence[Part]) -> NDArray[np.int64] | None:
+def _numbered(parts: Sequence[BatchRecords]) -> NDArray[np.int64] | None:
     """The groups of all units as numbers."""
     if all(part.groups is None for part in parts):
         return None
@@ -142,10 +144,10 @@ def _numbered(parts: Sequence[Part]) -> NDArray[np.int64] | None:
     return np.array([numbers[group] for group in found], dtype=np.int64)
 
 
-def _doubts(parts: Sequence[Part]) -> tuple[str, ...]:
+def _doubts(parts: Sequence[BatchRecords]) -> tuple[str, ...]:
     """What the task says of all outputs of the average, or of the last member there is."""
-    said = list(dict.fromkeys(part.doubt for part in parts))
-    return () if None in said else tuple(doubt for doubt in said if doubt)
+    said = list(dict.fromkeys(part.sanity_warning for part in parts))
+    return () if None in said else tuple(one for one in said if one)
 
 
 def _computed(scorers: Sequence[Mapping[str, Any]]) -> dict[str, float]:

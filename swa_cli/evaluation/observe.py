@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from swa_cli.evaluation.batch_evaluation import Kept, Run, Work, named
+from swa_cli.evaluation.batch_evaluation import MemberEvaluation, OutputCache, Work, named
 from swa_cli.evaluation.batch_spill import shelf
 from swa_cli.evaluation.members import Member, Residents
-from swa_cli.evaluation.merge_ranks import Part, Share, joined, part_of
-from swa_cli.evaluation.split_records import Observed
+from swa_cli.evaluation.merge_ranks import BatchRecords, RankRecords, joined, part_of
+from swa_cli.evaluation.split_records import SplitRecords
 from swa_cli.system.process_group import Step, alone
 from swa_cli.system.progress import Track, silent
 from swa_cli.tasks import Metric, Task
@@ -50,10 +50,10 @@ def observe(
     *,
     task: Task | None = None,
     forward: Forward = _FORWARD,
-    kept: Kept | None = None,
+    kept: OutputCache | None = None,
     step: Step = alone,
     track: Track = silent,
-) -> list[Observed]:
+) -> list[SplitRecords]:
     """Run the members of each stream over its batches.
 
     Each batch is loaded once. Where not all members are there at once, groups of them take turns, and the batches are
@@ -70,7 +70,7 @@ def observe(
         UserCodeError: the loader or a model raises, or the model cannot be copied.
     """
     gathered = step(lambda: _shares(residents, streams, task, forward, kept, track))
-    observed: list[Observed] = []
+    observed: list[SplitRecords] = []
     for stream, *parts in zip(streams, *gathered, strict=True):
         with named(f"{stream.split} split"):
             observed.append(joined(stream.split, stream.members, parts, task))
@@ -82,13 +82,13 @@ def _shares(
     streams: Sequence[Stream],
     task: Task | None,
     forward: Forward,
-    kept: Kept | None,
+    kept: OutputCache | None,
     track: Track,
-) -> list[Share]:
+) -> list[RankRecords]:
     """What this rank has seen of each stream."""
     everybody = list(dict.fromkeys(member for stream in streams for member in stream.members))
     runs = [
-        Run(
+        MemberEvaluation(
             stream.members,
             split=stream.split,
             task=task,
@@ -100,7 +100,7 @@ def _shares(
         )
         for stream in streams
     ]
-    parts: list[list[Part]] = [[] for _ in streams]
+    parts: list[list[BatchRecords]] = [[] for _ in streams]
     waiting: list[Iterable[Work]] = [_loaded(stream, run) for stream, run in zip(streams, runs, strict=True)]
     groups = residents.groups(everybody)
     with torch.no_grad(), ExitStack() as shelves:
@@ -130,12 +130,12 @@ def _shares(
         for metric in scorers.values():
             metric.to("cpu")  # to be sent to ranks with other devices
     return [
-        Share(task=run.task if task is None else None, parts=own, scorers=run.scorers)
+        RankRecords(task=run.task if task is None else None, parts=own, scorers=run.scorers)
         for run, own in zip(runs, parts, strict=True)
     ]
 
 
-def _loaded(stream: Stream, run: Run) -> Generator[Work]:
+def _loaded(stream: Stream, run: MemberEvaluation) -> Generator[Work]:
     with named(f"{stream.split} split"), closing(iterate(stream.batches, may_be_empty=True)) as batches:
         for index, batch in enumerate(batches):
             yield run.start(stream.splitter(batch), stream.place(index))

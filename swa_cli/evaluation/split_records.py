@@ -31,7 +31,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Observed:
+class SplitRecords:
     """The rows of a split, on the same units: members in the order given, prefixes among them, then ensembles.
 
     ``groups`` numbers the group of each unit, int64, where groups were given.

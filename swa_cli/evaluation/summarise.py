@@ -12,7 +12,7 @@ from swa_cli.evaluation.compare import Other, compare
 from swa_cli.evaluation.decide import INCUMBENTS, decide
 from swa_cli.evaluation.power import effects, units_to_decide
 from swa_cli.evaluation.result import BnRecord, Candidate, Curve, EvaluationResult, Kind, Score
-from swa_cli.evaluation.split_records import Observed, Row, RowKind
+from swa_cli.evaluation.split_records import Row, RowKind, SplitRecords
 from swa_cli.tasks import Metric, Records
 
 _BESIDES: tuple[Kind, ...] = ("swa-averaged-bn", "control", "window", "greedy")
@@ -40,7 +40,7 @@ _NOTHING = Context()
 
 
 def summarise(
-    observed: Observed, context: Context = _NOTHING, *, margins: Mapping[str, float] | None = None
+    observed: SplitRecords, context: Context = _NOTHING, *, margins: Mapping[str, float] | None = None
 ) -> EvaluationResult:
     """Scores, comparisons and the decision.
 
@@ -104,20 +104,20 @@ def scores_of(row: Row, metrics: Sequence[Metric]) -> dict[str, float]:
     return {**found, **row.extra}
 
 
-def best_of(observed: Observed) -> int | None:
+def best_of(observed: SplitRecords) -> int | None:
     """Place of the best checkpoint by the task's primary metric, of equal ones the newest; None where none has it."""
-    values = np.array(merits_of(observed, "checkpoint"))
+    values = np.array(primary_scores(observed, "checkpoint"))
     return int(np.flatnonzero(values == values.max())[-1]) if np.isfinite(values).any() else None
 
 
-def merits_of(observed: Observed, kind: RowKind) -> list[float]:
+def primary_scores(observed: SplitRecords, kind: RowKind) -> list[float]:
     """The primary metric of the rows of a kind, more being better; −∞ where it is not defined."""
     metric = primary_of(observed)
     values = [metric.of(row.records) for row in observed.of_kind(kind)]
     return [-math.inf if math.isnan(value) else value if metric.higher_is_better else -value for value in values]
 
 
-def primary_of(observed: Observed) -> Metric:
+def primary_of(observed: SplitRecords) -> Metric:
     """The metric that decides."""
     metrics = observed.task.metrics(observed.rows[0].records)
     return next(metric for metric in metrics if metric.name == observed.task.primary)
@@ -143,7 +143,7 @@ def _margins(given: Mapping[str, float], metrics: Sequence[Metric], primary: str
     return {name: margin / 100 if name in percent else margin for name, margin in named.items()}
 
 
-def _others(checkpoints: Sequence[Row], best: Row | None, observed: Observed) -> list[Other]:
+def _others(checkpoints: Sequence[Row], best: Row | None, observed: SplitRecords) -> list[Other]:
     last = checkpoints[-1]
     others = [Other(name="the last checkpoint", kind="last", records=[last.records])]
     if best is not None and best is not last:
@@ -178,7 +178,10 @@ def _summing_up(
 
 
 def _mean(
-    observed: Observed, checkpoints: Sequence[Row], scores: Mapping[int, Mapping[str, float]], metrics: Sequence[Metric]
+    observed: SplitRecords,
+    checkpoints: Sequence[Row],
+    scores: Mapping[int, Mapping[str, float]],
+    metrics: Sequence[Metric],
 ) -> Candidate:
     """The mean of each score, what one checkpoint picked at random gives; and how near they are to their ensemble."""
     every = [scores[id(row)] for row in checkpoints]

@@ -10,7 +10,7 @@ from swa_cli.formats.frame import Extent, frame_digest
 from swa_cli.formats.hf_sharded import INDEX_SUFFIX, shards_of
 from swa_cli.formats.output_layout import Contents, Layout, OutputFile
 from swa_cli.formats.provenance import BnStatistics, BnUpdate, Options, Provenance, Source
-from swa_cli.formats.provenance_fields import as_named, spelt
+from swa_cli.formats.provenance_fields import escape_surrogates, unescape_surrogates
 from swa_cli.formats.provenance_text import EXTRA_STATE, PROVENANCE, as_text
 from swa_cli.formats.rounding import LOST, round_into, round_once
 from swa_cli.formats.safetensors.header import file_order
@@ -51,9 +51,9 @@ __all__ = [
     "TensorSpec",
     "about_dcp",
     "about_format",
-    "as_named",
     "as_text",
     "checksums",
+    "escape_surrogates",
     "file_order",
     "find_ties",
     "frame_digest",
@@ -77,9 +77,9 @@ __all__ = [
     "safetensors_file",
     "sharded_files",
     "shards_of",
-    "spelt",
     "step_in_name",
     "strip_wrappers",
     "torch_file",
     "torch_file_like",
+    "unescape_surrogates",
 ]

@@ -15,7 +15,7 @@ from swa_cli.formats.safetensors.header import looks_like_safetensors, open_safe
 from swa_cli.formats.torch.legacy_container import looks_legacy
 from swa_cli.formats.torch.reader import open_torch
 from swa_cli.formats.torch.zip_reader import ZIP_MAGIC
-from swa_cli.system.gc_pause import without_collections
+from swa_cli.system.gc_pause import gc_paused
 from swa_cli.system.regular_files import open_stream
 
 _HEAD = 512
@@ -32,7 +32,7 @@ def open_checkpoint(path: Path, *, key: str | None = None) -> Checkpoint:
         CheckpointError: not a checkpoint, truncated, with a damaged record, or refused; the message says what was
             found.
     """
-    with without_collections():
+    with gc_paused():
         return with_trainer_state(_with_record(_open(path, key)))
 
 

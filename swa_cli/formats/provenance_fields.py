@@ -14,18 +14,18 @@ _DEEPEST = 8
 T = TypeVar("T")
 
 
-def spelt(name: str) -> str:
+def escape_surrogates(name: str) -> str:
     """How a record spells the name of a file: what is no Unicode in it is written out."""
     return name.encode(errors="backslashreplace").decode()
 
 
-def as_named(text: str) -> str:
+def unescape_surrogates(text: str) -> str:
     """The name of a file as it is, from how a record spells it."""
     return re.sub(r"\\(udc[89a-f][0-9a-f])", lambda found: chr(int(found[1][1:], 16)), text)
 
 
 def _spelt_if_text(value: object) -> object:
-    return spelt(value) if isinstance(value, str) else value
+    return escape_surrogates(value) if isinstance(value, str) else value
 
 
 def _as_json(value: object, info: ValidationInfo) -> object:
@@ -38,12 +38,12 @@ def _within(value: object, depth: int) -> object:
         return value
     if isinstance(value, dict) and depth:
         entries = cast("dict[object, object]", value).items()
-        return {spelt(str(name)): _within(entry, depth - 1) for name, entry in entries}
+        return {escape_surrogates(str(name)): _within(entry, depth - 1) for name, entry in entries}
     if isinstance(value, (list, tuple)) and depth:
         return [_within(entry, depth - 1) for entry in cast("list[object]", value)]
     if isinstance(value, (set, frozenset)):
-        return sorted([spelt(str(entry)) for entry in cast("set[object]", value)], key=str)
-    return spelt(str(cast("object", value)))
+        return sorted([escape_surrogates(str(entry)) for entry in cast("set[object]", value)], key=str)
+    return escape_surrogates(str(cast("object", value)))
 
 
 def _finite(value: object) -> object:
@@ -83,7 +83,7 @@ def _checked(value: T, *, fits: bool, expected: str) -> T:
 
 
 Unicode = Annotated[str, BeforeValidator(_spelt_if_text)]
-"""What is no Unicode in a file's name is spelt out; `as_named` reads it."""
+"""What is no Unicode in a file's name is spelt out; `unescape_surrogates` reads it."""
 Name = Annotated[Unicode, AfterValidator(_without_null)]
 """Of a file or a folder."""
 FileName = Annotated[Name, AfterValidator(_without_folder)]

@@ -13,11 +13,11 @@ from swa_cli.formats import (
     Contents,
     Layout,
     Provenance,
-    as_named,
+    escape_surrogates,
     safetensors_file,
     sharded_files,
-    spelt,
     torch_file,
+    unescape_surrogates,
 )
 from swa_cli.outputs.template import Like, is_of_model, is_torch, layout_like
 from swa_cli.system.atomic_directory import check_folder
@@ -120,8 +120,8 @@ def plan_layout(target: Target, contents: Contents) -> tuple[Provenance, Layout]
 
 def _of_files(contents: Contents, files: Sequence[str], names: Sequence[str]) -> Contents:
     """With the names in the record, and room for a SHA-256 of each."""
-    frames = {spelt(name): "0" * _LENGTH_OF_SHA256 for name in names}
-    record = contents.provenance.model_copy(update={"files": tuple(map(spelt, files)), "frames": frames})
+    frames = {escape_surrogates(name): "0" * _LENGTH_OF_SHA256 for name in names}
+    record = contents.provenance.model_copy(update={"files": tuple(map(escape_surrogates, files)), "frames": frames})
     return replace(contents, provenance=record)
 
 
@@ -170,6 +170,6 @@ def _our_files(folder: Path) -> tuple[str, ...] | None:
         return None
     return tuple(
         name
-        for name in map(as_named, provenance.files)
+        for name in map(unescape_surrogates, provenance.files)
         if is_of_model(name) or name.endswith((SAFETENSORS, *TORCH, INDEX_SUFFIX))
     )

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import BinaryIO
 
 from swa_cli.errors import CheckpointError, OutputError
-from swa_cli.formats import Layout, Provenance, as_text, frame_digest, spelt
+from swa_cli.formats import Layout, Provenance, as_text, escape_surrogates, frame_digest
 from swa_cli.outputs.destination import ITSELF, Target, check_target
 from swa_cli.system.atomic_directory import publish_folder
 from swa_cli.system.atomic_file import check_space, publish, writer_at
@@ -64,7 +64,7 @@ class Writer:
 
     def seal(self, provenance: Provenance, digests: Mapping[str, str]) -> None:
         """Write the record with the digests of all files, those of other ranks among them."""
-        frames = {**provenance.frames, **{spelt(name): digest for name, digest in digests.items()}}
+        frames = {**provenance.frames, **{escape_surrogates(name): digest for name, digest in digests.items()}}
         record = provenance.model_copy(update={"frames": frames})
         for file, write in zip(self._layout.files, self._writers, strict=True):
             for offset, content in file.seal(record) if file.seal else ():

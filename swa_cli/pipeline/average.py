@@ -11,22 +11,22 @@ from swa_cli.averaging import (
     check_shared,
     default_threads,
     ema_weights,
-    fitted,
     frozen_bn,
     frozen_notice,
+    match_template_ties,
     plan_average,
     plan_output,
 )
-from swa_cli.checkpoints import Run, find_checkpoints, open_single
+from swa_cli.checkpoints import CheckpointSeries, find_checkpoints, open_single
 from swa_cli.config.schema import AverageConfig
 from swa_cli.errors import UsageError
 from swa_cli.outputs import Layout, Like, Target, check_target
-from swa_cli.pipeline.common import Notify, needed, selection_of
-from swa_cli.system.process_group import local_size, meet, own_device, world_size
+from swa_cli.pipeline.common import Notify, require, selection_of
+from swa_cli.system.process_group import init_process_group, local_size, own_device, world_size
 from swa_cli.system.progress import Track, silent
 
 
-def plan_step(config: AverageConfig, target: Target | None, *, notify: Notify) -> tuple[Run, AveragePlan]:
+def plan_step(config: AverageConfig, target: Target | None, *, notify: Notify) -> tuple[CheckpointSeries, AveragePlan]:
     """Find the checkpoints and decide what becomes of every tensor; nothing is written.
 
     Args:
@@ -39,7 +39,7 @@ def plan_step(config: AverageConfig, target: Target | None, *, notify: Notify) -
     _check_weights(config)
     if target and world_size() == 1:
         check_target(target, overwrite=config.force or config.dry_run)
-    sources = needed(config.sources, "checkpoints", flag="SOURCES", key="average.sources")
+    sources = require(config.sources, "checkpoints", flag="SOURCES", key="average.sources")
     run = find_checkpoints(sources, key=config.key, selection=selection_of(config))
     weights = config.weights if config.ema is None else ema_weights(len(run.checkpoints), config.ema)
     plan = plan_average(run.checkpoints, dtype=config.dtype, integers=config.integers, weights=weights)
@@ -48,7 +48,7 @@ def plan_step(config: AverageConfig, target: Target | None, *, notify: Notify) -
     return run, plan
 
 
-def dry_run_step(config: AverageConfig, *, notify: Notify) -> tuple[Run, AveragePlan, Layout | None]:
+def dry_run_step(config: AverageConfig, *, notify: Notify) -> tuple[CheckpointSeries, AveragePlan, Layout | None]:
     """What ``swa-average`` would do; of the output only if one is named.
 
     Raises:
@@ -61,7 +61,7 @@ def dry_run_step(config: AverageConfig, *, notify: Notify) -> tuple[Run, Average
         notify(frozen_notice(frozen))
     if not target:
         return run, plan, None
-    plan = fitted(plan, target)
+    plan = match_template_ties(plan, target)
     hashed = plan.files if config.checksum else ()
     allow = config.allow_nonfinite
     _, layout = plan_output(plan, target, key=config.key, allow_nonfinite=allow, hashed=hashed, frozen=frozen)
@@ -93,7 +93,7 @@ def _together(config: AverageConfig, *, notify: Notify, track: Track) -> Average
         check_shared(target)
         planned.append((plan_step(config, target, notify=notify)[1], target))
 
-    with meet() as ranks:
+    with init_process_group() as ranks:
         ranks.step(plan)
         return average_together(*planned[0], ranks, **_options(config), track=track)
 
@@ -123,7 +123,7 @@ def target_of(config: AverageConfig) -> Target:
         UsageError: no output is named.
         SourceError, CheckpointError: there is nothing to be like.
     """
-    output = needed(config.output, "output", flag="-o swa.safetensors", key="average.output")
+    output = require(config.output, "output", flag="-o swa.safetensors", key="average.output")
     like = config.like and Like(checkpoint=open_single(config.like, key=config.key), key=config.key)
     return Target(path=output, like=like, max_shard_size=config.max_shard_size)
 

@@ -3,7 +3,7 @@
 from torch import nn
 
 from swa_cli.config.schema import Config, TargetConfig
-from swa_cli.pipeline.common import needed
+from swa_cli.pipeline.common import require
 from swa_cli.tasks import Task, task_named, wrapped
 from swa_cli.user.datamodule import build_data_module
 from swa_cli.user.import_object import call_target
@@ -12,13 +12,13 @@ from swa_cli.user.model import build_model
 
 def model_of(config: Config) -> tuple[nn.Module, TargetConfig]:
     """The user's model, built, and what built it."""
-    target = needed(config.model, "model", flag="--model file.py:Name", key="model.class_path")
+    target = require(config.model, "model", flag="--model file.py:Name", key="model.class_path")
     return build_model(target.class_path, target.init_args), target
 
 
 def data_of(config: Config) -> tuple[object, TargetConfig]:
     """The user's data module, built, and what built it."""
-    target = needed(config.data, "data module", flag="--data file.py:Name", key="data.class_path")
+    target = require(config.data, "data module", flag="--data file.py:Name", key="data.class_path")
     return build_data_module(target.class_path, target.init_args), target
 
 

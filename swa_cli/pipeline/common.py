@@ -33,7 +33,7 @@ def only_process(command: str) -> None:
         raise UsageError(msg)
 
 
-def needed(value: T | None, what: str, *, flag: str, key: str) -> T:
+def require(value: T | None, what: str, *, flag: str, key: str) -> T:
     """``value``, or an error that says how to give it.
 
     Raises:

@@ -3,7 +3,7 @@
 from swa_cli.checkpoints import Inspection, inspect_checkpoints
 from swa_cli.config.schema import AverageConfig
 from swa_cli.errors import CheckpointError, listed
-from swa_cli.pipeline.common import Notify, needed, selection_of
+from swa_cli.pipeline.common import Notify, require, selection_of
 
 
 def inspect_step(config: AverageConfig, *, notify: Notify) -> Inspection:
@@ -13,7 +13,7 @@ def inspect_step(config: AverageConfig, *, notify: Notify) -> Inspection:
         SourceError: a source that is not there, or one without checkpoints.
         UsageError: no sources, or a selection that contradicts itself.
     """
-    sources = needed(config.sources, "checkpoints", flag="PATH", key="average.sources")
+    sources = require(config.sources, "checkpoints", flag="PATH", key="average.sources")
     inspection = inspect_checkpoints(sources, key=config.key, selection=selection_of(config))
     for notice in inspection.notices:
         notify(notice)

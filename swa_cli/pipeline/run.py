@@ -11,7 +11,7 @@ from swa_cli.outputs import Target, check_target
 from swa_cli.pipeline.average import average_step
 from swa_cli.pipeline.bn_update.step import BnUpdateResult, bn_update_step
 from swa_cli.pipeline.build_user_objects import task_of
-from swa_cli.pipeline.common import Notify, check_json_output, needed, only_process
+from swa_cli.pipeline.common import Notify, check_json_output, only_process, require
 from swa_cli.pipeline.evaluation.evaluator import check_metrics
 from swa_cli.pipeline.evaluation.step import check_evaluation_outputs, eval_step
 from swa_cli.system.progress import Track, silent
@@ -55,8 +55,8 @@ def run_pipeline(config: Config, *, notify: Notify, track: Track = silent) -> Pi
 
 def _check(config: Config) -> None:
     """Before the averaging, not after it."""
-    model = needed(config.model, "model", flag="--model file.py:Name", key="model.class_path")
-    data = needed(config.data, "data module", flag="--data file.py:Name", key="data.class_path")
+    model = require(config.model, "model", flag="--model file.py:Name", key="model.class_path")
+    data = require(config.data, "data module", flag="--data file.py:Name", key="data.class_path")
     load_target(model.class_path, what="model")
     load_target(data.class_path, what="data module")
     task_of(config)

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from swa_cli.averaging import AveragePlan, AverageResult
-from swa_cli.checkpoints import Run
+from swa_cli.checkpoints import CheckpointSeries
 from swa_cli.errors import shortened
 from swa_cli.outputs import Layout
 from swa_cli.text import counted, in_bytes
@@ -20,7 +20,7 @@ _POLICIES = {
 }
 
 
-def plan_report(run: Run, plan: AveragePlan, layout: Layout | None) -> RenderableType:
+def plan_report(run: CheckpointSeries, plan: AveragePlan, layout: Layout | None) -> RenderableType:
     """Files in the order of averaging, tensors by policy, the bytes to be read, and the files to be written."""
     files = Table(
         title=f"{counted(len(plan.sources), 'checkpoint')}, ordered by {run.ordered_by}", title_justify="left"

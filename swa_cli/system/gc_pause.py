@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def without_collections() -> Generator[None]:
+def gc_paused() -> Generator[None]:
     """Let records by the hundred thousand be made without the collector going through all of them, again and again."""
     enabled = gc.isenabled()
     gc.disable()

@@ -59,19 +59,19 @@ def own_device(device: str) -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" and world_size() > 1 else device
 
 
-def speaks() -> bool:
+def is_reporting_rank() -> bool:
     """Whether it is for this process to talk to the user: for rank 0, or the first that is left."""
     before = _peers[: own_rank()]
     return own_rank() == 0 or (bool(before) and all(_is_gone(host, number) for host, number in before))
 
 
-def tells_the_end() -> bool:
+def claims_error_report() -> bool:
     """Whether it is for this process to say why all end, which one does.
 
     A rank that hears of it late may find those before it gone because they have said it, and not because they were
     killed.
     """
-    if not speaks():
+    if not is_reporting_rank():
         return False
     with suppress(IndexError, RuntimeError):  # a store that rank 0 kept itself went with it
         return _stores[0].add("the end is told", 1) == 1
@@ -150,7 +150,7 @@ class Ranks:
 
 
 @contextmanager
-def meet() -> Generator[Ranks]:
+def init_process_group() -> Generator[Ranks]:
     """Wait until all ranks are there.
 
     Raises:
@@ -193,15 +193,15 @@ def _stdout_is_stderr() -> Generator[None]:
 
 @contextmanager
 def meet_if_several() -> Generator[Ranks | None]:
-    """As `meet`; None where this is the only process.
+    """As `init_process_group`; None where this is the only process.
 
     Raises:
-        RankError: as `meet`.
+        RankError: as `init_process_group`.
     """
     if world_size() == 1:
         yield None
         return
-    with meet() as ranks:
+    with init_process_group() as ranks:
         yield ranks
 
 

@@ -13,10 +13,10 @@ from swa_cli.errors import DataError
 from swa_cli.tasks.categorical import doubt_of, fitted, log_probs_of, records_of
 from swa_cli.tasks.labels import IGNORED, Label, Labels, checked_index, described, in_range, is_integer
 from swa_cli.tasks.metrics import Metric, available, from_parts, ratio
-from swa_cli.tasks.mixed_distributions import MixedDistributions, likeness
+from swa_cli.tasks.mixed_distributions import MixedDistributions, ensemble_agreement
 from swa_cli.tasks.records import Array, Records
 from swa_cli.tasks.scores import LIKENESS, NLL, share_right
-from swa_cli.user.batch import Example, logits_of
+from swa_cli.user.batch import Batch, logits_of
 
 _N_DIMS = 3  # (n, T, V)
 
@@ -57,11 +57,11 @@ class CausalLM:
             raise DataError(msg)
         return logits
 
-    def doubt(self, output: torch.Tensor) -> str | None:
+    def sanity_warning(self, output: torch.Tensor) -> str | None:
         """Whether they look like probabilities."""
         return doubt_of(output, dim=-1)
 
-    def target(self, example: Example, output: torch.Tensor) -> Labels:
+    def target(self, example: Batch, output: torch.Tensor) -> Labels:
         """Of the tokens that are predicted and not ignored."""
         n, length, n_classes = output.shape
         labels = self._labels(example, (n, length)).to(output.device)
@@ -74,29 +74,29 @@ class CausalLM:
             chosen=chosen, index=labels[kept], soft=None, unit=chosen // max(length, 1), n_units=n, weight=None
         )
 
-    def kept(self, target: Labels) -> None:
+    def scored_indices(self, target: Labels) -> None:
         """All sequences, also those without a token to score."""
 
     def predict(self, output: torch.Tensor, target: Labels) -> torch.Tensor:
         """Log-probabilities (m, V)."""
         return log_probs_of(output.flatten(end_dim=-2), target)
 
-    def mixture(self) -> MixedDistributions:
+    def ensemble_accumulator(self) -> MixedDistributions:
         """Of probabilities."""
         return MixedDistributions()
 
-    def measure(self, prediction: torch.Tensor, target: Labels, *, full: bool) -> Records:
+    def score_batch(self, prediction: torch.Tensor, target: Labels, *, full: bool) -> Records:
         """Tokens, correct ones and their NLL, of each sequence."""
         del full
         return records_of(fitted(prediction, prediction.argmax(dim=1), target), target)
 
-    def likeness(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: Labels) -> Records:
+    def ensemble_agreement(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: Labels) -> Records:
         """Agreement of tokens, and ‖p − p̄‖²."""
-        return records_of(likeness(prediction, ensemble), target)
+        return records_of(ensemble_agreement(prediction, ensemble), target)
 
-    def closeness(self, mixture: MixedDistributions, target: Labels) -> Records:
+    def member_diversity(self, mixture: MixedDistributions, target: Labels) -> Records:
         """The same of the members."""
-        return records_of(mixture.closeness(), target)
+        return records_of(mixture.member_diversity(), target)
 
     def finish(self, records: Records, groups: NDArray[np.int64] | None) -> Records:
         """As they are."""
@@ -116,7 +116,7 @@ class CausalLM:
         """Log-probabilities (1, m, V) and tokens (1, m), for torchmetrics' Perplexity, which takes logits."""
         return prediction[None], target.index[None]
 
-    def _labels(self, example: Example, shape: tuple[int, int]) -> torch.Tensor:
+    def _labels(self, example: Batch, shape: tuple[int, int]) -> torch.Tensor:
         """Labels, int64 (n, T); the ignored ones among them."""
         if example.target is not None:
             return checked_index(example.target, shape, elements="tokens")

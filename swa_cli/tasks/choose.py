@@ -18,7 +18,7 @@ from swa_cli.tasks.nodes import Nodes
 from swa_cli.tasks.protocol import Task
 from swa_cli.tasks.regression import Regression
 from swa_cli.tasks.segmentation import Segmentation
-from swa_cli.user.batch import Example, logits_of
+from swa_cli.user.batch import Batch, logits_of
 from swa_cli.user.guard import user_code
 
 TASKS: Mapping[str, Callable[..., Task]] = {
@@ -74,7 +74,7 @@ def built(name: str, factory: Callable[..., Task], arguments: Mapping[str, Any])
         raise UsageError(*problems) from error
 
 
-def choose_task(example: Example, output: object) -> Task:
+def choose_task(example: Batch, output: object) -> Task:
     """The task of a batch and what a model gave for it, by their shapes and dtypes alone.
 
     Class indices (n,) with an output (n, C) are classification, and (n, H, W) with (n, C, H, W) are segmentation.

@@ -21,11 +21,11 @@ from swa_cli.tasks.calibration import (
 from swa_cli.tasks.categorical import doubt_of, log_probs_of, per_unit, ranks_of, records_of, scored, sums_to_one
 from swa_cli.tasks.labels import IGNORED, Label, Labels, Weights, checked_index, in_range, weights_of
 from swa_cli.tasks.metrics import Metric, available, from_parts, ratio
-from swa_cli.tasks.mixed_distributions import MixedDistributions, likeness
+from swa_cli.tasks.mixed_distributions import MixedDistributions, ensemble_agreement
 from swa_cli.tasks.records import Records
 from swa_cli.tasks.scores import ACCURACY, BRIER, LIKENESS, NLL
 from swa_cli.tasks.temperature import calibrated_nll, nll_at
-from swa_cli.user.batch import Example, logits_of
+from swa_cli.user.batch import Batch, logits_of
 
 _N_DIMS = 2  # (n, C)
 
@@ -65,11 +65,11 @@ class Classification:
             raise UsageError(msg)
         return logits
 
-    def doubt(self, output: torch.Tensor) -> str | None:
+    def sanity_warning(self, output: torch.Tensor) -> str | None:
         """Whether they look like probabilities."""
         return doubt_of_one(output, element=self.unit) if output.shape[1] == 1 else doubt_of(output, dim=1)
 
-    def target(self, example: Example, output: torch.Tensor) -> Labels:
+    def target(self, example: Batch, output: torch.Tensor) -> Labels:
         """Of the examples that are not ignored."""
         n, n_classes = output.shape
         given, one_logit = example.target, n_classes == 1
@@ -93,7 +93,7 @@ class Classification:
             chosen=chosen, index=index, soft=None, unit=None, n_units=len(index), weight=weight, one_logit=one_logit
         )
 
-    def kept(self, target: Labels) -> torch.Tensor | None:
+    def scored_indices(self, target: Labels) -> torch.Tensor | None:
         """Examples that are not ignored."""
         return target.chosen
 
@@ -101,11 +101,11 @@ class Classification:
         """Log-probabilities (m, C)."""
         return log_probs_of(of_both_classes(output, dim=1), target)
 
-    def mixture(self) -> MixedDistributions:
+    def ensemble_accumulator(self) -> MixedDistributions:
         """Of probabilities."""
         return MixedDistributions()
 
-    def measure(self, prediction: torch.Tensor, target: Labels, *, full: bool) -> Records:
+    def score_batch(self, prediction: torch.Tensor, target: Labels, *, full: bool) -> Records:
         """Correct, NLL, Brier score, confidence and label of each example."""
         values = scored(prediction, target)
         for k in self.top_k:
@@ -119,13 +119,13 @@ class Classification:
         tallies = {"classwise": classwise_gaps(prediction.exp(), target.index).cpu().numpy()}
         return Records(columns=per_unit(values, target), tallies={**tallies, **tally_of(target)})
 
-    def likeness(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: Labels) -> Records:
+    def ensemble_agreement(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: Labels) -> Records:
         """Agreement of labels, and ‖p − p̄‖²."""
-        return records_of(likeness(prediction, ensemble), target)
+        return records_of(ensemble_agreement(prediction, ensemble), target)
 
-    def closeness(self, mixture: MixedDistributions, target: Labels) -> Records:
+    def member_diversity(self, mixture: MixedDistributions, target: Labels) -> Records:
         """The same of the members."""
-        return records_of(mixture.closeness(), target)
+        return records_of(mixture.member_diversity(), target)
 
     def finish(self, records: Records, groups: NDArray[np.int64] | None) -> Records:
         """With the calibrated NLL of each example, in place of its NLL at all temperatures."""

@@ -40,8 +40,8 @@ class MixedDistributions:
         assert self._sum_of_logs is not None
         return (self._sum_of_logs / self._n).log_softmax(dim=1)
 
-    def closeness(self) -> dict[str, torch.Tensor]:
-        """As `likeness`, the mean over the members: mean‖p_k − p̄‖² = mean‖p_k‖² − ‖p̄‖²."""
+    def member_diversity(self) -> dict[str, torch.Tensor]:
+        """As `ensemble_agreement`, the mean over the members: mean‖p_k − p̄‖² = mean‖p_k‖² − ‖p̄‖²."""
         ensemble = self.arithmetic()
         winner = ensemble.argmax(dim=1)
         agreeing = torch.zeros(len(winner), dtype=torch.float64, device=winner.device)
@@ -53,7 +53,7 @@ class MixedDistributions:
         return {"count": torch.ones_like(squared), "agreement": agreeing, "squared_distance": squared}
 
 
-def likeness(prediction: torch.Tensor, ensemble: torch.Tensor) -> dict[str, torch.Tensor]:
+def ensemble_agreement(prediction: torch.Tensor, ensemble: torch.Tensor) -> dict[str, torch.Tensor]:
     """Of each element whether both name the same class, and ‖p − p̄‖²; float64 (m,)."""
     agreeing = prediction.argmax(dim=1) == ensemble.argmax(dim=1)
     squared = prediction.exp().sub_(ensemble.exp()).square_().sum(dim=1)

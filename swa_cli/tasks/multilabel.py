@@ -17,10 +17,10 @@ from swa_cli.tasks.calibration import N_BINS, bin_gaps
 from swa_cli.tasks.categorical import per_unit, records_of, scored
 from swa_cli.tasks.labels import IGNORED, Label, Labels, Weights, described, weights_of
 from swa_cli.tasks.metrics import Metric, Parts, available, divided, from_parts, ratio
-from swa_cli.tasks.mixed_distributions import MixedDistributions, likeness
+from swa_cli.tasks.mixed_distributions import MixedDistributions, ensemble_agreement
 from swa_cli.tasks.records import Array, Records
 from swa_cli.tasks.scores import BRIER, LIKENESS, NLL, share_right
-from swa_cli.user.batch import Example, logits_of
+from swa_cli.user.batch import Batch, logits_of
 
 _N_DIMS = 2  # (n, L)
 _HOLDS = 0.5
@@ -71,11 +71,11 @@ class Multilabel:
             raise DataError(msg)
         return logits
 
-    def doubt(self, output: torch.Tensor) -> str | None:
+    def sanity_warning(self, output: torch.Tensor) -> str | None:
         """Whether all are between 0 and 1, as logits hardly ever are."""
         return _PROBABILITIES if bool(((output >= 0) & (output <= 1)).all()) else None
 
-    def target(self, example: Example, output: torch.Tensor) -> Entries:
+    def target(self, example: Batch, output: torch.Tensor) -> Entries:
         """Of the labels that are not ignored."""
         n, n_labels = output.shape
         truth = _checked(example.target, (n, n_labels)).to(output.device)
@@ -95,7 +95,7 @@ class Multilabel:
         places = None if labels.n_units == n else examples.nonzero()[:, 0]
         return Entries(labels=labels, shape=(n, n_labels), examples=places)
 
-    def kept(self, target: Entries) -> torch.Tensor | None:
+    def scored_indices(self, target: Entries) -> torch.Tensor | None:
         """Examples with a label to score."""
         return target.examples
 
@@ -104,11 +104,11 @@ class Multilabel:
         logits = output.flatten()[target.labels.chosen].to(torch.float64)
         return torch.stack([logsigmoid(-logits), logsigmoid(logits)], dim=1)
 
-    def mixture(self) -> MixedDistributions:
+    def ensemble_accumulator(self) -> MixedDistributions:
         """Of probabilities."""
         return MixedDistributions()
 
-    def measure(self, prediction: torch.Tensor, target: Entries, *, full: bool) -> Records:
+    def score_batch(self, prediction: torch.Tensor, target: Entries, *, full: bool) -> Records:
         """Of each example, over its labels: right ones, true positives, NLL, Brier score (p − y)², gaps in bins."""
         labels = target.labels
         values = _of_one_side(scored(prediction, labels), "brier")
@@ -123,13 +123,13 @@ class Multilabel:
         columns |= {"exact": exact, "examples": np.ones_like(exact)}
         return Records(columns=columns, tallies={})
 
-    def likeness(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: Entries) -> Records:
+    def ensemble_agreement(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: Entries) -> Records:
         """Agreement on labels, and (p − p̄)²."""
-        return records_of(_of_one_side(likeness(prediction, ensemble), "squared_distance"), target.labels)
+        return records_of(_of_one_side(ensemble_agreement(prediction, ensemble), "squared_distance"), target.labels)
 
-    def closeness(self, mixture: MixedDistributions, target: Entries) -> Records:
+    def member_diversity(self, mixture: MixedDistributions, target: Entries) -> Records:
         """The same of the members."""
-        return records_of(_of_one_side(mixture.closeness(), "squared_distance"), target.labels)
+        return records_of(_of_one_side(mixture.member_diversity(), "squared_distance"), target.labels)
 
     def finish(self, records: Records, groups: NDArray[np.int64] | None) -> Records:
         """As they are."""

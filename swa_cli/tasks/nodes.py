@@ -26,10 +26,10 @@ from swa_cli.tasks.labels import (
     weights_of,
 )
 from swa_cli.tasks.metrics import Metric, available, from_parts, mean_ratio
-from swa_cli.tasks.mixed_distributions import MixedDistributions, likeness
+from swa_cli.tasks.mixed_distributions import MixedDistributions, ensemble_agreement
 from swa_cli.tasks.records import Records
 from swa_cli.tasks.scores import BRIER, LIKENESS, NLL, share_right
-from swa_cli.user.batch import Example, logits_of
+from swa_cli.user.batch import Batch, logits_of
 
 _FLAT, _PADDED = 2, 3  # dimensions: (N, C), (n, N, C)
 _GRAPH = "batch"
@@ -72,11 +72,11 @@ class Nodes:
             raise DataError(msg)
         return logits
 
-    def doubt(self, output: torch.Tensor) -> str | None:
+    def sanity_warning(self, output: torch.Tensor) -> str | None:
         """Whether they look like probabilities."""
         return doubt_of_one(output, element="node") if output.shape[-1] == 1 else doubt_of(output, dim=-1)
 
-    def target(self, example: Example, output: torch.Tensor) -> Labels:
+    def target(self, example: Batch, output: torch.Tensor) -> Labels:
         """Of the nodes that are not ignored."""
         *shape, n_classes = output.shape
         given, one_logit = example.target, n_classes == 1
@@ -94,18 +94,18 @@ class Nodes:
             chosen=chosen, index=index, soft=None, unit=unit, n_units=n_units, weight=weight, one_logit=one_logit
         )
 
-    def kept(self, target: Labels) -> None:
+    def scored_indices(self, target: Labels) -> None:
         """All graphs, also those without a node to score."""
 
     def predict(self, output: torch.Tensor, target: Labels) -> torch.Tensor:
         """Log-probabilities (m, C)."""
         return log_probs_of(of_both_classes(output.flatten(end_dim=-2), dim=1), target)
 
-    def mixture(self) -> MixedDistributions:
+    def ensemble_accumulator(self) -> MixedDistributions:
         """Of probabilities."""
         return MixedDistributions()
 
-    def measure(self, prediction: torch.Tensor, target: Labels, *, full: bool) -> Records:
+    def score_batch(self, prediction: torch.Tensor, target: Labels, *, full: bool) -> Records:
         """Correct nodes, NLL and Brier score of each graph; of each class the nodes labelled, and those recalled."""
         del full
         values = scored(prediction, target)
@@ -117,13 +117,13 @@ class Nodes:
         }
         return Records(columns=columns, tallies=tally_of(target))
 
-    def likeness(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: Labels) -> Records:
+    def ensemble_agreement(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: Labels) -> Records:
         """Agreement of labels, and ‖p − p̄‖²."""
-        return records_of(likeness(prediction, ensemble), target)
+        return records_of(ensemble_agreement(prediction, ensemble), target)
 
-    def closeness(self, mixture: MixedDistributions, target: Labels) -> Records:
+    def member_diversity(self, mixture: MixedDistributions, target: Labels) -> Records:
         """The same of the members."""
-        return records_of(mixture.closeness(), target)
+        return records_of(mixture.member_diversity(), target)
 
     def finish(self, records: Records, groups: NDArray[np.int64] | None) -> Records:
         """As they are."""
@@ -159,7 +159,7 @@ _BALANCED_RECALL = from_parts(
 "Benchmarking Graph Neural Networks", 2020, but over all graphs at once, where theirs is a mean over batches."""
 
 
-def _graphs(example: Example, name: str, output: torch.Tensor) -> tuple[torch.Tensor, int]:
+def _graphs(example: Batch, name: str, output: torch.Tensor) -> tuple[torch.Tensor, int]:
     """Of each node the number of its graph, int64, and how many graphs there are."""
     n = len(output)
     if output.ndim == _PADDED:
@@ -177,7 +177,7 @@ def _graphs(example: Example, name: str, output: torch.Tensor) -> tuple[torch.Te
     return unit, len(graphs)
 
 
-def _found(example: Example, name: str) -> object:
+def _found(example: Batch, name: str) -> object:
     """What the batch has by that name, if anything."""
     if name in example.kwargs:
         return example.kwargs[name]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from swa_cli.tasks.metrics import Metric
 from swa_cli.tasks.records import Records
-from swa_cli.user.batch import Example
+from swa_cli.user.batch import Batch
 
 
 class Mixture(Protocol):
@@ -51,11 +51,11 @@ class Task(Protocol):
         """
         ...
 
-    def doubt(self, output: Any) -> str | None:
+    def sanity_warning(self, output: Any) -> str | None:
         """What is to be said if all outputs of a candidate are like this one; None where it is as it should be."""
         ...
 
-    def target(self, example: Example, output: Any) -> Any:
+    def target(self, example: Batch, output: Any) -> Any:
         """The example's target, on the device of ``output``.
 
         Raises:
@@ -63,7 +63,7 @@ class Task(Protocol):
         """
         ...
 
-    def kept(self, target: Any) -> torch.Tensor | None:
+    def scored_indices(self, target: Any) -> torch.Tensor | None:
         """Places of the batch's units that are scored, int64; None where all are."""
         ...
 
@@ -71,11 +71,11 @@ class Task(Protocol):
         """What is measured and mixed, float64 where it is a tensor: of the elements that have a target only."""
         ...
 
-    def mixture(self) -> Mixture | None:
+    def ensemble_accumulator(self) -> Mixture | None:
         """Of no member yet; None where predictions cannot be mixed, so that there is no ensemble."""
         ...
 
-    def measure(self, prediction: Any, target: Any, *, full: bool) -> Records:
+    def score_batch(self, prediction: Any, target: Any, *, full: bool) -> Records:
         """The batch's records.
 
         Args:
@@ -83,14 +83,14 @@ class Task(Protocol):
         """
         ...
 
-    def likeness(self, prediction: Any, ensemble: Any, target: Any) -> Records | None:
+    def ensemble_agreement(self, prediction: Any, ensemble: Any, target: Any) -> Records | None:
         """How near a prediction is to the ensemble's: columns ``count``, ``agreement``, ``squared_distance``.
 
         None where that is not defined.
         """
         ...
 
-    def closeness(self, mixture: Any, target: Any) -> Records | None:
+    def member_diversity(self, mixture: Any, target: Any) -> Records | None:
         """The same of the members of ``mixture``, the mean over them."""
         ...
 

@@ -18,7 +18,7 @@ from swa_cli.tasks.metrics import Metric, Parts, available, divided, from_parts,
 from swa_cli.tasks.records import Array, Records
 from swa_cli.tasks.regression_ensemble import MixedValues, mean_of
 from swa_cli.tasks.scores import LIKENESS
-from swa_cli.user.batch import Example
+from swa_cli.user.batch import Batch
 
 _OUTPUTS = 64
 _MATRIX = 2
@@ -67,10 +67,10 @@ class Regression:
             raise DataError(msg)
         return values
 
-    def doubt(self, output: torch.Tensor) -> None:
+    def sanity_warning(self, output: torch.Tensor) -> None:
         """Any number will do."""
 
-    def target(self, example: Example, output: torch.Tensor) -> torch.Tensor:
+    def target(self, example: Batch, output: torch.Tensor) -> torch.Tensor:
         """In float64, of the prediction's shape."""
         given, shape = example.target, mean_of(output, with_variance=self._with_variance).shape
         if not isinstance(given, torch.Tensor) or given.is_complex() or given.dtype == torch.bool:
@@ -95,7 +95,7 @@ class Regression:
             raise DataError(msg)
         return target
 
-    def kept(self, target: torch.Tensor) -> None:
+    def scored_indices(self, target: torch.Tensor) -> None:
         """All."""
 
     def predict(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -103,11 +103,11 @@ class Regression:
         del target
         return output.to(torch.float64)
 
-    def mixture(self) -> MixedValues:
+    def ensemble_accumulator(self) -> MixedValues:
         """Of values."""
         return MixedValues(with_variance=self._with_variance)
 
-    def measure(self, prediction: torch.Tensor, target: torch.Tensor, *, full: bool) -> Records:
+    def score_batch(self, prediction: torch.Tensor, target: torch.Tensor, *, full: bool) -> Records:
         """Squared and absolute errors of each example, and its NLL; for R² the errors and the target one by one."""
         error = mean_of(prediction, with_variance=self._with_variance) - target
         values = {"squared": error.square(), "absolute": error.abs()}
@@ -119,13 +119,13 @@ class Regression:
             found |= {"residual": _array(error.square()), "target": _array(target)}
         return Records(columns=found, tallies={})
 
-    def likeness(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: torch.Tensor) -> Records:
+    def ensemble_agreement(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: torch.Tensor) -> Records:
         """(f − f̄)² of each example."""
         del target
         mine, theirs = (mean_of(one, with_variance=self._with_variance) for one in (prediction, ensemble))
         return Records(columns=_sums({"squared_distance": (mine - theirs).square()}), tallies={})
 
-    def closeness(self, mixture: MixedValues, target: torch.Tensor) -> Records:
+    def member_diversity(self, mixture: MixedValues, target: torch.Tensor) -> Records:
         """The same of the members."""
         del target
         return Records(columns=_sums({"squared_distance": mixture.spread()}), tallies={})

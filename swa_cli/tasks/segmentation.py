@@ -16,10 +16,10 @@ from swa_cli.tasks.binary import as_binary, doubt_of_one, note_of, of_both_class
 from swa_cli.tasks.categorical import doubt_of, fitted, log_probs_of, per_class, per_unit, records_of
 from swa_cli.tasks.labels import IGNORED, Label, Labels, Weights, checked_index, in_range, one_label_only, weights_of
 from swa_cli.tasks.metrics import Metric, available, from_parts, mean_ratio
-from swa_cli.tasks.mixed_distributions import MixedDistributions, likeness
+from swa_cli.tasks.mixed_distributions import MixedDistributions, ensemble_agreement
 from swa_cli.tasks.records import Records
 from swa_cli.tasks.scores import LIKENESS, NLL, share_right
-from swa_cli.user.batch import Example, logits_of
+from swa_cli.user.batch import Batch, logits_of
 
 _N_DIMS = 4  # (n, C, H, W)
 
@@ -64,11 +64,11 @@ class Segmentation:
             raise DataError(msg)
         return logits
 
-    def doubt(self, output: torch.Tensor) -> str | None:
+    def sanity_warning(self, output: torch.Tensor) -> str | None:
         """Whether they look like probabilities."""
         return doubt_of_one(output, element="pixel") if output.shape[1] == 1 else doubt_of(output, dim=1)
 
-    def target(self, example: Example, output: torch.Tensor) -> Pixels:
+    def target(self, example: Batch, output: torch.Tensor) -> Pixels:
         """Of the pixels that are not ignored."""
         n, n_classes, *size = output.shape
         given, one_logit = example.target, n_classes == 1
@@ -102,7 +102,7 @@ class Segmentation:
         )
         return Pixels(labels=labels, size=(height, width))
 
-    def kept(self, target: Pixels) -> None:
+    def scored_indices(self, target: Pixels) -> None:
         """All images, also those without a pixel to score."""
 
     def predict(self, output: torch.Tensor, target: Pixels) -> torch.Tensor:
@@ -113,11 +113,11 @@ class Segmentation:
         output = of_both_classes(output, dim=1)
         return log_probs_of(output.movedim(1, -1).flatten(end_dim=-2), target.labels)
 
-    def mixture(self) -> MixedDistributions:
+    def ensemble_accumulator(self) -> MixedDistributions:
         """Of probabilities."""
         return MixedDistributions()
 
-    def measure(self, prediction: torch.Tensor, target: Pixels, *, full: bool) -> Records:
+    def score_batch(self, prediction: torch.Tensor, target: Pixels, *, full: bool) -> Records:
         """Correct pixels and NLL of each image; of each class the pixels labelled, and those in I and in U of I / U."""
         del full
         labels, n_classes = target.labels, prediction.shape[1]
@@ -132,13 +132,13 @@ class Segmentation:
         }
         return Records(columns=columns, tallies=tally_of(labels))
 
-    def likeness(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: Pixels) -> Records:
+    def ensemble_agreement(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: Pixels) -> Records:
         """Agreement of labels, and ‖p − p̄‖²."""
-        return records_of(likeness(prediction, ensemble), target.labels)
+        return records_of(ensemble_agreement(prediction, ensemble), target.labels)
 
-    def closeness(self, mixture: MixedDistributions, target: Pixels) -> Records:
+    def member_diversity(self, mixture: MixedDistributions, target: Pixels) -> Records:
         """The same of the members."""
-        return records_of(mixture.closeness(), target.labels)
+        return records_of(mixture.member_diversity(), target.labels)
 
     def finish(self, records: Records, groups: NDArray[np.int64] | None) -> Records:
         """As they are."""

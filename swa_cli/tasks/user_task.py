@@ -13,7 +13,7 @@ from swa_cli.tasks.labels import described
 from swa_cli.tasks.metrics import Metric, available, from_parts, ratio
 from swa_cli.tasks.protocol import Mixture, Task
 from swa_cli.tasks.records import Array, Records
-from swa_cli.user.batch import Example, to_device
+from swa_cli.user.batch import Batch, to_device
 from swa_cli.user.guard import user_code
 
 _COLUMN = "score."
@@ -110,10 +110,10 @@ class UserTask:
         """As it is."""
         return output
 
-    def doubt(self, output: Any) -> None:
+    def sanity_warning(self, output: Any) -> None:
         """Nothing is known of it."""
 
-    def target(self, example: Example, output: Any) -> Judged:
+    def target(self, example: Batch, output: Any) -> Judged:
         """Where the first tensor in ``output`` is."""
         device = _device_of(output)
         if device is None:
@@ -121,7 +121,7 @@ class UserTask:
         with user_code(f"moving the target to {device}"):
             return Judged(target=to_device(example.target, device))
 
-    def kept(self, target: Judged) -> None:
+    def scored_indices(self, target: Judged) -> None:
         """All."""
 
     def predict(self, output: Any, target: Judged) -> Any:
@@ -129,11 +129,11 @@ class UserTask:
         del target
         return output
 
-    def mixture(self) -> Mixture | None:
+    def ensemble_accumulator(self) -> Mixture | None:
         """Of outputs, if they can be combined."""
         return None if self.combine is None else MixedOutputs(self.name, self.combine)
 
-    def measure(self, prediction: Any, target: Judged, *, full: bool) -> Records:
+    def score_batch(self, prediction: Any, target: Judged, *, full: bool) -> Records:
         """The scores of each unit.
 
         Raises:
@@ -160,10 +160,10 @@ class UserTask:
         named = {_COLUMN + name: column for name, column in columns.items()}
         return Records(columns={**named, "count": np.ones(target.n_units)}, tallies={})
 
-    def likeness(self, prediction: Any, ensemble: Any, target: Judged) -> None:
+    def ensemble_agreement(self, prediction: Any, ensemble: Any, target: Judged) -> None:
         """Not defined."""
 
-    def closeness(self, mixture: Any, target: Judged) -> None:
+    def member_diversity(self, mixture: Any, target: Judged) -> None:
         """Not defined."""
 
     def finish(self, records: Records, groups: NDArray[np.int64] | None) -> Records:

@@ -15,7 +15,7 @@ from swa_cli.user.guard import user_code
 TARGET_KEYS = ("labels", "label", "target")
 
 
-class Example(NamedTuple):
+class Batch(NamedTuple):
     """One batch, taken apart: ``model(*args, **kwargs)`` is to be compared with ``target``.
 
     ``groups`` says which of the units (examples, images, …) belong together, as those of one patient do: for each an
@@ -30,7 +30,7 @@ class Example(NamedTuple):
 
 _SIZES = (3, 4)  # without and with groups
 
-Splitter = Callable[[Any], Example]
+Splitter = Callable[[Any], Batch]
 
 
 def make_splitter(custom: Callable[[Any], object] | None) -> Splitter:
@@ -38,7 +38,7 @@ def make_splitter(custom: Callable[[Any], object] | None) -> Splitter:
     if custom is None:
         return split_batch
 
-    def split(batch: object) -> Example:
+    def split(batch: object) -> Batch:
         with user_code("split_batch(batch)"):
             parts = custom(batch)
         kind = kind_of(parts)
@@ -51,12 +51,12 @@ def make_splitter(custom: Callable[[Any], object] | None) -> Splitter:
         if not isinstance(args, Sequence) or not isinstance(kwargs, Mapping):
             msg = f"split_batch(batch) gave {kinds}, expected a tuple and a dict."
             raise DataError(msg)
-        return Example(tuple(cast("Sequence[Any]", args)), dict(cast("Mapping[str, Any]", kwargs)), *rest)
+        return Batch(tuple(cast("Sequence[Any]", args)), dict(cast("Mapping[str, Any]", kwargs)), *rest)
 
     return split
 
 
-def split_batch(batch: Any) -> Example:
+def split_batch(batch: Any) -> Batch:
     """``(input, ..., target)``, or a mapping with ``labels``, ``label`` or ``target``, whose rest goes in by name.
 
     A batch without a target (a lone tensor, a sequence of one, a mapping without those keys) gets the target None;
@@ -67,19 +67,19 @@ def split_batch(batch: Any) -> Example:
     """
     kind = kind_of(batch)
     if isinstance(batch, torch.Tensor):
-        return Example((batch,), {}, None)
+        return Batch((batch,), {}, None)
     if isinstance(batch, Mapping):
         kwargs = {str(name): value for name, value in cast("Mapping[Any, Any]", batch).items()}
         found = [name for name in TARGET_KEYS if name in kwargs]
         target = kwargs.pop(found[0]) if found else None
         if kwargs:
-            return Example((), kwargs, target)
+            return Batch((), kwargs, target)
     if isinstance(batch, (list, tuple)):
         values = tuple(cast("Sequence[Any]", batch))
         if len(values) == 1:
-            return Example(values, {}, None)
+            return Batch(values, {}, None)
         if values:
-            return Example(values[:-1], {}, values[-1])
+            return Batch(values[:-1], {}, values[-1])
     msg = (
         f"cannot take apart a batch of type {kind}: expected (input, ..., target) or a mapping with "
         f"{', '.join(TARGET_KEYS)}. Define split_batch(batch) -> (args, kwargs, target) in the data module."
@@ -112,7 +112,7 @@ def logits_of(output: Any) -> torch.Tensor:
     return found
 
 
-def move(example: Example, device: torch.device, *, batch: int) -> Example:
+def move(example: Batch, device: torch.device, *, batch: int) -> Batch:
     """``example`` with every tensor that goes into the model on ``device``; the target stays where it is.
 
     Raises:
@@ -155,7 +155,7 @@ def to_channels_last(value: Any) -> Any:
     return value
 
 
-def call_model(model: Callable[..., Any], example: Example, *, doing: str) -> Any:
+def call_model(model: Callable[..., Any], example: Batch, *, doing: str) -> Any:
     """``model(*args, **kwargs)``.
 
     Raises:
@@ -182,7 +182,7 @@ def _described(value: object) -> str:
     return kind_of(value)
 
 
-def n_samples_of(example: Example, *, told: int | None, seen: Collection[int]) -> int | None:
+def n_samples_of(example: Batch, *, told: int | None, seen: Collection[int]) -> int | None:
     """How many samples a batch has; None where that cannot be known.
 
     Where the loader's sampler asks for several entries of the dataset, these are the samples. One entry may be a whole

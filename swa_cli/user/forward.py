@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from swa_cli.user.batch import Example, call_model, move, to_channels_last
+from swa_cli.user.batch import Batch, call_model, move, to_channels_last
 from swa_cli.user.guard import user_code
 
 Amp = Literal["bf16", "fp16"]
@@ -25,7 +25,7 @@ class Forward:
     channels_last: bool = False
     compile: bool = False
 
-    def settle(self, model: nn.Module) -> None:
+    def move_model(self, model: nn.Module) -> None:
         """Move ``model``, in place.
 
         Raises:
@@ -41,7 +41,7 @@ class Forward:
         """``model``, or with ``compile`` what torch.compile makes of it, with the hooks that it has by then."""
         return torch.compile(model) if self.compile else model
 
-    def prepare(self, example: Example, *, batch: int) -> Example:
+    def prepare(self, example: Batch, *, batch: int) -> Batch:
         """A batch on the device, in the memory format.
 
         Raises:
@@ -53,7 +53,7 @@ class Forward:
         kwargs = {name: to_channels_last(value) for name, value in moved.kwargs.items()}
         return moved._replace(args=tuple(to_channels_last(value) for value in moved.args), kwargs=kwargs)
 
-    def call(self, model: Callable[..., Any], example: Example, *, batch: int, name: str = "the model") -> Any:
+    def call(self, model: Callable[..., Any], example: Batch, *, batch: int, name: str = "the model") -> Any:
         """The output of a model, called ``name``, for a batch that is prepared.
 
         Raises:

@@ -26,7 +26,7 @@ from swa_cli.formats.torch.tensor_calls import (
     storages,
     tensor_of,
 )
-from swa_cli.formats.torch.writer import Kept, archive_file
+from swa_cli.formats.torch.writer import CopiedStorage, archive_file
 
 _PARTS_OF_ID = 5  # of a storage: "storage", its kind, key, device and size
 _BYTES = BY_NAME["uint8"]
@@ -78,7 +78,9 @@ def torch_file_like(
     stored = {short: Stored(key, spec) for (short, spec), key in zip(contents.specs.items(), keys, strict=False)}
     for site, short in wanted:
         site.replace(stored[short])
-    copied = {key: Kept(path=path, stamp=stamp, offset=offset, size=size) for key, (offset, size) in kept.items()}
+    copied = {
+        key: CopiedStorage(path=path, stamp=stamp, offset=offset, size=size) for key, (offset, size) in kept.items()
+    }
     return archive_file(root, stored, copied, contents.provenance, name=name), left_out
 
 

@@ -21,7 +21,7 @@ _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class CopiedStorage:
     """A storage that is copied from another file: which, what that file was when it was read, first byte and size."""
 
     path: Path
@@ -40,7 +40,7 @@ def torch_file(contents: Contents, *, name: str) -> OutputFile:
 
 
 def archive_file(
-    root: Node, stored: Mapping[str, Stored], kept: Mapping[str, Kept], provenance: Provenance, *, name: str
+    root: Node, stored: Mapping[str, Stored], kept: Mapping[str, CopiedStorage], provenance: Provenance, *, name: str
 ) -> OutputFile:
     """The archive that holds the pickle of ``root``, the tensors, and by their keys the storages that are copied."""
     records = {"data.pkl": tree.write_tree(root), **_BEFORE}
@@ -65,7 +65,7 @@ def archive_file(
     )
 
 
-def _copied(storage: Kept, *, to: int) -> Iterator[tuple[int, bytes]]:
+def _copied(storage: CopiedStorage, *, to: int) -> Iterator[tuple[int, bytes]]:
     with OpenFiles({storage.path: storage.stamp}) as files:
         for done in range(0, storage.size, _BLOCK):
             content = bytearray(min(_BLOCK, storage.size - done))

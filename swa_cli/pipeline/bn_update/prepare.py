@@ -10,10 +10,10 @@ from torch import nn
 from swa_cli.batchnorm import bn_buffers, bn_layers, without_statistics
 from swa_cli.config.schema import BnUpdateConfig, Config, TargetConfig
 from swa_cli.errors import UsageError, shortened
-from swa_cli.formats import Checkpoint, as_named
+from swa_cli.formats import Checkpoint, unescape_surrogates
 from swa_cli.outputs import Like, Target, check_target, fits
 from swa_cli.pipeline.build_user_objects import data_of, model_of
-from swa_cli.pipeline.common import Notify, needed, open_average
+from swa_cli.pipeline.common import Notify, open_average, require
 from swa_cli.system.process_group import own_rank, world_size
 from swa_cli.user.batch import Splitter, make_splitter
 from swa_cli.user.dataloader import Passes, in_fixed_order, with_batch_size
@@ -24,7 +24,7 @@ FROZEN = "frozen in training"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class BnUpdateInputs:
     """The average, where it goes, its model, and the layers to leave alone, with the reason."""
 
     source: Path
@@ -58,7 +58,7 @@ class TrainingData:
         return self.limited and (self.length is None or n_batches < self.length)
 
 
-def prepare(config: Config, *, notify: Notify) -> Job:
+def prepare(config: Config, *, notify: Notify) -> BnUpdateInputs:
     """Open the average, build the model, and fill it.
 
     Raises:
@@ -66,7 +66,7 @@ def prepare(config: Config, *, notify: Notify) -> Job:
         SwaError: as what it calls.
     """
     options = config.bn_update
-    source = needed(options.input or config.average.output, "file", flag="swa.safetensors", key="bn_update.input")
+    source = require(options.input or config.average.output, "file", flag="swa.safetensors", key="bn_update.input")
     checkpoint = open_average(source, key=options.key)
     target = _target(source, checkpoint, options)
     model, model_target = model_of(config)
@@ -78,7 +78,7 @@ def prepare(config: Config, *, notify: Notify) -> Job:
     if untracked:
         notify(f"these BatchNorm layers keep no statistics (track_running_stats=False): {shortened(untracked)}.")
     leave = {} if options.recalibrate_frozen else frozen_layers(model, checkpoint)
-    return Job(
+    return BnUpdateInputs(
         source=source,
         checkpoint=checkpoint,
         target=target,
@@ -110,7 +110,7 @@ def frozen_layers(model: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
         return {}
     names = own_names(model, checkpoint)
     layers = {own: layer for own, (layer, _) in bn_buffers(model, bn_layers(model)).items()}
-    owns = (names.get(f"{as_named(frozen)}.running_mean".removeprefix(".")) for frozen in record.frozen_bn)
+    owns = (names.get(f"{unescape_surrogates(frozen)}.running_mean".removeprefix(".")) for frozen in record.frozen_bn)
     return {layers[own]: FROZEN for own in owns if own in layers}
 
 

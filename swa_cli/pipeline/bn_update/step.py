@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
-from swa_cli.batchnorm import RecalibrationResult, out_of_reach, recalibrate, remarks
+from swa_cli.batchnorm import RecalibrationResult, out_of_reach, recalibrate, recalibration_warnings
 from swa_cli.config.schema import BnUpdateConfig, Config
 from swa_cli.errors import MismatchError, UsageError, shortened
 from swa_cli.formats import BnUpdate, Checkpoint
-from swa_cli.pipeline.bn_update.prepare import FROZEN, Job, TrainingData, open_data, prepare
+from swa_cli.pipeline.bn_update.prepare import FROZEN, BnUpdateInputs, TrainingData, open_data, prepare
 from swa_cli.pipeline.bn_update.write import known_of, new_buffers, record_of, write
 from swa_cli.pipeline.common import Notify, check_json_output
 from swa_cli.system.devices import resolve_device
@@ -42,7 +42,7 @@ def bn_update_step(config: Config, *, notify: Notify, track: Track = silent) -> 
     """
     options = config.bn_update
     with meet_if_several() as ranks:
-        jobs: list[Job] = []
+        jobs: list[BnUpdateInputs] = []
         data: list[TrainingData] = []
         together: Step = ranks.step if ranks else alone
         together(lambda: _check(options))
@@ -80,7 +80,7 @@ def bn_update_step(config: Config, *, notify: Notify, track: Track = silent) -> 
             path=job.target.path,
             recalibration=result,
             update=update,
-            warnings=remarks(result, n_averaged=record.n_averaged),
+            warnings=recalibration_warnings(result, n_averaged=record.n_averaged),
         )
 
 
@@ -98,7 +98,7 @@ def _forward(options: BnUpdateConfig) -> Forward:
     return Forward(device=device, amp=options.amp, channels_last=options.channels_last, compile=options.compile)
 
 
-def _nothing_to_do(job: Job, ranks: Ranks | None, notify: Notify) -> BnUpdateResult:
+def _nothing_to_do(job: BnUpdateInputs, ranks: Ranks | None, notify: Notify) -> BnUpdateResult:
     what = f"the model {job.model_target.class_path} has no BatchNorm statistics"
     unreachable = out_of_reach(job.model)
     if unreachable:
@@ -110,13 +110,13 @@ def _nothing_to_do(job: Job, ranks: Ranks | None, notify: Notify) -> BnUpdateRes
     return BnUpdateResult(path=job.target.path, recalibration=None)
 
 
-def _write_unchanged(job: Job, ranks: Ranks | None, notify: Notify) -> None:
+def _write_unchanged(job: BnUpdateInputs, ranks: Ranks | None, notify: Notify) -> None:
     if job.target.path != job.source:  # what comes next looks for it
         once(ranks, lambda: write(job, {}, known_of(job.checkpoint), notify))
         notify(f"{job.target.path} has the weights of {job.source} unchanged.")
 
 
-def _announce(job: Job, batches: Passes, options: BnUpdateConfig, notify: Notify) -> None:
+def _announce(job: BnUpdateInputs, batches: Passes, options: BnUpdateConfig, notify: Notify) -> None:
     frozen = sorted(job.leave)
     if frozen:
         notify(f"left alone, as they were {FROZEN} (--recalibrate-frozen recomputes them): {shortened(frozen)}.")

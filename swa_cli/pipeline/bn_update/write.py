@@ -7,12 +7,14 @@ from swa_cli.batchnorm import UNREACHED, RecalibrationResult, bn_buffers, bn_lay
 from swa_cli.config.schema import BnUpdateConfig
 from swa_cli.formats import BnUpdate, Checkpoint, Provenance, Source
 from swa_cli.outputs.rewriting import replace_tensors
-from swa_cli.pipeline.bn_update.prepare import Job, TrainingData
+from swa_cli.pipeline.bn_update.prepare import BnUpdateInputs, TrainingData
 from swa_cli.pipeline.common import Notify
 from swa_cli.user.model import own_names
 
 
-def record_of(job: Job, data: TrainingData, result: RecalibrationResult, options: BnUpdateConfig) -> BnUpdate:
+def record_of(
+    job: BnUpdateInputs, data: TrainingData, result: RecalibrationResult, options: BnUpdateConfig
+) -> BnUpdate:
     """What the metadata of the output says of how the statistics were recomputed."""
     return BnUpdate(
         estimator=result.estimator,
@@ -47,7 +49,7 @@ def new_buffers(model: nn.Module, result: RecalibrationResult, checkpoint: Check
     return new
 
 
-def write(job: Job, new: dict[str, torch.Tensor], record: Provenance, notify: Notify) -> None:
+def write(job: BnUpdateInputs, new: dict[str, torch.Tensor], record: Provenance, notify: Notify) -> None:
     """Publish the average with ``new`` in place of its own statistics.
 
     Raises:

@@ -11,7 +11,7 @@ from swa_cli.batchnorm import bn_layers, recalibrate
 from swa_cli.config.schema import BnUpdateConfig
 from swa_cli.pipeline.bn_update.prepare import FROZEN, TrainingData, frozen_layers, open_data
 from swa_cli.pipeline.common import Notify
-from swa_cli.pipeline.evaluation.prepare import EvalJob
+from swa_cli.pipeline.evaluation.prepare import EvalInputs
 from swa_cli.system.process_group import Step
 from swa_cli.system.progress import Track
 from swa_cli.user.forward import Forward
@@ -23,7 +23,7 @@ from swa_cli.user.modules import state_dict_of
 class Recomputing:
     """How to do it; ``training`` is None where the model keeps no statistics."""
 
-    job: EvalJob
+    job: EvalInputs
     options: BnUpdateConfig
     training: TrainingData | None
     step: Step
@@ -56,7 +56,7 @@ class Recomputing:
         return {name: value.cpu() if hasattr(value, "cpu") else value for name, value in state_dict_of(model).items()}
 
 
-def recomputing(job: EvalJob, *, notify: Notify, step: Step, track: Track) -> Recomputing:
+def recomputing(job: EvalInputs, *, notify: Notify, step: Step, track: Track) -> Recomputing:
     """With the estimator, limits, transforms and precision of the average's record, or else of the configuration.
 
     Raises:
@@ -81,7 +81,7 @@ def has_statistics(model: nn.Module) -> bool:
     return bool(bn_layers(model))
 
 
-def recorded_options(job: EvalJob) -> BnUpdateConfig:
+def recorded_options(job: EvalInputs) -> BnUpdateConfig:
     """As the average's statistics were recomputed, if they were."""
     record = job.swa.provenance
     options = job.config.bn_update

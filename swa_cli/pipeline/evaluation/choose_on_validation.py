@@ -10,7 +10,7 @@ from swa_cli.evaluation import Curve, Member, best_of
 from swa_cli.pipeline.evaluation.bn_recompute import Recomputing
 from swa_cli.pipeline.evaluation.evaluator import Evaluator
 from swa_cli.pipeline.evaluation.members import average_of
-from swa_cli.pipeline.evaluation.prepare import EvalJob
+from swa_cli.pipeline.evaluation.prepare import EvalInputs
 from swa_cli.pipeline.evaluation.window_and_soup import curve_of, greedy_soup, window_members, windows
 from swa_cli.user.datamodule import Split, has_split
 
@@ -29,7 +29,7 @@ class Choice:
     ingredients: tuple[str, ...] = ()
 
 
-def split_to_choose_on(job: EvalJob) -> Split | None:
+def split_to_choose_on(job: EvalInputs) -> Split | None:
     """``val`` where the module has it; else the split that is reported, if there is no way around it.
 
     None where nothing is to be chosen, or only the best checkpoint and that without validation data.
@@ -43,7 +43,7 @@ def split_to_choose_on(job: EvalJob) -> Split | None:
     return job.split if more else None
 
 
-def remarks_on(job: EvalJob, chosen_on: Split | None) -> tuple[list[str], list[str]]:
+def remarks_on(job: EvalInputs, chosen_on: Split | None) -> tuple[list[str], list[str]]:
     """Warnings and notes about what was chosen on what."""
     options = job.config.eval
     if len(job.checkpoints) == 1:
@@ -72,7 +72,7 @@ def remarks_on(job: EvalJob, chosen_on: Split | None) -> tuple[list[str], list[s
     return [warning], notes
 
 
-def _of_weights(job: EvalJob) -> list[str]:
+def _of_weights(job: EvalInputs) -> list[str]:
     options = job.config.eval
     asked = [flag for flag, given in (("--curve", options.curve), ("--greedy", options.greedy)) if given]
     record = job.swa.provenance

@@ -9,8 +9,8 @@ import torch
 
 from swa_cli.config.schema import TargetConfig
 from swa_cli.errors import MismatchError, UsageError
-from swa_cli.evaluation import Kept, Member, Observed, Residents, Stream, check_margins, observe
-from swa_cli.pipeline.evaluation.prepare import EvalJob
+from swa_cli.evaluation import Member, OutputCache, Residents, SplitRecords, Stream, check_margins, observe
+from swa_cli.pipeline.evaluation.prepare import EvalInputs
 from swa_cli.system.process_group import Step, own_rank, world_size
 from swa_cli.system.progress import Track
 from swa_cli.user.dataloader import Passes
@@ -23,10 +23,10 @@ from swa_cli.user.import_object import call_target
 class Evaluator:
     """Runs members over splits; ``step`` is that of all ranks."""
 
-    job: EvalJob
+    job: EvalInputs
     residents: Residents
     loaders: Mapping[Split, Passes]
-    kept: Kept | None
+    kept: OutputCache | None
     step: Step
     track: Track
 
@@ -44,7 +44,7 @@ class Evaluator:
             check=partial(check_margins, options.margin),
         )
 
-    def observe(self, *streams: Stream) -> list[Observed]:
+    def observe(self, *streams: Stream) -> list[SplitRecords]:
         """Run them.
 
         Raises:
@@ -69,7 +69,7 @@ class Evaluator:
             raise MismatchError(msg)
         return observed
 
-    def observe_once(self, split: Split, member: Member) -> Observed:
+    def observe_once(self, split: Split, member: Member) -> SplitRecords:
         """A member that is not needed again.
 
         Raises:
@@ -80,7 +80,7 @@ class Evaluator:
         return observed
 
 
-def loader_of(job: EvalJob, split: Split, *, again: bool) -> Passes:
+def loader_of(job: EvalInputs, split: Split, *, again: bool) -> Passes:
     """This rank's batches of a split, the same at every pass; ``again``: there will be several.
 
     Raises:

@@ -10,17 +10,17 @@ from swa_cli.averaging import average, plan_average
 from swa_cli.batchnorm import bn_buffers, bn_layers
 from swa_cli.checkpoints import short_names
 from swa_cli.evaluation import Member
-from swa_cli.formats import Checkpoint, Options, as_named, open_checkpoint
+from swa_cli.formats import Checkpoint, Options, open_checkpoint, unescape_surrogates
 from swa_cli.pipeline.evaluation.bn_recompute import Recomputing
 from swa_cli.pipeline.evaluation.output_cache.batch_digest import digest_of
-from swa_cli.pipeline.evaluation.prepare import EvalJob
+from swa_cli.pipeline.evaluation.prepare import EvalInputs
 from swa_cli.user.model import own_names, state_dict_for
 
 Digest = Callable[[Checkpoint], str | None]
 """Of a checkpoint's contents, where outputs are kept; else None."""
 
 
-def checkpoint_members(job: EvalJob, digest: Digest) -> list[Member]:
+def checkpoint_members(job: EvalInputs, digest: Digest) -> list[Member]:
     """In the order of training."""
     names = short_names([checkpoint.path for checkpoint in job.checkpoints])
     return [
@@ -35,7 +35,7 @@ def checkpoint_members(job: EvalJob, digest: Digest) -> list[Member]:
     ]
 
 
-def average_member(job: EvalJob, digest: Digest) -> Member:
+def average_member(job: EvalInputs, digest: Digest) -> Member:
     """The average, as its file is."""
     return Member(
         name=job.swa.path.name,
@@ -45,7 +45,7 @@ def average_member(job: EvalJob, digest: Digest) -> Member:
     )
 
 
-def with_averaged_statistics(job: EvalJob, swa: Member, checkpoints: Sequence[Member]) -> Member | None:
+def with_averaged_statistics(job: EvalInputs, swa: Member, checkpoints: Sequence[Member]) -> Member | None:
     """The average with the mean of the checkpoints' BatchNorm statistics, where its own were recomputed.
 
     None where they were not, or where its record is of other checkpoints.
@@ -53,7 +53,7 @@ def with_averaged_statistics(job: EvalJob, swa: Member, checkpoints: Sequence[Me
     record = job.swa.provenance
     if record is None or record.bn_statistics != "recomputed":
         return None
-    of_file = {(Path(as_named(source.name)).name, source.step): source.weight for source in record.sources}
+    of_file = {(Path(unescape_surrogates(source.name)).name, source.step): source.weight for source in record.sources}
     keys = [(checkpoint.path.name, checkpoint.step) for checkpoint in job.checkpoints]
     if len(of_file) != len(record.sources) or {*keys} != {*of_file}:
         return None
@@ -77,7 +77,7 @@ def with_averaged_statistics(job: EvalJob, swa: Member, checkpoints: Sequence[Me
     )
 
 
-def control(job: EvalJob, recomputing: Recomputing) -> Member:
+def control(job: EvalInputs, recomputing: Recomputing) -> Member:
     """The last checkpoint with recomputed statistics: what of the average's gain is BatchNorm alone."""
     last = job.checkpoints[-1]
     state = recomputing.of(state_dict_for(job.model, last))
@@ -85,7 +85,7 @@ def control(job: EvalJob, recomputing: Recomputing) -> Member:
 
 
 def average_of(
-    job: EvalJob, checkpoints: Sequence[Checkpoint], recomputing: Recomputing, folder: Path
+    job: EvalInputs, checkpoints: Sequence[Checkpoint], recomputing: Recomputing, folder: Path
 ) -> Mapping[str, Any]:
     """The average of some of the checkpoints, all counting the same, with statistics of its own.
 
@@ -105,7 +105,7 @@ def average_of(
         path.unlink(missing_ok=True)
 
 
-def _reading(job: EvalJob, checkpoint: Checkpoint) -> Callable[[], Mapping[str, Any]]:
+def _reading(job: EvalInputs, checkpoint: Checkpoint) -> Callable[[], Mapping[str, Any]]:
     return lambda: state_dict_for(job.model, checkpoint)
 
 

@@ -1,7 +1,7 @@
 """How many members can be in memory side by side."""
 
 from swa_cli.evaluation import bytes_of
-from swa_cli.pipeline.evaluation.prepare import EvalJob
+from swa_cli.pipeline.evaluation.prepare import EvalInputs
 from swa_cli.system.memory import free_bytes
 from swa_cli.text import in_bytes
 
@@ -9,7 +9,7 @@ _SHARE = 0.5
 """Of the free memory; the rest is for batches and what the forward passes hold."""
 
 
-def members_at_once(job: EvalJob, n_members: int, *, n_splits: int) -> tuple[int | None, str]:
+def members_at_once(job: EvalInputs, n_members: int, *, n_splits: int) -> tuple[int | None, str]:
     """How many at most, None where nothing is known to limit them; and how ``n_members`` will be run, in words."""
     size, device = bytes_of(job.model), job.forward.device
     free = free_bytes(device)
@@ -27,7 +27,7 @@ def members_at_once(job: EvalJob, n_members: int, *, n_splits: int) -> tuple[int
     )
 
 
-def _passes(job: EvalJob, n_splits: int) -> str:
+def _passes(job: EvalInputs, n_splits: int) -> str:
     options = job.config.eval
     if n_splits > 1:
         passes = "in one pass over each split"

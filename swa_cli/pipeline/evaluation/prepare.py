@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from swa_cli.checkpoints import Run, Selection, find_checkpoints
+from swa_cli.checkpoints import CheckpointSeries, Selection, find_checkpoints
 from swa_cli.config.schema import Config, TargetConfig
 from swa_cli.errors import CheckpointError
 from swa_cli.formats import Checkpoint
 from swa_cli.pipeline.build_user_objects import data_of, model_of, task_of
-from swa_cli.pipeline.common import Notify, needed, open_average, selection_of
+from swa_cli.pipeline.common import Notify, open_average, require, selection_of
 from swa_cli.system.devices import resolve_device
 from swa_cli.system.process_group import own_device
 from swa_cli.tasks import Task
@@ -23,12 +23,12 @@ from swa_cli.user.model import materialise, prefix_note
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalJob:
+class EvalInputs:
     """All that was given, opened and built; ``task`` None is to be seen from the first batch."""
 
     config: Config
     swa: Checkpoint
-    run: Run
+    run: CheckpointSeries
     key: str | None
     model: nn.Module
     model_target: TargetConfig
@@ -45,7 +45,7 @@ class EvalJob:
         return self.run.checkpoints
 
 
-def prepare_evaluation(config: Config, *, notify: Notify) -> EvalJob:
+def prepare_evaluation(config: Config, *, notify: Notify) -> EvalInputs:
     """Find, open and build.
 
     Raises:
@@ -55,7 +55,7 @@ def prepare_evaluation(config: Config, *, notify: Notify) -> EvalJob:
     options = config.eval
     task = task_of(config)
     default = config.bn_update.output or config.bn_update.input or config.average.output
-    swa_path = needed(options.swa or default, "average", flag="--swa swa.safetensors", key="eval.swa")
+    swa_path = require(options.swa or default, "average", flag="--swa swa.safetensors", key="eval.swa")
     key = options.key or config.average.key
     swa = _open_swa(swa_path, key)
     run = _members_of(config, swa_path)
@@ -67,7 +67,7 @@ def prepare_evaluation(config: Config, *, notify: Notify) -> EvalJob:
     if note:
         notify(note)
     data, data_target = data_of(config)
-    return EvalJob(
+    return EvalInputs(
         config=config,
         swa=swa,
         run=run,
@@ -99,11 +99,11 @@ def _open_swa(path: Path, key: str | None) -> Checkpoint:
     return open_average(path, key=None)
 
 
-def _members_of(config: Config, swa: Path) -> Run:
+def _members_of(config: Config, swa: Path) -> CheckpointSeries:
     options, average = config.eval, config.average
     key, selection = options.key or average.key, selection_of(options)
     if options.checkpoints:
         return find_checkpoints(options.checkpoints, key=key, selection=selection, apart_from=swa)
-    sources = needed(average.sources, "checkpoints", flag="CKPTS", key="eval.checkpoints")
+    sources = require(average.sources, "checkpoints", flag="CKPTS", key="eval.checkpoints")
     selection = selection if selection != Selection() else selection_of(average)
     return find_checkpoints(sources, key=key, selection=selection, apart_from=swa)

@@ -9,7 +9,7 @@ from torch import nn
 
 from swa_cli.batchnorm import bn_layers
 from swa_cli.evaluation import BnRecord
-from swa_cli.formats import BnUpdate, Checkpoint, as_named
+from swa_cli.formats import BnUpdate, Checkpoint, unescape_surrogates
 
 _TOO_LARGE = 0.05
 """Standard error, in standard deviations, above which statistics are from too little of the data."""
@@ -50,7 +50,7 @@ def warnings_of(
             f"{swa.path.name} is an average of the weights under {provenance.options.key or 'the usual key'}, the "
             f"table has those under {key or 'the usual key'}: it compares different weights. Give the same --key."
         )
-    averaged = {(Path(as_named(source.name)).name, source.step) for source in provenance.sources}
+    averaged = {(Path(unescape_surrogates(source.name)).name, source.step) for source in provenance.sources}
     if provenance.n_averaged > 1 and averaged != {(member.path.name, member.step) for member in members}:
         warnings.append(
             f"{swa.path.name} is the average of {provenance.n_averaged} checkpoints ({provenance.sources[0].name} to "
@@ -66,7 +66,7 @@ def _of_statistics(update: BnUpdate, name: str, data: str) -> Iterator[str]:
             f"{name}: no batch reached the BatchNorm layers {', '.join(update.unreached)} when the statistics were "
             "recomputed, and theirs are still averages."
         )
-    if _is_another(as_named(update.data), data):
+    if _is_another(unescape_surrogates(update.data), data):
         yield (
             f"the BatchNorm statistics of {name} were recomputed on the data of {update.data}, and the table is of "
             f"those of {data}: where the two prepare their inputs differently, the scores of the average are not what "

@@ -14,7 +14,7 @@ from swa_cli import __version__
 from swa_cli.config.pydantic_errors import mismatch
 from swa_cli.config.schema import TargetConfig
 from swa_cli.errors import SourceError, SwaError, UsageError
-from swa_cli.evaluation import Context, Observed, Row
+from swa_cli.evaluation import Context, Row, SplitRecords
 from swa_cli.pipeline.build_user_objects import task_from
 from swa_cli.pipeline.evaluation.records_contents import VERSION, Column, Contents
 from swa_cli.pipeline.evaluation.records_npz import read_npz, write_npz
@@ -38,7 +38,7 @@ def check_form(path: Path | None) -> None:
         pyarrow(path)
 
 
-def save_records(path: Path, observed: Observed, context: Context, task: TargetConfig | None) -> None:
+def save_records(path: Path, observed: SplitRecords, context: Context, task: TargetConfig | None) -> None:
     """Publish everything that `load_records` needs.
 
     A ``.parquet`` file has a row for each candidate and unit: ``candidate``, ``kind``, ``unit``, ``group`` and the
@@ -69,7 +69,7 @@ def save_records(path: Path, observed: Observed, context: Context, task: TargetC
         (write_parquet if path.suffix == ".parquet" else write_npz)(stream, contents)
 
 
-def load_records(path: Path, task: Task | None) -> tuple[Observed, Context]:
+def load_records(path: Path, task: Task | None) -> tuple[SplitRecords, Context]:
     """What `save_records` has written.
 
     Args:
@@ -84,7 +84,7 @@ def load_records(path: Path, task: Task | None) -> tuple[Observed, Context]:
         with _errors():
             contents = (read_parquet if path.suffix == ".parquet" else read_npz)(path)
             about = contents.about
-            observed = Observed(
+            observed = SplitRecords(
                 split=TypeAdapter(str).validate_python(about["split"]),
                 task=task or _recorded(path, TypeAdapter(TargetConfig).validate_python(about["task"])),
                 rows=tuple(_row(place, row, contents.columns) for place, row in enumerate(about["rows"])),
@@ -116,7 +116,7 @@ def _reason(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _check(observed: Observed, context: Context) -> None:
+def _check(observed: SplitRecords, context: Context) -> None:
     """Whether everything is there that a result is made of, of as many units.
 
     Raises:

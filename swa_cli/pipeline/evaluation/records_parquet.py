@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swa_cli.errors import UsageError
-from swa_cli.formats import spelt
+from swa_cli.formats import escape_surrogates
 from swa_cli.pipeline.evaluation.records_contents import METADATA, Column, Contents, check_amount, known
 from swa_cli.pipeline.evaluation.sealed_parquet import check_seal, seal
 from swa_cli.system.regular_files import open_stream
@@ -45,7 +45,9 @@ def write_parquet(stream: BinaryIO, contents: Contents) -> None:
     groups = contents.groups
     table = pa.table(
         {
-            "candidate": [spelt(row["name"]) for row, size in zip(rows, sizes, strict=True) for _ in range(size)],
+            "candidate": [
+                escape_surrogates(row["name"]) for row, size in zip(rows, sizes, strict=True) for _ in range(size)
+            ],
             "kind": [row["kind"] for row, size in zip(rows, sizes, strict=True) for _ in range(size)],
             "unit": np.concatenate([np.arange(size) for size in sizes]),
             "group": pa.nulls(sum(sizes), pa.int64()) if groups is None else np.concatenate([groups for _ in sizes]),

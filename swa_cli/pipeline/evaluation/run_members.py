@@ -5,7 +5,7 @@ from functools import cache, partial
 from typing import TypeVar
 
 from swa_cli.config.schema import Config
-from swa_cli.evaluation import Context, Member, Observed, Residents, best_of
+from swa_cli.evaluation import Context, Member, Residents, SplitRecords, best_of
 from swa_cli.pipeline.common import Notify
 from swa_cli.pipeline.evaluation.bn_recompute import Recomputing, has_statistics, recomputing
 from swa_cli.pipeline.evaluation.choose_on_validation import Choice, choose, remarks_on, split_to_choose_on
@@ -13,7 +13,7 @@ from swa_cli.pipeline.evaluation.evaluator import Evaluator, check_metrics, load
 from swa_cli.pipeline.evaluation.members import average_member, checkpoint_members, control, with_averaged_statistics
 from swa_cli.pipeline.evaluation.memory_plan import members_at_once
 from swa_cli.pipeline.evaluation.output_cache.store import kept_outputs
-from swa_cli.pipeline.evaluation.prepare import EvalJob, prepare_evaluation
+from swa_cli.pipeline.evaluation.prepare import EvalInputs, prepare_evaluation
 from swa_cli.pipeline.evaluation.provenance_warnings import bn_update_of, warnings_of
 from swa_cli.pipeline.evaluation.window_and_soup import windows
 from swa_cli.system.process_group import Ranks, Step, alone
@@ -24,7 +24,7 @@ from swa_cli.user.datamodule import Split
 T = TypeVar("T")
 
 
-def observe_all(config: Config, ranks: Ranks | None, *, notify: Notify, track: Track) -> tuple[Observed, Context]:
+def observe_all(config: Config, ranks: Ranks | None, *, notify: Notify, track: Track) -> tuple[SplitRecords, Context]:
     """What every candidate did with the reported split, and what else is to be known of it.
 
     Raises:
@@ -74,7 +74,7 @@ def observe_all(config: Config, ranks: Ranks | None, *, notify: Notify, track: T
     )
 
 
-def _prepare(config: Config, notify: Notify) -> EvalJob:
+def _prepare(config: Config, notify: Notify) -> EvalInputs:
     """Everything that can be wrong without a look at the data."""
     job = prepare_evaluation(config, notify=notify)
     check_metrics(config.eval.metrics)
@@ -83,17 +83,17 @@ def _prepare(config: Config, notify: Notify) -> EvalJob:
     return job
 
 
-def _tries_averages(job: EvalJob) -> bool:
+def _tries_averages(job: EvalInputs) -> bool:
     return job.config.eval.curve is not None or job.config.eval.greedy
 
 
-def _n_tried(job: EvalJob) -> int:
+def _n_tried(job: EvalInputs) -> int:
     """Averages that are tried on validation data: those of windows, and one soup at a time."""
     options = job.config.eval
     return (0 if options.curve is None else len(windows(options.curve, len(job.checkpoints)))) + options.greedy
 
 
-def _passes_again(job: EvalJob, split: Split, chosen_on: Split | None) -> bool:
+def _passes_again(job: EvalInputs, split: Split, chosen_on: Split | None) -> bool:
     """Whether there is more than one pass over a split: for each soup, and to report on what was chosen by."""
     return split == chosen_on and (job.config.eval.greedy or (_tries_averages(job) and split == job.split))
 
@@ -104,7 +104,7 @@ def _run(
     others: list[Member],
     chosen_on: Split | None,
     recompute: Callable[[], Recomputing],
-) -> tuple[Observed, Choice]:
+) -> tuple[SplitRecords, Choice]:
     """Choose, and run all; in one go where what is chosen is a checkpoint, which is run in any case."""
     job = evaluator.job
     if chosen_on and _tries_averages(job):
@@ -118,7 +118,7 @@ def _run(
     return found[-1], Choice(chosen_on=chosen_on or job.split, best=best)
 
 
-def _missing(job: EvalJob, observed: Observed, choice: Choice) -> list[str]:
+def _missing(job: EvalInputs, observed: SplitRecords, choice: Choice) -> list[str]:
     """What was asked for and cannot be there, and what a row does not say of itself."""
     options, notes = job.config.eval, list[str]()
     if options.compare_ensemble and not observed.of_kind("ensemble"):
@@ -132,7 +132,7 @@ def _missing(job: EvalJob, observed: Observed, choice: Choice) -> list[str]:
     return notes
 
 
-def _ungrouped(observed: Observed, loader: Passes) -> list[str]:
+def _ungrouped(observed: SplitRecords, loader: Passes) -> list[str]:
     offered = None if observed.groups is not None else loader.groups_offered
     if offered is None:
         return []
@@ -143,7 +143,7 @@ def _ungrouped(observed: Observed, loader: Passes) -> list[str]:
     return [note]
 
 
-def _splits(job: EvalJob, chosen_on: Split | None) -> list[Split]:
+def _splits(job: EvalInputs, chosen_on: Split | None) -> list[Split]:
     return [job.split] if chosen_on is None or chosen_on == job.split else [chosen_on, job.split]
 
 

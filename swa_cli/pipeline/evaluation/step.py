@@ -6,7 +6,7 @@ from pathlib import Path
 
 from swa_cli.config.schema import Config, EvalConfig
 from swa_cli.errors import UsageError
-from swa_cli.evaluation import Context, EvaluationResult, Observed, summarise
+from swa_cli.evaluation import Context, EvaluationResult, SplitRecords, summarise
 from swa_cli.pipeline.build_user_objects import task_of
 from swa_cli.pipeline.common import Notify, check_json_output, check_report
 from swa_cli.pipeline.evaluation.records_io import check_form, load_records, save_records, sensible
@@ -88,7 +88,7 @@ def _check_apart(files: Mapping[str, Path | None]) -> None:
             raise UsageError(msg)
 
 
-def _concluded(observed: Observed, context: Context, config: Config) -> EvaluationResult:
+def _concluded(observed: SplitRecords, context: Context, config: Config) -> EvaluationResult:
     options, task = config.eval, config.task
     if options.save_records:
         save_records(options.save_records, observed, context, task)

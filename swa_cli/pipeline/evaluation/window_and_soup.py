@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from swa_cli.errors import DataError, UsageError
-from swa_cli.evaluation import Candidate, Curve, Member, Observed, merits_of, scores_of
+from swa_cli.evaluation import Candidate, Curve, Member, SplitRecords, primary_scores, scores_of
 from swa_cli.formats import Checkpoint
 
-Scored = Callable[[Member], Observed]
+Scored = Callable[[Member], SplitRecords]
 """A member's scores on validation data."""
 Averaged = Callable[[Sequence[Checkpoint]], Mapping[str, Any]]
 """Weights of the average of some checkpoints."""
@@ -44,7 +44,7 @@ def window_members(
     ]
 
 
-def curve_of(observed: Observed) -> Curve:
+def curve_of(observed: SplitRecords) -> Curve:
     """Scores of the windows, and the k with the best primary one; of equal ones the largest, as the most stable.
 
     Raises:
@@ -55,13 +55,13 @@ def curve_of(observed: Observed) -> Curve:
     points = tuple(
         Candidate(name=row.name, kind="window", scores=scores_of(row, metrics), members=row.members) for row in rows
     )
-    merits = _known(merits_of(observed, "window"), observed)
+    merits = _known(primary_scores(observed, "window"), observed)
     _, chosen = max((merit, point.members or 0) for merit, point in zip(merits, points, strict=True))
     return Curve(split=observed.split, points=points, chosen=chosen)
 
 
 def greedy_soup(
-    observed: Observed, checkpoints: Sequence[Checkpoint], averaged: Averaged, scored: Scored, *, chosen_on: str
+    observed: SplitRecords, checkpoints: Sequence[Checkpoint], averaged: Averaged, scored: Scored, *, chosen_on: str
 ) -> tuple[Member, list[int]]:
     """The greedy soup of Wortsman et al. 2022 (arXiv:2203.05482): best first, kept if the average gets strictly better.
 
@@ -73,20 +73,20 @@ def greedy_soup(
     Raises:
         DataError: none of them has the score that decides.
     """
-    values = _known(merits_of(observed, "checkpoint"), observed)
+    values = _known(primary_scores(observed, "checkpoint"), observed)
     order = sorted(range(len(values)), key=lambda place: (-values[place], -place))
     chosen: list[int] = []
     soup, best = None, -math.inf
     for place in order:
         tried = _soup(sorted([*chosen, place]), checkpoints, averaged, chosen_on)
-        (value,) = merits_of(scored(tried), "greedy")
+        (value,) = primary_scores(scored(tried), "greedy")
         if soup is None or value > best:
             chosen, soup, best = sorted([*chosen, place]), tried, value
     assert soup is not None
     return soup, chosen
 
 
-def _known(merits: list[float], observed: Observed) -> list[float]:
+def _known(merits: list[float], observed: SplitRecords) -> list[float]:
     if max(merits) == -math.inf:
         msg = (
             f"nothing can be chosen on the {observed.split} split: {observed.task.primary} is not defined there for "

@@ -11,7 +11,7 @@ _END: Any = object()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class RankShard:
     """Of a stream within limits, every ``ranks``-th entry from ``rank`` on."""
 
     rank: int
@@ -41,8 +41,8 @@ class Share:
         limit = total if self.num_batches is None else min(total, self.num_batches)
         return len(range(self.rank, limit, self.ranks))
 
-    def divided(self) -> "Share":
+    def divided(self) -> "RankShard":
         """All of a stream that is a share already, with this rank's part of the limits."""
         limits = (self.num_batches, self.num_samples)
         own = [None if limit is None else len(range(self.rank, limit, self.ranks)) for limit in limits]
-        return Share(rank=0, ranks=1, num_batches=own[0], num_samples=own[1])
+        return RankShard(rank=0, ranks=1, num_batches=own[0], num_samples=own[1])

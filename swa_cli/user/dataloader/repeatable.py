@@ -8,7 +8,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 from swa_cli.errors import DataError, kind_of
 from swa_cli.user.dataloader.clone import has_plain_batches, is_loader, parts_of, unused_copy
 from swa_cli.user.dataloader.groups_offered import groups_offered
-from swa_cli.user.dataloader.rank_shard import Share
+from swa_cli.user.dataloader.rank_shard import RankShard
 from swa_cli.user.dataloader.rng import OwnGenerators, drawn_apart
 from swa_cli.user.dataloader.seeded_sampler import Indices, drawing_from, index_sampler, tells_indices
 from swa_cli.user.dataloader.tree import samples_in
@@ -67,7 +67,7 @@ class Passes:
         self.repeatable = not any(isinstance(part, Iterator) and not isinstance(part, Dataset) for part in parts)
         self.digest = 0
         self.told: int | None = None
-        share = Share(rank=rank, ranks=ranks, num_batches=num_batches, num_samples=num_samples)
+        share = RankShard(rank=rank, ranks=ranks, num_batches=num_batches, num_samples=num_samples)
         self._share = share.divided() if self.shared_by == "itself" else share
 
     @property

@@ -11,7 +11,7 @@ from zlib import crc32
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from swa_cli.user.dataloader.clone import copy_of, iterates_as_torch_does
-from swa_cli.user.dataloader.rank_shard import Share
+from swa_cli.user.dataloader.rank_shard import RankShard
 from swa_cli.user.dataloader.rng import drawn_apart, seed_all, seed_of_batch
 from swa_cli.user.guard import reason_of
 
@@ -46,7 +46,7 @@ class Indices:
     the batches takes them out.
     """
 
-    def __init__(self, sampler: Iterable[Any], share: Share, *, batched: bool) -> None:
+    def __init__(self, sampler: Iterable[Any], share: RankShard, *, batched: bool) -> None:
         self._sampler, self._share, self._batched = sampler, share, batched
         self.digest = 0
         self.sizes: deque[int | None] = deque()

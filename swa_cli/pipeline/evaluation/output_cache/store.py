@@ -16,11 +16,11 @@ from swa_cli.errors import OutputError
 from swa_cli.formats import Checkpoint, checksums
 from swa_cli.pipeline.evaluation.output_cache.batch_digest import digest_of
 from swa_cli.pipeline.evaluation.output_cache.source_digest import sources_of, user_sources
-from swa_cli.pipeline.evaluation.prepare import EvalJob
+from swa_cli.pipeline.evaluation.prepare import EvalInputs
 from swa_cli.system.atomic_file import explained, writer_at
 from swa_cli.system.regular_files import read_regular
 from swa_cli.system.temporary_paths import temporary
-from swa_cli.user.batch import Example
+from swa_cli.user.batch import Batch
 from swa_cli.user.import_object import load_target
 from swa_cli.user.modules import modules_of
 
@@ -54,7 +54,7 @@ class KeptOutputs:
             hashes = sorted(digests().values())
         return _digest([checkpoint.key, *hashes])
 
-    def digest(self, example: Example) -> str | None:
+    def digest(self, example: Batch) -> str | None:
         """Of a batch; None where it holds what cannot be told from others."""
         return digest_of([example.args, example.kwargs, example.target])
 
@@ -104,7 +104,7 @@ class KeptOutputs:
         return self._folder / member / f"{batch}.safetensors"
 
 
-def kept_outputs(job: EvalJob) -> KeptOutputs | None:
+def kept_outputs(job: EvalInputs) -> KeptOutputs | None:
     """The outputs that ``--cache`` names, of this model run in this way.
 
     Raises:
