@@ -1,5 +1,6 @@
 """What one entry of a configuration, or one flag, may be written as."""
 
+import os
 import re
 from decimal import Decimal
 from pathlib import Path
@@ -28,13 +29,17 @@ Threads = Annotated[Integer, Field(gt=0, le=256)]
 """Each has buffers of its own, and more than the cores are of no use."""
 
 
-def _without_null(path: Path) -> Path:
+def _of_the_system(path: Path) -> Path:
     if "\0" in str(path):
         raise PydanticCustomError("null_character", "a path without a null character")  # noqa: EM101  # as pydantic has it
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise PydanticCustomError("surrogate", "a path of Unicode characters") from error  # noqa: EM101  # likewise
     return path
 
 
-AnyPath = Annotated[Path, AfterValidator(_without_null)]
+AnyPath = Annotated[Path, AfterValidator(_of_the_system)]
 """The path of a file or a folder."""
 
 
