@@ -149,7 +149,7 @@ def failed(run_swa, *arguments: object) -> tuple[int, str]:
         (
             (*of("Locked", "WithLock"), "--at-once", "2"),
             (
-                "val split: putting a batch aside until the next group of members (--at-once has more of them at once) "
+                "val split: buffering a batch for the next group of models (raise --at-once to keep more in memory) "
                 "failed: TypeError: cannot pickle '_thread.lock' object"
             ),
         ),

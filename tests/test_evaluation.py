@@ -437,7 +437,7 @@ def test_a_batch_that_cannot_be_put_aside_is_an_error():
         def forward(self, input, hook=None):  # noqa: A002
             return super().forward(input)
 
-    with pytest.raises(UserCodeError, match="putting a batch aside until the next group of members"):
+    with pytest.raises(UserCodeError, match="buffering a batch for the next group of models"):
         observe(Residents(Hooked(3, 4), Forward(), at_once=2), [stream])
 
 

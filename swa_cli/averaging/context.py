@@ -29,7 +29,7 @@ class NotFiniteError(Exception):
 
 
 class Worker(Protocol):
-    """Does pieces, one after the other, in one thread; `finish` sees to whatever is still under way."""
+    """Does pieces, one after the other, in one thread; `finish` completes those still under way."""
 
     def submit(self, piece: Piece) -> None:
         """Read, average and write a piece, or set about it.

@@ -45,7 +45,7 @@ class CpuWorker:
         total, product = self._total[:n], self._out[: n * _WIDEST].view(np.float64)
         runs: ReadPlan = {}
         bits = BitSums(piece) if job.fingerprints.exact else None
-        with np.errstate(all="ignore"):  # whatever is not finite is found below
+        with np.errstate(all="ignore"):  # values that are not finite are found below
             for number, (source, weight) in enumerate(zip(plan.sources, plan.weights, strict=True)):
                 stored = real_dtype(fill(piece, source, job.files, self._read.data, runs))
                 if bits:

@@ -1,7 +1,7 @@
 """BatchNorm layers with the same statistics in all sources: frozen in training, most likely.
 
-A layer that is trained counts its batches, so that one number of eight bytes in the first source and in the last tells
-almost every one that is not frozen. Averaging knows no models: a layer is a name with ``running_mean`` and
+A layer that is trained counts its batches: one number of eight bytes in the first and the last source rules out almost
+every layer that is not frozen. Averaging knows no models: a layer is a name with ``running_mean`` and
 ``running_var`` below it.
 """
 

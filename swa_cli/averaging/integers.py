@@ -1,4 +1,4 @@
-"""What becomes of integers, bools and whatever else is kept rather than averaged."""
+"""What becomes of integers, bools and other tensors that are kept rather than averaged."""
 
 from collections.abc import Sequence
 from typing import cast

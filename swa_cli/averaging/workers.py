@@ -26,7 +26,7 @@ def work(
         advance: told the bytes of each piece, from any of the threads, by one at a time.
 
     Raises:
-        BaseException: of the first piece, in their order, that failed; whatever the threads, it is always the same.
+        BaseException: of the first piece, in their order, that failed: the same for any number of threads.
     """
     queue = _Queue(iter(pieces))
 

@@ -136,6 +136,6 @@ class Tally:
 @lru_cache(maxsize=8)  # most batches are of one size
 def _spread(values: tuple[float, ...], sizes: tuple[int, ...], device: torch.device) -> torch.Tensor:
     """A number for each layer, repeated for each of its channels."""
-    cpu = torch.device("cpu")  # whatever the user's code has made the default
+    cpu = torch.device("cpu")  # the user's code may have set another default device
     each = torch.tensor(values, dtype=torch.float64, device=cpu).repeat_interleave(torch.tensor(sizes, device=cpu))
     return each.to(device, non_blocking=True)

@@ -33,7 +33,7 @@ class Norm:
 
     @property
     def running_mean(self) -> torch.Tensor:
-        """Shape (C,), whatever the layer's own; what is written to it is in the layer."""
+        """A view of shape (C,): what is written to it is in the layer."""
         return cast("torch.Tensor", self.module.running_mean).view(-1)
 
     @property
@@ -61,7 +61,7 @@ class Norm:
 def bn_layers(model: nn.Module) -> dict[str, Norm]:
     """The layers of ``model`` that keep statistics, by name, in the order of ``named_modules()``.
 
-    BatchNorm and InstanceNorm of any kind, and whatever else has a ``running_mean`` and a ``running_var`` with one
+    BatchNorm and InstanceNorm of any kind, and other layers that have a ``running_mean`` and a ``running_var`` with one
     entry a channel among its buffers or parameters. A layer with two names has the first.
     """
     layers: dict[str, Norm] = {}

@@ -14,7 +14,7 @@ class Moments:
 
     ``within`` is Σ w v and ``between`` Σ w (m − mean)². ``draws`` counts the batches. ``squares``, shape (6, C),
     holds Σ w² (1, d, d², u, u², u d) with d = m − shift and u = v + d² (v where variances are not pooled), from which
-    the spread between batches follows, about whatever mean is found in the end.
+    the spread between batches follows, about the mean that is found in the end.
     """
 
     weight: torch.Tensor

@@ -18,7 +18,7 @@ def is_finite(example: Batch, device: torch.device) -> torch.Tensor:
 
 
 def check_finite(flags: list[torch.Tensor], tally: Tally, n_batches: int) -> None:
-    """Empty ``flags``; one synchronisation with the device, whatever the number of layers and batches.
+    """Empty ``flags``; one synchronisation with the device for all layers and batches.
 
     Args:
         flags: of the last batches in turn, whether the inputs of all layers and of the model were finite.

@@ -171,11 +171,11 @@ def _of_one_checkpoint(group: Sequence[_Part]) -> Iterator[tuple[_Part, _Part, _
         common = first.file.counters.keys() & other.file.counters.keys()
         one_step = all(first.file.counters[name] == other.file.counters[name] for name in common)
         kind = next((kind for kind in apart if kind.is_model), apart[0] if apart else None)
-        if kind and one_step and (not kind.needs_step or common or _tells_step(Path(first.rest))):
+        if kind and one_step and (not kind.needs_step or common or _names_a_step(Path(first.rest))):
             yield first, other, kind
 
 
-def _tells_step(rest: Path) -> bool:
+def _names_a_step(rest: Path) -> bool:
     return bool(_STEP.search(rest.name)) or step_in_name(rest.parent / "x") is not None
 
 

@@ -17,7 +17,7 @@ from swa_cli.system.gc_pause import gc_paused
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What there is, whatever becomes of it."""
+    """All that was found, averaged or not."""
 
     order: Order
     copies: tuple[tuple[Checkpoint, Path], ...] = ()

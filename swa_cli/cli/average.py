@@ -31,7 +31,7 @@ def average(  # noqa: PLR0913
     like: Annotated[
         Path | None,
         typer.Option(
-            "--like", help="Put the average into the structure of this checkpoint, for whatever loads that one."
+            "--like", help="Write the average in the structure of this checkpoint, so that the same code loads it."
         ),
     ] = None,
     max_shard_size: Annotated[

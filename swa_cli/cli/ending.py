@@ -47,12 +47,12 @@ def exit_on_error(*, debug: bool) -> Generator[None]:
         yield
     except typer.Exit:
         raise
-    except BaseException as error:  # noqa: BLE001  # the last resort: whatever happened ends in one message
+    except BaseException as error:  # noqa: BLE001  # the last resort: every failure ends in one message
         for number in ending:
             signal.signal(number, signal.SIG_IGN)  # torchrun sends one when another rank ends, and we are about to
         # torch raises at the end of a loader's worker, wherever we are.
         previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        if received and not isinstance(error, SystemExit):  # whatever an import or the user's code made of it
+        if received and not isinstance(error, SystemExit):  # an import or the user's code may have changed it
             error = _ended_by(received[0])
         raise typer.Exit(failed(error, debug=debug)) from None
     finally:
@@ -100,7 +100,7 @@ def _flush_or_drop(stream: TextIO) -> None:
 
 @contextmanager
 def only_results_on_stdout() -> Generator[None]:
-    """Within the body, what a user's code prints goes to standard error, at whatever level it prints.
+    """Within the body, what a user's code prints goes to standard error, printed from Python or from C.
 
     Afterwards both streams are what they were, also if the code closed or replaced them. It cannot end the program by
     ``os._exit``.

@@ -1,4 +1,4 @@
-"""Standard output for results, standard error for the rest; whatever is shown there is made visible first."""
+"""Standard output for results, standard error for the rest; all that is shown there is made visible first."""
 
 import os
 import signal

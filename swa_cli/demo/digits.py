@@ -34,7 +34,7 @@ class DigitsCnn(nn.Module):
 
 
 class DigitsData:
-    """The digits that scikit-learn carries, split once and for all, whatever the seed of the run."""
+    """The digits that scikit-learn carries, split the same way for every seed of the run."""
 
     def __init__(self, batch_size: int = 64, seed: int = 0) -> None:
         self.batch_size, self.seed = batch_size, seed

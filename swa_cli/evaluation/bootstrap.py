@@ -26,7 +26,7 @@ def resamples_for(n_units: int) -> int:
 def resampled_sums(sums: Floats, *, n_resamples: int | None = None, seed: int = 0) -> Floats:
     """The totals of each resample, n of the n units drawn with replacement.
 
-    The same resamples serve all columns, so that whatever is compared belongs side by side in one call. They follow
+    The same resamples serve all columns, so pass all columns that are to be compared in one call. They follow
     from the seed and the number of units alone. Units are drawn block by block, after how many fall into each block,
     which is the same distribution.
 

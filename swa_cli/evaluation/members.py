@@ -57,7 +57,7 @@ class Resident:
 class Residents:
     """Copies of a model, one for each member, made when they are first asked for.
 
-    A copy each, rather than the weights swapped on one module, so that whatever a model does when it is loaded or
+    A copy each, rather than the weights swapped on one module, so that anything a model does when it is loaded or
     put in eval mode (merging adapters, filling caches) is done with that member's weights. torch.compile compiles
     their code once, since they differ in their weights only.
     """

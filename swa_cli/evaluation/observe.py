@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from swa_cli.evaluation.batch_evaluation import MemberEvaluation, OutputCache, Work, named
-from swa_cli.evaluation.batch_spill import shelf
+from swa_cli.evaluation.batch_spill import batch_spill
 from swa_cli.evaluation.members import Member, Residents
 from swa_cli.evaluation.merge_ranks import BatchRecords, RankRecords, joined, part_of
 from swa_cli.evaluation.split_records import SplitRecords
@@ -112,7 +112,7 @@ def _shares(
                 if not last and not {*group} & {*stream.members}:
                     continue
                 before = aside[index].pop_all()
-                later = None if last else aside[index].enter_context(shelf())
+                later = None if last else aside[index].enter_context(batch_spill())
                 description = f"evaluating on {stream.split}{which}"
                 bar = track(description, total=length_of(stream.batches), unit="batches")
                 with before, bar as progress:

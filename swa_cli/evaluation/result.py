@@ -85,7 +85,7 @@ class Comparison:
             the units' influences u; None if there is no spread, or it is not finite.
         top_share: of Σ|u|, what the 1 % of units (at least one) with the largest influence have; None likewise.
         dominated: whether so few units make the difference that its interval cannot be relied on. The verdict is then
-            "inconclusive", whatever the interval and the p-value are.
+            "inconclusive" for any interval and p-value.
     """
 
     metric: str

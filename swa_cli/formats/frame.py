@@ -1,6 +1,6 @@
 """The frame of an output: every byte of a file but its averaged tensors, which can be derived anew, and its record.
 
-Names, shapes, the pickle, the directory of an archive and whatever else readers go by are in it. Its SHA-256 is in the
+Names, shapes, the pickle, the directory of an archive and all else that readers use are in it. Its SHA-256 is in the
 record, and so the record, which has a checksum of its own, is left out.
 """
 

@@ -1,6 +1,6 @@
 """What swa-cli records in the files that it writes.
 
-A record comes with a file, and so from anybody: whatever is read as one is validated by these models, strictly, before
+A record comes with a file, and so from anybody: all that is read as one is validated by these models, strictly, before
 anything else looks at it (`swa_cli.formats.provenance_text`).
 """
 

@@ -33,7 +33,7 @@ def _as_json(value: object, info: ValidationInfo) -> object:
 
 
 def _within(value: object, depth: int) -> object:
-    """A value of YAML as JSON has it: a set as a list, a date, NaN and whatever else JSON lacks as text."""
+    """A value of YAML as JSON has it: a set as a list, a date, NaN and other values that JSON lacks as text."""
     if value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, dict) and depth:

@@ -1,7 +1,7 @@
 """The processes that torchrun starts: which of them this is, and what they tell each other.
 
 What travels between them are names, numbers and errors, never tensors: each rank reads its share from the files. So
-gloo serves, whatever device does the averaging.
+gloo serves for every device that does the averaging.
 """
 
 import os
@@ -74,7 +74,7 @@ def claims_error_report() -> bool:
     if not is_reporting_rank():
         return False
     with suppress(IndexError, RuntimeError):  # a store that rank 0 kept itself went with it
-        return _stores[0].add("the end is told", 1) == 1
+        return _stores[0].add("error reported", 1) == 1
     return True
 
 

@@ -52,5 +52,5 @@ def tally_of(labels: Labels) -> dict[str, Array]:
 
 
 def _without_ones(shape: tuple[int, ...]) -> list[int]:
-    """A shape of (n, 1, H, W) is that of (n, H, W); the first dimension stays, whatever it is."""
+    """A shape of (n, 1, H, W) is that of (n, H, W); the first dimension stays."""
     return [*shape[:1], *(size for size in shape[1:] if size != 1)]

@@ -123,7 +123,7 @@ def move(example: Batch, device: torch.device, *, batch: int) -> Batch:
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """``value`` with every tensor in it on ``device``; looks into sequences, mappings and whatever has ``.to``."""
+    """``value`` with every tensor in it on ``device``; looks into sequences, mappings and objects with ``.to``."""
     if isinstance(value, tuple) and hasattr(cast("object", value), "_fields"):  # a namedtuple
         return type(cast("Any", value))(*(to_device(entry, device) for entry in cast("Sequence[Any]", value)))
     if isinstance(value, (list, tuple)):

@@ -99,7 +99,7 @@ def splitter_of(module: object) -> Callable[[Any], object] | None:
 
 
 def iterate(loader: Iterable[Any], *, may_be_empty: bool = False) -> Generator[Any]:
-    """The batches of a user's loader; whatever it raises becomes one error that names the batch.
+    """Iterate over a user's loader; any exception of it becomes one error that names the batch.
 
     Args:
         may_be_empty: as the share of one of several ranks may be.

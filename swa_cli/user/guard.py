@@ -1,4 +1,4 @@
-"""Calling code that the user wrote: whatever it raises becomes one message."""
+"""Call code that the user wrote, and turn any exception of it into one message."""
 
 import os
 import re
@@ -26,7 +26,7 @@ def user_code(doing: str) -> Generator[None]:
     """Turn an exception of the body into an error that says what was being done, and at which line it failed.
 
     ``sys.exit()`` counts as a failure: the user's script must not end ours as if all were well. So does any exception
-    of a class of its own, whatever that inherits from. What the body changes of the process (`users_own`) is in force
+    of a class of its own, even one derived from ours. What the body changes of the process (`users_own`) is in force
     in the bodies that come later, and nowhere else.
 
     Raises:
@@ -82,7 +82,7 @@ def _code_of(error: SystemExit) -> str:
 
 
 def _frames(error: BaseException) -> traceback.StackSummary:
-    """Those that Python keeps, whatever the class says of its traceback."""
+    """The traceback that Python keeps, even if the class overrides ``__traceback__``."""
     kept: TracebackType | None = BaseException.__dict__["__traceback__"].__get__(error)
     return traceback.extract_tb(kept)
 

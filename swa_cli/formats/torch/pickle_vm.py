@@ -1,7 +1,7 @@
 """A stack machine for pickles that imports nothing and calls nothing.
 
 It follows the opcodes of protocols 0 to 5 (`pickletools` describes each). Plain values, lists, dicts and tuples are
-built; whatever else a pickle asks for becomes an `Inert` record. Where Python's own unpickler raises, so does this.
+built; anything else becomes an `Inert` record. Where Python's own unpickler raises, so does this.
 
 Opcodes and the containers that they make are counted, so that no file takes more time or memory than its size is
 worth: about a second and 250 MB for one of 16 MB.
@@ -60,7 +60,7 @@ def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent o
     """The object that the pickle at ``start`` describes, and where it ends.
 
     Args:
-        data: the pickle, and whatever follows it.
+        data: the pickle, and bytes after it.
         start: where it begins.
         find_global: gives what a module and a name stand for. A function that it gives is called with what the
             pickle says, and must check it.
@@ -323,7 +323,7 @@ def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent o
                 case 0x46:  # FLOAT
                     text, i = _line(data, i)
                     if not _REAL.fullmatch(text):
-                        refuse("a number that is none")
+                        refuse("text where a number belongs")
                     push(float(text))
                 case 0x53:  # STRING
                     text, i = _line(data, i)
@@ -397,7 +397,7 @@ def _index(text: bytes) -> int:
     if len(text) > _LONGEST_NUMBER:
         refuse("a number of more digits than any has")
     if not _INTEGER.fullmatch(text):
-        refuse("a number that is none")
+        refuse("text where a number belongs")
     return int(text)
 
 

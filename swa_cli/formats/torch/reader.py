@@ -1,6 +1,6 @@
 """Files of ``torch.save``, opened without loading a tensor and without running their pickle.
 
-Only what describes the file is read: tensors stay on disk until they are asked for, and whatever else the file holds
+Only what describes the file is read: tensors stay on disk until they are asked for, and all else that the file holds
 (optimizer state) is never read, but for single numbers such as a metric.
 """
 

@@ -87,12 +87,12 @@ def read_pickle(data: bytes, start: int = 0, *, legacy: bool = False) -> Pickled
 
     def find_persistent(pid: Any) -> object:
         if type(pid) is not tuple or not pid:
-            refuse("a persistent id that is none of torch's")
+            refuse("a persistent id that torch does not write")
         parts = cast("tuple[Any, ...]", pid)
         if legacy and parts[0] == "module" and len(parts) == 4:  # noqa: PLR2004  # a class, its file and its source
             return parts[1]
         if parts[0] != "storage" or len(parts) != (6 if legacy else 5):
-            refuse("a persistent id that is none of torch's")
+            refuse("a persistent id that torch does not write")
         _, what, key, location, numel = parts[:5]
         _check_storage(key, location, numel)
         if type(what) is not StorageKind:
@@ -132,7 +132,7 @@ def _view(
     if (key, first, numel) == (root.key, 0, root.numel):  # the whole of it
         return root
     if type(key) is not str or key in storages or type(first) is not int or type(numel) is not int:
-        refuse("a view of a storage that is none")
+        refuse("a view of something that is no storage")
     if first < 0 or numel < 0 or first + numel > root.numel:
         refuse("a view reaches beyond its storage")
     made = PickledStorage(root.key, root.dtype, first * root.dtype.itemsize, numel)

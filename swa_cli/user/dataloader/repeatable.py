@@ -10,7 +10,7 @@ from swa_cli.user.dataloader.clone import has_plain_batches, is_loader, parts_of
 from swa_cli.user.dataloader.groups_offered import groups_offered
 from swa_cli.user.dataloader.rank_shard import RankShard
 from swa_cli.user.dataloader.rng import OwnGenerators, drawn_apart
-from swa_cli.user.dataloader.seeded_sampler import Indices, drawing_from, index_sampler, tells_indices
+from swa_cli.user.dataloader.seeded_sampler import Indices, drawing_from, gives_indices, index_sampler
 from swa_cli.user.dataloader.tree import samples_in
 from swa_cli.user.dataloader.worker_failures import deaths_told_while_loading
 
@@ -19,7 +19,7 @@ SharedBy = Literal["alone", "batches", "index", "itself"]
 
 @final
 class Passes:
-    """Every pass gives the same batches, whatever is drawn from the global random states between them.
+    """Every pass gives the same batches, even if other code draws from the global random states in between.
 
     At the start of a pass torch, numpy and random are seeded, and generators that the loader, its samplers or its
     dataset hold are put back to where they were at the first. Where the loader draws its batches from a sampler, each
@@ -62,7 +62,7 @@ class Passes:
         parts = parts_of(loader)
         self._loader, self._seed = loader, seed
         self._generators = OwnGenerators(parts)
-        self._sampled = tells_indices(loader, counts_samples=num_samples is not None)
+        self._sampled = gives_indices(loader, counts_samples=num_samples is not None)
         self.shared_by: SharedBy = _sharing(parts, ranks, sampled=self._sampled)
         self.repeatable = not any(isinstance(part, Iterator) and not isinstance(part, Dataset) for part in parts)
         self.digest = 0

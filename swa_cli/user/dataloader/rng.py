@@ -29,7 +29,7 @@ def seed_of_batch(seed: int, place: int) -> int:
 def drawn_apart(iterable: Iterable[T], *, seed: int | None = None) -> Generator[T]:
     """What ``iterable`` gives, with global random states that nothing else draws from.
 
-    They are in force only while it is at work. In between, and after whatever end, the caller's are: what the caller
+    They are in force only while it is at work. In between, and after any end, the caller's are: what the caller
     draws does not change what comes next, nor the other way round.
 
     Args:

@@ -16,7 +16,7 @@ from swa_cli.user.dataloader.rng import drawn_apart, seed_all, seed_of_batch
 from swa_cli.user.guard import reason_of
 
 
-def tells_indices(loader: object, *, counts_samples: bool) -> bool:
+def gives_indices(loader: object, *, counts_samples: bool) -> bool:
     """Whether ``loader`` asks a sampler which samples to load; with ``counts_samples``, how many to a batch too."""
     if not iterates_as_torch_does(loader) or isinstance(loader.dataset, IterableDataset):
         return False
@@ -65,7 +65,7 @@ class Indices:
 
 @final
 class _SeededByBatch(Dataset[Any]):
-    """A dataset that is asked by place and index, and seeds whatever draws for the batch by its place."""
+    """Take place and index, and seed all random generators of a batch by its place."""
 
     def __init__(self, dataset: Any, seed: int) -> None:
         self.dataset, self._seed = dataset, seed

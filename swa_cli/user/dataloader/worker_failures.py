@@ -17,7 +17,7 @@ _Handler = Callable[[int, FrameType | None], object]
 def deaths_told_while_loading(stream: Iterable[T]) -> Generator[T]:
     """What ``stream`` gives; that a worker died is raised where the next batch is asked for, and nowhere else.
 
-    torch raises it from a signal handler, at whatever line the program is: in the middle of the model, or of putting
+    torch raises it from a signal handler, at any line of the program: in the middle of the model, or of putting
     something back. Between batches the signal is only noted; where a worker's end first shows as a broken pipe, it is
     waited for.
     """

@@ -1,4 +1,4 @@
-"""A digest of whatever a batch holds: the same for the same contents only."""
+"""Digest of all that a batch holds: equal only for equal contents."""
 
 import hashlib
 import io
@@ -23,7 +23,7 @@ def digest_of(value: object) -> str | None:
     hashed = hashlib.blake2b(digest_size=_BYTES)
     try:
         _update(hashed, value)
-    except Exception:  # noqa: BLE001  # whatever an object of the user's says to being pickled
+    except Exception:  # noqa: BLE001  # pickling an object of the user's may raise anything
         return None
     return hashed.hexdigest()
 

@@ -71,7 +71,7 @@ class KeptOutputs:
         return output
 
     def put(self, member: str, batch: str, output: torch.Tensor) -> None:
-        """Keep an output, from now on, whatever becomes of the rest.
+        """Keep an output at once, so that a later failure does not lose it.
 
         Raises:
             OutputError: it cannot be written.
