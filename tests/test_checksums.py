@@ -61,7 +61,7 @@ def test_every_source_is_hashed_whole_and_every_shard_of_it(tmp_path):
 
 def test_nothing_is_hashed_unless_asked_for(tmp_path, monkeypatch):
     torch.save({"w": torch.ones(3)}, tmp_path / "1.pt")
-    monkeypatch.setattr("swa_cli.formats.checksums._Hashing._hash_block", lambda *_: pytest.fail("hashed"))
+    monkeypatch.setattr("swa_cli.formats.file_checksums._Hashing._hash_block", lambda *_: pytest.fail("hashed"))
 
     assert average(plan_average([open_checkpoint(tmp_path / "1.pt")]), tmp_path / "o.safetensors").sha256 == {}
 
@@ -104,7 +104,7 @@ def test_an_error_of_the_hashing_ends_the_run_and_leaves_nothing(tmp_path, monke
             raise OSError(5, "Input/output error")
         return os.open(path, os.O_RDONLY)
 
-    monkeypatch.setattr("swa_cli.formats.checksums.open_same", fail)
+    monkeypatch.setattr("swa_cli.formats.file_checksums.open_same", fail)
 
     with pytest.raises(CheckpointError, match=r"1\.safetensors: cannot be read for its checksum: Input/output error\."):
         average(plan, tmp_path / "o.safetensors", checksum=True, engine=Engine(threads=2))
@@ -119,7 +119,7 @@ def test_an_error_of_the_averaging_ends_the_hashing(tmp_path, monkeypatch):
     begun = threading.Event()
     real = os.preadv
     monkeypatch.setattr(os, "preadv", lambda file, views, offset: begun.set() or real(file, views, offset % 10))
-    monkeypatch.setattr("swa_cli.formats.checksums.open_same", lambda path, stamp: os.open(path, os.O_RDONLY))
+    monkeypatch.setattr("swa_cli.formats.file_checksums.open_same", lambda path, stamp: os.open(path, os.O_RDONLY))
 
     def fail_meanwhile() -> None:
         with checksums({path: (device, inode, 10**15, changed)}, threads=1):

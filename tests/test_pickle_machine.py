@@ -237,11 +237,11 @@ def counted(text: bytes) -> bytes:
 def test_a_forged_pickle_takes_no_longer_than_its_bytes_allow(tmp_path, pickled):
     """Each would take minutes, or all memory, if anything in it were copied, hashed or compared as often as named."""
     path = forged(tmp_path, b"\x80\x04" + pickled)
-    started = time.monotonic()
+    started = time.process_time()
 
     with pytest.raises(CheckpointError):
         open_checkpoint(path)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_modules_within_modules_are_looked_at_for_a_bounded_time(tmp_path):
@@ -250,11 +250,11 @@ def test_modules_within_modules_are_looked_at_for_a_bounded_time(tmp_path):
         module = nn.ModuleList([module, module])
     contents = {str(n): nn.ModuleList([module, module]) for n in range(400)}
     path = saved({**contents, "state_dict": STATE}, tmp_path / "x.pt")
-    started = time.monotonic()
+    started = time.process_time()
 
     with pytest.raises(CheckpointError, match="or too many to read"):
         open_checkpoint(path)
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
 
 
 def test_a_name_of_wrappers_only_is_stripped_and_an_endless_one_refused(tmp_path):

@@ -1,9 +1,9 @@
 """What one checkpoint file says, read lazily and without running anything from it; and writing its like."""
 
 from swa_cli.formats.checkpoint import Checkpoint
-from swa_cli.formats.checksums import checksums
 from swa_cli.formats.detect import open_checkpoint, read_record
 from swa_cli.formats.dtypes import BY_NAME, Dtype, is_averaged, is_floating, real_dtype, reals
+from swa_cli.formats.file_checksums import checksums
 from swa_cli.formats.file_reader import OpenFiles, read_tensor
 from swa_cli.formats.foreign import about_dcp, about_format, is_dcp
 from swa_cli.formats.frame import Extent, frame_digest
