@@ -207,6 +207,16 @@ def test_the_demo_leaves_what_is_there(run_swa, tmp_path, mine):
     assert len([*tmp_path.rglob("*")]) == len(path.relative_to(tmp_path).parts)
 
 
+def test_the_demo_writes_its_own_directory_anew(run_swa, tmp_path, monkeypatch):
+    monkeypatch.setattr("swa_cli.demo.train.EPOCHS", 3)
+    monkeypatch.setattr("swa_cli.demo.train.KEPT", 2)
+
+    results = [run_swa("demo"), run_swa("demo", "--seed", "1"), run_swa("demo", "--out", "swa-demo")]
+
+    assert [result.exit_code for result in results] == [0, 0, 1]
+    assert "swa-demo is not empty" in results[2].stderr
+
+
 def test_a_demo_on_a_full_disk_leaves_no_half_checkpoint(run_swa, tmp_path, monkeypatch):
     monkeypatch.setattr("swa_cli.demo.train.EPOCHS", 2)
     monkeypatch.setattr("swa_cli.demo.train.KEPT", 1)

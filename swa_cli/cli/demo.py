@@ -10,6 +10,8 @@ from swa_cli.cli.options import Debug
 from swa_cli.cli.run import show_steps
 from swa_cli.cli.terminal import notify, say, track
 
+_OWN = Path("swa-demo")
+"""Written anew by each run; any other directory has to be empty."""
 _FILES = """
 What is there now:
   {out}/checkpoints/       what a training run leaves: the weights after each of the last 12 epochs
@@ -24,7 +26,9 @@ The same on your own run:
 
 def demo(
     *,
-    out: Annotated[Path, typer.Option("--out", help="Directory for checkpoints and results.")] = Path("swa-demo"),
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Directory for checkpoints and results; by default swa-demo.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write into a directory that is not empty.")] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the training run.")] = 0,
     debug: Debug = False,
@@ -33,7 +37,8 @@ def demo(
     with exit_on_error(debug=debug):
         from swa_cli.demo.run import run_demo  # noqa: PLC0415  # torch is imported after --help
 
-        config, result = run_demo(out, seed=seed, force=force, notify=notify, track=track)
+        folder = out or _OWN
+        config, result = run_demo(folder, seed=seed, force=force or out is None, notify=notify, track=track)
         show_steps(result, config.eval)
         for line in _FILES.splitlines():
-            say(line.format(out=out))
+            say(line.format(out=folder))
