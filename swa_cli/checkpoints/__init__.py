@@ -1,4 +1,4 @@
-"""Checkpoints on disk: found, put in order, chosen, opened lazily."""
+"""The checkpoints of a run: discover, order and select them."""
 
 from swa_cli.checkpoints.directories import SUFFIXES, short_names
 from swa_cli.checkpoints.discovery import CheckpointSeries, find_checkpoints

@@ -1,1 +1,1 @@
-"""The configuration: its fields, and how it is read."""
+"""The configuration: its fields, and the YAML file that sets them."""

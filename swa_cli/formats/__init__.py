@@ -1,4 +1,4 @@
-"""What one checkpoint file says, read lazily and without running anything from it; and writing its like."""
+"""One checkpoint: its header read without running anything from it, tensors on demand, and writers of each format."""
 
 from swa_cli.formats.checkpoint import Checkpoint
 from swa_cli.formats.detect import open_checkpoint, read_record

@@ -1,1 +1,1 @@
-"""Files, processes, memory and devices: what knows nothing of checkpoints."""
+"""Files, processes, memory and devices; nothing here knows of checkpoints."""

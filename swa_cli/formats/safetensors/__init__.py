@@ -1,1 +1,1 @@
-"""Files of safetensors: their header, and a writer."""
+"""The safetensors format: header and writer."""

@@ -1,1 +1,1 @@
-"""Files of torch.save: containers, pickles read without running them, and writers."""
+"""The formats of torch.save: containers, pickles read without running them, and writers."""

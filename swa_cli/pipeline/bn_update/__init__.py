@@ -1,1 +1,1 @@
-"""The step of swa-bn-update."""
+"""swa-bn-update: from a configuration to a file with recomputed BatchNorm statistics."""

@@ -1,1 +1,1 @@
-"""The step of swa-eval."""
+"""swa-eval: from a configuration to one result."""

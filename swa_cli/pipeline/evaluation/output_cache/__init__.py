@@ -1,1 +1,1 @@
-"""Outputs of the models, kept between runs."""
+"""Model outputs cached between runs."""
