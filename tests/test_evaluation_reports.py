@@ -398,7 +398,11 @@ def test_the_sentence_in_the_readme_is_that_of_its_numbers():
     shown = rf"{number}(?: points)? \({number} to {number}\): (\w+)"
     comparisons: list[Comparison] = []
     for kind, other in OTHERS.items():
-        (line,) = re.findall(rf"SWA against {other}: accuracy {shown}; NLL {shown}\.", text)
+        lines = re.findall(rf"SWA against {other}: accuracy {shown}; NLL {shown}\.", text)
+        if kind == "best" and "│ best by validation (epoch-17.pt) │" in text:  # which is the last checkpoint
+            assert lines == []
+            continue
+        (line,) = lines
         for metric, scale, (*numbers, verdict) in (("accuracy", 100, line[:4]), ("nll", 1, line[4:])):
             comparisons.append(compared(metric, kind, [float(one) / scale for one in numbers], verdict))
 
