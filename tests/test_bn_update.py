@@ -10,6 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+pytestmark = pytest.mark.slow
+
 CODE = """
 import os
 import random
@@ -319,7 +321,6 @@ def test_statistics_that_were_not_finite_are_replaced_and_said(run_swa, average,
     assert all(tensor.isfinite().all() for tensor in load_file(tmp_path / "new.safetensors").values())
 
 
-@pytest.mark.slow
 def test_augmentation_and_shuffling_give_the_same_bytes_twice_whatever_the_workers(update, tmp_path):
     digests = {}
     for name, arguments in {
@@ -346,7 +347,6 @@ def test_eval_transforms_take_those_of_the_validation_set(update):
         torch.testing.assert_close(augmented[name], tensor, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_amp_channels_last_and_compile_reach_the_model(update, monkeypatch):
     compiled, formats = [], []
     convolve = nn.functional.conv2d
@@ -494,7 +494,6 @@ FAILURES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", FAILURES)
 @pytest.mark.parametrize("in_place", [True, False])
 def test_a_failure_is_one_message_and_the_file_is_as_it_was(run_swa, average, tmp_path, case, in_place):

@@ -26,6 +26,8 @@ from evaluating import (
 
 from swa_cli.pipeline.evaluation.output_cache.batch_digest import digest_of
 
+pytestmark = pytest.mark.slow
+
 N_BATCHES = 5  # of each split
 N_MEMBERS = N_CHECKPOINTS + 2  # with the average, and that with averaged statistics
 EVERY_PASS = N_BATCHES * (N_MEMBERS + N_CHECKPOINTS)  # test, and val for the checkpoints
@@ -253,7 +255,6 @@ def test_a_change_of_the_users_code_starts_anew(run_swa, folder, change, task):
     assert n == EVERY_PASS
 
 
-@pytest.mark.slow
 def test_a_change_of_a_layer_that_lives_in_another_file_starts_anew(run_swa, folder):
     (folder / "evallayers.py").write_text("from evalcode import Net\nclass Layers(Net):\n    pass\n")
     (folder / "evalmodel.py").write_text("from evallayers import Layers\ndef build():\n    return Layers()\n")
@@ -302,7 +303,6 @@ class Reading(Data):
 """
 
 
-@pytest.mark.slow
 def test_a_loader_that_is_mended_in_code_of_its_own_goes_on_where_it_failed(run_swa, folder):
     (folder / "evalreading.py").write_text(READING)
     (folder / "evaldata.py").write_text(OWN_DATA)
@@ -329,7 +329,6 @@ def test_a_loader_that_is_mended_in_code_of_its_own_goes_on_where_it_failed(run_
         forget()
 
 
-@pytest.mark.slow
 def test_what_was_kept_before_a_run_was_killed_is_used_again(run_swa, folder):
     command = ("eval", "ckpts", "--swa", "swa.safetensors", *of("Slow"), "--cache", "kept")
     process = subprocess.Popen(
@@ -351,7 +350,6 @@ def test_what_was_kept_before_a_run_was_killed_is_used_again(run_swa, folder):
     assert cached(run_swa, data=of("Slow")) == (expected, N_MEMBERS)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["empty", "cut", "text", "another", "bits"])
 def test_damaged_outputs_are_made_again(run_swa, folder, damage):
     expected, _ = cached(run_swa)
@@ -387,7 +385,6 @@ def test_a_place_that_cannot_hold_outputs(run_swa, folder, place, message):
     assert not (folder / "r.json").exists()
 
 
-@pytest.mark.slow
 def test_batches_with_names_arrays_and_groups(run_swa, folder):
     for data in (of("Named"), of("Arrays", "WithExtra")):
         expected = but(evaluated(run_swa, data=data), "notes")

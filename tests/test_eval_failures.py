@@ -12,6 +12,8 @@ from swa_cli.tasks.classification import Classification
 from swa_cli.tasks.records import too_large
 from swa_cli.tasks.regression import Regression
 
+pytestmark = pytest.mark.slow
+
 MORE_CODE = '''
 
 class Odd(Data):

@@ -14,6 +14,8 @@ from evaluating import MODEL_AND_DATA, N_CHECKPOINTS, averaged, counted, evaluat
 
 from swa_cli.pipeline.evaluation import records_io
 
+pytestmark = pytest.mark.slow
+
 FORMS = ["npz", "parquet"]
 
 OTHER_TASKS = '''
@@ -132,7 +134,6 @@ def assert_same_again(run_swa, form: str, *arguments: object, data: tuple[str, .
     return expected
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_everything_comes_back(run_swa, records, form):
     (records / "c.yaml").write_text(
@@ -177,7 +178,6 @@ def test_groups_come_back(run_swa, records, form):
     assert assert_same_again(run_swa, form, "--compare-ensemble", data=grouped)["n_groups"] > 6
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
     ("data", "model", "task"),
@@ -499,7 +499,6 @@ def test_the_version_of_a_parquet_file(run_swa, records, monkeypatch):
     assert refused(run_swa, "r.parquet")[1].startswith("r.parquet has records of version 7, and this swa-cli reads 1.")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_a_damaged_file_gives_the_same_or_one_message(run_swa, records, form):
     """Cut off anywhere, or with a bit turned over."""

@@ -8,6 +8,8 @@ from trainers import imported
 from swa_cli.batchnorm import bn_layers, recalibrate
 from swa_cli.user.forward import Forward
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def timm():

@@ -10,6 +10,8 @@ from swa_cli.averaging import average, plan_average, verify
 from swa_cli.checkpoints import find_checkpoints, open_single
 from swa_cli.outputs import Like, Target
 
+pytestmark = pytest.mark.slow
+
 TRAINERS = {
     "timm": (run_timm, "swa.pth.tar"),
     "lightning": (run_lightning, "swa.ckpt"),

@@ -10,6 +10,8 @@ from swa_cli.errors import DataError
 from swa_cli.user.dataloader import Passes, with_batch_size
 from swa_cli.user.datamodule import batches_of, build_data_module, train_batches_as_evaluated
 
+pytestmark = pytest.mark.slow
+
 
 class Pictures(Dataset):
     """Two dozen pictures in as many shades of grey, with the transform that timm sets."""

@@ -10,6 +10,8 @@ from trainers import TrainerRun, run_lightning, run_timm, run_torchvision, run_t
 from swa_cli.checkpoints import CheckpointSeries, Selection, find_checkpoints
 from swa_cli.errors import SourceError
 
+pytestmark = pytest.mark.slow
+
 TRAINERS = {
     "timm": (run_timm, ["metric"]),
     "lightning": (run_lightning, ["val_loss"]),

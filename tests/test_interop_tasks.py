@@ -5,6 +5,8 @@ import math
 import pytest
 from task_runs import Small, log_softmax, ran, shown
 
+pytestmark = pytest.mark.slow
+
 
 def small_gpt2(*, n_test: int) -> Small:
     return Small(
