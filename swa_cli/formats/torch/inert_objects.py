@@ -17,6 +17,7 @@ _MOST_ARGUMENTS = 16
 _LARGEST_KEY = 1 << 60
 _MOST_IN_A_KEY = 1000
 _MOST_IN_CALL = 2_000_000
+"""Parts of keys that are counted in a list at most: more than a pickle of 16 MB may hold."""
 _SHOWN = 100
 _ARRAYS = ("_reconstruct", "_frombuffer", "ndarray")
 
