@@ -123,7 +123,7 @@ def test_nothing_reaches_past_a_face():
 
 def test_a_face_exports_what_others_use():
     files = modules(PACKAGE) | {
-        path.stem: path for folder in ("tests", "benchmarks") for path in (PACKAGE.parent / folder).glob("*.py")
+        str(path): path for folder in ("tests", "benchmarks") for path in (PACKAGE.parent / folder).rglob("*.py")
     }
 
     unused = {
