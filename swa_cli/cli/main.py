@@ -11,6 +11,10 @@ import warnings
 from types import FrameType
 from typing import Any
 
+_ELSEWHERE = (
+    "error: swa-cli runs on Linux; this is {}. It reads with preadv, measures with /proc and places threads by "
+    "sched_getaffinity. On macOS or Windows, run it in a Linux container or under WSL 2.\n"
+)
 _CLOSED = "error: standard output is closed, and the result goes there. Redirect it to a file or to /dev/null.\n"
 _INTERRUPTED = "error: interrupted; nothing was left half-written.\n"
 
@@ -36,6 +40,8 @@ def swa_eval() -> None:
 
 
 def _run(program: str) -> None:
+    if sys.platform != "linux":
+        _leave(_ELSEWHERE.format(sys.platform), 1)
     _fill_descriptors()
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
         _leave(_CLOSED, 1)
