@@ -1,15 +1,22 @@
 """The house of swa_cli: few rooms, few arrows between them, none in a circle, and none past the face of a package.
 
-A room is what lies at the top of the package; ``python tests/test_architecture.py`` counts them.
+A room is what lies at the top of the package. ``python tests/test_architecture.py`` prints a table of this package;
+``python tests/test_architecture.py BEFORE/swa_cli swa_cli`` compares it with that of another checkout, as
+``git worktree add BEFORE 9d29feb`` makes it.
 """
 
 import ast
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
 PACKAGE = Path(__file__).parents[1] / "swa_cli"
-MOST_ROOMS, MOST_ARROWS = 19, 70
+MOST_ROOMS, MOST_ARROWS, MOST_DEFINED_TWICE = 19, 70, 16
 PAST_A_FACE = {"swa_cli.outputs.rewriting"}
 """It imports torch, which takes longer than most averages, and one step alone needs it."""
 
@@ -83,6 +90,16 @@ def rooms(package: Path) -> set[str]:
     return {room(module) for module in modules(package)}
 
 
+def defined_twice(package: Path) -> set[str]:
+    """Public classes and functions of which two modules define one by the same name."""
+    names = [
+        {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+        for path in modules(package).values()
+    ]
+    counts = Counter(name for of_module in names for name in of_module if not name.startswith("_"))
+    return {name for name, count in counts.items() if count > 1}
+
+
 def below(start: str, every: set[tuple[str, str]]) -> set[str]:
     """All rooms that a room reaches, by any number of arrows."""
     seen: set[str] = set()
@@ -140,9 +157,22 @@ def test_a_face_exports_what_others_use():
     assert unused == set()
 
 
+def test_few_names_are_defined_twice():
+    assert len(defined_twice(PACKAGE)) <= MOST_DEFINED_TWICE
+
+
+def main(packages: list[Path]) -> None:
+    """Print a row for each package, and below the table the names that each defines twice."""
+    table = Table("package", "rooms", "arrows", "modules", "lines", "names defined twice", box=box.MARKDOWN)
+    for package in packages:
+        lines = sum(len(path.read_text().splitlines()) for path in modules(package).values())
+        counts = len(rooms(package)), len(arrows(package)), len(modules(package)), lines, len(defined_twice(package))
+        table.add_row(str(package), *(f"{count:,}" for count in counts))
+    console = Console(width=120)
+    console.print(table)
+    for package in packages:
+        console.print(f"{package} defines twice: {', '.join(sorted(defined_twice(package)))}")
+
+
 if __name__ == "__main__":
-    place = Path(sys.argv[1]) if sys.argv[1:] else PACKAGE
-    lines = sum(len(path.read_text().splitlines()) for path in modules(place).values())
-    sys.stdout.write(
-        f"{len(rooms(place))} rooms, {len(arrows(place))} arrows, {len(modules(place))} modules, {lines:,} lines\n"
-    )
+    main([Path(name) for name in sys.argv[1:]] or [PACKAGE])
