@@ -45,6 +45,8 @@ class AveragePlan:
     """Sources in the order of summation, and the tensors in the order of the output file."""
 
     sources: tuple[Checkpoint, ...]
+    steps: tuple[int | None, ...]
+    """The step of each source, where it is known."""
     weights: tuple[float, ...]
     """How much each source counts; all 1, or not all equal."""
     tensors: tuple[TensorPlan, ...]
@@ -115,6 +117,7 @@ def split_tied(plan: AveragePlan, names: Sequence[str]) -> AveragePlan:
 def plan_average(
     sources: Sequence[Checkpoint],
     *,
+    steps: Sequence[int | None] | None = None,
     dtype: str | None = None,
     integers: Integers = "agree",
     weights: Sequence[float] | None = None,
@@ -123,6 +126,7 @@ def plan_average(
 
     Args:
         sources: at least one, in the order of training.
+        steps: the step of each source, for the record and for messages.
         dtype: name of the floating dtype of the output, ``"bfloat16"``; by default each tensor keeps the dtype it
             is stored in. Complex tensors keep theirs.
         integers: what becomes of integers and bools; with ``agree``, ``num_batches_tracked`` is the newest.
@@ -134,17 +138,22 @@ def plan_average(
         CheckpointError: a source lacks weights of its model, see `check_complete`.
     """
     with gc_paused():
-        return _plan(sources, dtype, integers, checked_weights(weights, [source.path for source in sources]))
+        checked = checked_weights(weights, [source.path for source in sources])
+        return _plan(sources, steps or [None] * len(sources), dtype, integers, checked)
 
 
 def _plan(
-    sources: Sequence[Checkpoint], dtype: str | None, integers: Integers, weights: tuple[float, ...]
+    sources: Sequence[Checkpoint],
+    steps: Sequence[int | None],
+    dtype: str | None,
+    integers: Integers,
+    weights: tuple[float, ...],
 ) -> AveragePlan:
     first, newest = sources[0], sources[-1]
     check_complete(sources)
     problems = [problem for other in sources[1:] for problem in _differences(first, other, any_float=dtype is not None)]
     if problems:
-        raise MismatchError(*_explain(problems, sources))
+        raise MismatchError(*_explain(problems, sources, steps))
     policies: dict[str, Policy] = {
         name: _policy(name, stored.spec.dtype, integers) for name, stored in newest.tensors.items()
     }
@@ -159,6 +168,7 @@ def _plan(
         check_whole(weights)
     return AveragePlan(
         sources=tuple(sources),
+        steps=tuple(steps),
         weights=weights,
         tensors=tensors,
         tied=tied,
@@ -210,7 +220,7 @@ def _differences(first: Checkpoint, other: Checkpoint, *, any_float: bool) -> li
     ]
 
 
-def _explain(problems: Sequence[str], sources: Sequence[Checkpoint]) -> tuple[str, ...]:
+def _explain(problems: Sequence[str], sources: Sequence[Checkpoint], steps: Sequence[int | None]) -> tuple[str, ...]:
     first = sources[0]
     if not any(problem for other in sources for problem in _differences(first, other, any_float=True)):
         specs = [{source.spec(name) for source in sources} for name in first.tensors if not _is_extra_state(name)]
@@ -226,20 +236,20 @@ def _explain(problems: Sequence[str], sources: Sequence[Checkpoint]) -> tuple[st
         "the checkpoints do not hold the same tensors:",
         *listed(problems),
         (
-            f"{_of_one_step(sources)}Average checkpoints of one run and one model; leave out the files that differ "
-            "(--include, --exclude)."
+            f"{_of_one_step(sources, steps)}Average checkpoints of one run and one model; leave out the files that "
+            "differ (--include, --exclude)."
         ),
     )
 
 
-def _of_one_step(sources: Sequence[Checkpoint]) -> str:
+def _of_one_step(sources: Sequence[Checkpoint], steps: Sequence[int | None]) -> str:
     """What to say if two files of one step are those that differ."""
     firsts: dict[int, Checkpoint] = {}
-    for source in sources:
-        first = source if source.step is None else firsts.setdefault(source.step, source)
+    for source, step in zip(sources, steps, strict=True):
+        first = source if step is None else firsts.setdefault(step, source)
         if _differences(first, source, any_float=True):
             return (
-                f"{first.path} and {source.path} differ although both are of step {source.step}: they seem to be parts "
+                f"{first.path} and {source.path} differ although both are of step {step}: they seem to be parts "
                 "of one model, or different networks. "
             )
     return ""

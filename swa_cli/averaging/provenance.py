@@ -46,12 +46,12 @@ def provenance_of(
     sources = tuple(
         Source(
             name=os.path.relpath(path, folder),
-            step=source.step,
+            step=step,
             weight=weight,
             size=source.file_bytes,
             sha256=_digests(source, unknown),
         )
-        for source, path, weight in zip(plan.sources, paths, plan.weights, strict=True)
+        for source, step, path, weight in zip(plan.sources, plan.steps, paths, plan.weights, strict=True)
     )
     return Provenance(
         n_averaged=len(sources),

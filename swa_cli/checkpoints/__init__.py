@@ -1,9 +1,10 @@
 """The checkpoints of a run: discover, order and select them."""
 
 from swa_cli.checkpoints.directories import SUFFIXES, short_names
-from swa_cli.checkpoints.discovery import CheckpointSeries, find_checkpoints
+from swa_cli.checkpoints.discovery import find_checkpoints
 from swa_cli.checkpoints.inspection import Description, Inspection, describe, inspect_checkpoints
 from swa_cli.checkpoints.selection import Selection, known_metrics, select
+from swa_cli.checkpoints.series import CheckpointSeries, SeriesMember
 from swa_cli.checkpoints.single import open_single, recorded_key
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Description",
     "Inspection",
     "Selection",
+    "SeriesMember",
     "describe",
     "find_checkpoints",
     "inspect_checkpoints",

@@ -1,23 +1,14 @@
 """From what the user typed to the checkpoints of a run, in the order of training."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from swa_cli.checkpoints.selection import Selection, select
+from swa_cli.checkpoints.series import CheckpointSeries
 from swa_cli.checkpoints.survey import survey_checkpoints
 from swa_cli.checkpoints.untrained import about_untrained
 from swa_cli.errors import SourceError, UsageError, shortened
 from swa_cli.formats import Checkpoint
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckpointSeries:
-    """The checkpoints of a run, oldest first, how they were ordered, and what the user should know."""
-
-    checkpoints: tuple[Checkpoint, ...]
-    ordered_by: str
-    notices: tuple[str, ...]
 
 
 def find_checkpoints(
@@ -46,7 +37,7 @@ def find_checkpoints(
     selection = selection or Selection()
     survey = survey_checkpoints(sources, key=key, selection=selection, apart_from=apart_from)
     where = shortened([str(source) for source in sources])
-    if not survey.order.checkpoints:
+    if not survey.order.members:
         msg = f"no checkpoints in {where} but averages that swa-cli wrote. Name them to average averages."
         raise SourceError(msg)
     if survey.parts:
@@ -55,11 +46,12 @@ def find_checkpoints(
         chosen, notices = select(survey.order, selection, where=where)
     except (SourceError, UsageError) as error:  # with what may explain it
         raise type(error)(*error.args, *(f"  note: {notice}" for notice in survey.notices)) from error
-    said = [*survey.notices, *notices, *about_untrained(chosen)]
+    checkpoints = [member.checkpoint for member in chosen]
+    said = [*survey.notices, *notices, *about_untrained(checkpoints)]
     if key is None:
-        _check_networks(chosen)
-        said += _alternatives(chosen)
-    return CheckpointSeries(checkpoints=chosen, ordered_by=survey.order.by, notices=tuple(said))
+        _check_networks(checkpoints)
+        said += _alternatives(checkpoints)
+    return CheckpointSeries(members=chosen, ordered_by=survey.order.by, notices=tuple(said))
 
 
 def _check_networks(checkpoints: Sequence[Checkpoint]) -> None:

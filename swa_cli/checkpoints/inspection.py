@@ -79,7 +79,7 @@ def inspect_checkpoints(
         pick, said = _pick(survey, selection, where)
         picks = [pick]
         notices += said
-    notices += about_untrained(survey.order.checkpoints)
+    notices += about_untrained([member.checkpoint for member in survey.order.members])
     return Inspection(survey=survey, picks=tuple(picks), selection=selection, notices=tuple(notices))
 
 
@@ -112,12 +112,12 @@ def _pick(survey: Survey, selection: Selection, where: str) -> tuple[Pick, list[
         chosen, notices = select(survey.order, selection, where=where)
     except SwaError as error:
         return Pick(flags=selection.in_words(), error=error), []
-    return Pick(flags=selection.in_words(), paths=tuple(checkpoint.path for checkpoint in chosen)), notices
+    return Pick(flags=selection.in_words(), paths=tuple(member.path for member in chosen)), notices
 
 
 def _examples(survey: Survey, where: str) -> Iterator[Pick]:
     """One of each kind of flag, such that it picks some of the files and leaves some out."""
-    files, trouble = survey.order.checkpoints, survey.order.trouble
+    files, trouble = survey.order.members, survey.order.trouble
     if len(files) < 2 or survey.parts:  # noqa: PLR2004
         return
     count = _EXAMPLE if len(files) > _EXAMPLE else max(1, len(files) // 2)

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
+from swa_cli.checkpoints.series import SeriesMember
 from swa_cli.errors import shortened
-from swa_cli.formats import COUNTERS, OF_THE_WHOLE_RUN, Checkpoint, natural_key, numbers_in_name, step_in_name
+from swa_cli.formats import COUNTERS, OF_THE_WHOLE_RUN, natural_key, numbers_in_name, step_in_name
 
 IN_THE_NAME = "number in the name"
 
@@ -15,7 +16,7 @@ IN_THE_NAME = "number in the name"
 class Order:
     """Checkpoints, oldest first, with the steps that this order is by."""
 
-    checkpoints: tuple[Checkpoint, ...]
+    members: tuple[SeriesMember, ...]
     by: str
     """A counter, ``number in the name``, or ``name`` where there are no steps."""
     notices: tuple[str, ...] = ()
@@ -23,48 +24,51 @@ class Order:
     """Why nothing may be selected by this order, and what to do; None where it holds."""
 
 
-def in_order_of_steps(checkpoints: Sequence[Checkpoint]) -> Order:
+def in_order_of_steps(members: Sequence[SeriesMember]) -> Order:
     """Sort by step, oldest first, and say by what.
 
     The step is a counter of every file: the first that differs between all, or else the first that differs at all.
     An ``epoch`` that disagrees with it goes before it, unless it counts the whole run by its name. Where no counter
     will do, it is the number in the names. Files without a step go before those with one, so that they never count as
-    the newest. The result does not depend on the order of ``checkpoints``.
+    the newest. The result does not depend on the order of ``members``.
     """
-    files = sorted(checkpoints, key=lambda file: natural_key(file.path))
+    files = sorted(members, key=lambda file: natural_key(file.path))
     if len(files) < 2:  # noqa: PLR2004
-        return _single(files[0]) if files else Order(checkpoints=(), by="name")
-    held = [name for name in COUNTERS if all(name in file.counters for file in files)]
-    held = [name for name in held if len({file.counters[name] for file in files}) > 1]
+        return _single(files[0]) if files else Order(members=(), by="name")
+    held = [name for name in COUNTERS if all(name in file.checkpoint.counters for file in files)]
+    held = [name for name in held if len({file.checkpoint.counters[name] for file in files}) > 1]
     return _by_counters(files, held) if held else _by_counters_of_some(files) or _by_names(files)
 
 
-def _single(file: Checkpoint) -> Order:
-    counter = next((name for name in COUNTERS if name in file.counters), None)
-    step = file.counters[counter] if counter else step_in_name(file.path)
+def _single(file: SeriesMember) -> Order:
+    counter = next((name for name in COUNTERS if name in file.checkpoint.counters), None)
+    step = file.checkpoint.counters[counter] if counter else step_in_name(file.path)
     by = counter or (IN_THE_NAME if step is not None else "name")
-    return Order(checkpoints=(replace(file, step=step),), by=by)
+    return Order(members=(replace(file, step=step),), by=by)
 
 
-def _by_counters(files: Sequence[Checkpoint], held: Sequence[str]) -> Order:
+def _by_counters(files: Sequence[SeriesMember], held: Sequence[str]) -> Order:
     """By counters that all files hold, none of which is the same in all."""
-    values = {name: [file.counters[name] for file in files] for name in held}
+    values = {name: [file.checkpoint.counters[name] for file in files] for name in held}
     counter = next((name for name in held if len(set(values[name])) == len(files)), held[0])
     against = [name for name in held if _disagree(values[counter], values[name])]
     keys = ("epoch", counter) if "epoch" in against and counter not in OF_THE_WHOLE_RUN else (counter,)
     by = ", then ".join(keys)
     notices = (f"{counter} and {', '.join(against)} disagree on the order: ordered by {by}.",) if against else ()
-    steps = {file.path: tuple(file.counters[name] for name in keys) for file in files}
+    steps = {file.path: tuple(file.checkpoint.counters[name] for name in keys) for file in files}
     return _by_steps(files, steps, by, notices, then=[name for name in held if name not in keys])
 
 
-def _by_counters_of_some(files: Sequence[Checkpoint]) -> Order | None:
+def _by_counters_of_some(files: Sequence[SeriesMember]) -> Order | None:
     """By a counter that some files hold, and for the others by their names, where these mean the same.
 
     None if all names have a number, and all that the files hold agrees with that order.
     """
     named = {file.path: step for file in files if (step := step_in_name(file.path)) is not None}
-    held = {name: {file.path: file.counters[name] for file in files if name in file.counters} for name in COUNTERS}
+    held = {
+        name: {file.path: file.checkpoint.counters[name] for file in files if name in file.checkpoint.counters}
+        for name in COUNTERS
+    }
     partly = {name: told for name, told in held.items() if told and len(told) < len(files)}
     if len(named) == len(files) and len(set(named.values())) > 1:
         agree = [not _disagree([named[path] for path in told], [*told.values()]) for told in partly.values()]
@@ -85,7 +89,7 @@ def _as_keys(steps: Mapping[Path, int]) -> dict[Path, tuple[int, ...]]:
     return {path: (step,) for path, step in steps.items()}
 
 
-def _by_names(files: Sequence[Checkpoint]) -> Order:
+def _by_names(files: Sequence[SeriesMember]) -> Order:
     steps = _as_keys({file.path: step for file in files if (step := step_in_name(file.path)) is not None})
     if len(steps) == len(files) and len(set(steps.values())) == 1:
         steps = {}
@@ -93,7 +97,7 @@ def _by_names(files: Sequence[Checkpoint]) -> Order:
 
 
 def _by_steps(
-    files: Sequence[Checkpoint],
+    files: Sequence[SeriesMember],
     steps: Mapping[Path, tuple[int, ...]],
     by: str,
     notices: Sequence[str] = (),
@@ -102,12 +106,12 @@ def _by_steps(
     """By ``steps``, where they are the same by the counters ``then``, and then by name; first those that have none."""
     without = [file for file in files if file.path not in steps]
 
-    def step_of(file: Checkpoint) -> tuple[int, ...]:
+    def step_of(file: SeriesMember) -> tuple[int, ...]:
         return steps[file.path]
 
     rest = sorted(
         (file for file in files if file.path in steps),
-        key=lambda file: (step_of(file), [file.counters[name] for name in then], _by_name(file)),
+        key=lambda file: (step_of(file), [file.checkpoint.counters[name] for name in then], _by_name(file)),
     )
     said = [*notices, *_about_ties(rest, step_of, by, then)]
     trouble = None
@@ -127,11 +131,11 @@ def _by_steps(
     ordered = [replace(file, step=None) for file in without] + [
         replace(file, step=steps[file.path][0]) for file in rest
     ]
-    return Order(checkpoints=tuple(ordered), by=by, notices=tuple(said), trouble=trouble)
+    return Order(members=tuple(ordered), by=by, notices=tuple(said), trouble=trouble)
 
 
 def _about_ties(
-    files: Sequence[Checkpoint], step_of: Callable[[Checkpoint], tuple[int, ...]], by: str, then: Sequence[str]
+    files: Sequence[SeriesMember], step_of: Callable[[SeriesMember], tuple[int, ...]], by: str, then: Sequence[str]
 ) -> list[str]:
     tied = [(step, [str(file.path) for file in group]) for step, group in groupby(files, step_of)]
     said = [f"{', '.join(map(str, step))}: {', '.join(paths)}" for step, paths in tied if len(paths) > 1]
@@ -151,7 +155,7 @@ def _disagree(first: Sequence[int], second: Sequence[int]) -> bool:
     return False
 
 
-def _by_name(file: Checkpoint) -> tuple[bool, list[int], list[tuple[int, int, str]]]:
+def _by_name(file: SeriesMember) -> tuple[bool, list[int], list[tuple[int, int, str]]]:
     """By the numbers in the name, then the path; timm's ``recovery-3-100`` was saved before ``checkpoint-3``."""
     recovered = file.path.name.startswith("recovery-")
     return not recovered, numbers_in_name(file.path), natural_key(file.path)

@@ -10,8 +10,8 @@ from pathlib import Path, PurePath
 from typing import Literal, cast
 
 from swa_cli.checkpoints.ordering import Order
+from swa_cli.checkpoints.series import SeriesMember
 from swa_cli.errors import SourceError, UsageError, listed, shortened
-from swa_cli.formats import Checkpoint
 
 _FLAGS = {"from_step": "from", "to_step": "to"}
 
@@ -89,7 +89,7 @@ def is_of(path: Path, below: PurePath, pattern: str) -> bool:
     return fnmatchcase("/".join(path.parts[-pattern.count("/") - 1 :]), pattern)
 
 
-def select(order: Order, selection: Selection, *, where: str) -> tuple[tuple[Checkpoint, ...], list[str]]:
+def select(order: Order, selection: Selection, *, where: str) -> tuple[tuple[SeriesMember, ...], list[str]]:
     """Those of ``order`` that are meant, oldest first, and what is to be said of the choice.
 
     ``include`` and ``exclude`` are not looked at: they choose files before these are opened.
@@ -101,7 +101,7 @@ def select(order: Order, selection: Selection, *, where: str) -> tuple[tuple[Che
         SourceError: fewer than asked for, none in the range, no order to go by, or a metric that some files lack.
         UsageError: ``best`` without a metric and mode, or with a metric that no file has.
     """
-    if not order.checkpoints:
+    if not order.members:
         msg = f"there is nothing to choose from in {where}: no checkpoint but averages that swa-cli wrote."
         raise SourceError(msg)
     if order.trouble and selection.in_words("from_step", "to_step", "every", "first", "last"):
@@ -118,18 +118,18 @@ def select(order: Order, selection: Selection, *, where: str) -> tuple[tuple[Che
     return (left[:count] if selection.first else left[-count:]), []
 
 
-def _in_range(order: Order, selection: Selection, where: str) -> tuple[Checkpoint, ...]:
+def _in_range(order: Order, selection: Selection, where: str) -> tuple[SeriesMember, ...]:
     low, high = selection.from_step, selection.to_step
     if low is None and high is None:
-        return order.checkpoints
-    steps = [checkpoint.step for checkpoint in order.checkpoints if checkpoint.step is not None]
+        return order.members
+    steps = [member.step for member in order.members if member.step is not None]
     asked = selection.in_words("from_step", "to_step")
-    if len(steps) < len(order.checkpoints):
-        msg = f"{asked}: no step is known of {order.checkpoints[0].path}."
+    if len(steps) < len(order.members):
+        msg = f"{asked}: no step is known of {order.members[0].path}."
         raise SourceError(msg)
     left = [
-        checkpoint
-        for checkpoint, step in zip(order.checkpoints, steps, strict=True)
+        member
+        for member, step in zip(order.members, steps, strict=True)
         if (low is None or step >= low) and (high is None or step <= high)
     ]
     if not left:
@@ -140,9 +140,9 @@ def _in_range(order: Order, selection: Selection, where: str) -> tuple[Checkpoin
     return tuple(left)
 
 
-def _best(left: Sequence[Checkpoint], selection: Selection, where: str) -> tuple[tuple[Checkpoint, ...], list[str]]:
+def _best(left: Sequence[SeriesMember], selection: Selection, where: str) -> tuple[tuple[SeriesMember, ...], list[str]]:
     metric, count = _known_metric(left, selection), selection.best or 0
-    without = [str(checkpoint.path) for checkpoint in left if metric not in checkpoint.metrics]
+    without = [str(member.path) for member in left if metric not in member.metrics]
     if without:
         raise SourceError(
             f"--metric {metric}: {len(left) - len(without)} of {len(left)} checkpoints have it, these have not:",
@@ -151,13 +151,13 @@ def _best(left: Sequence[Checkpoint], selection: Selection, where: str) -> tuple
         )
     sign = 1 if selection.mode == "min" else -1
     ranked = [
-        (sign * checkpoint.metrics[metric], -number)  # of equal ones the newer
-        for number, checkpoint in enumerate(left)
-        if not math.isnan(checkpoint.metrics[metric])
+        (sign * member.metrics[metric], -number)  # of equal ones the newer
+        for number, member in enumerate(left)
+        if not math.isnan(member.metrics[metric])
     ]
     ranked.sort()
     notices: list[str] = []
-    nan = [str(checkpoint.path) for checkpoint in left if math.isnan(checkpoint.metrics[metric])]
+    nan = [str(member.path) for member in left if math.isnan(member.metrics[metric])]
     if nan:
         notices.append(f"{metric} is NaN in {shortened(nan)}: never among the best.")
     _check_enough(len(ranked), selection, where, f" whose {metric} is a number" if nan else "")
@@ -166,10 +166,10 @@ def _best(left: Sequence[Checkpoint], selection: Selection, where: str) -> tuple
         tied = [str(left[-number].path) for score, number in ranked if score == ranked[count][0]]
         notices.append(f"{metric} is {value:g} in {shortened(tied)}: of equal ones the newer are taken.")
     chosen = {-number for _, number in ranked[:count]}
-    return tuple(checkpoint for number, checkpoint in enumerate(left) if number in chosen), notices
+    return tuple(member for number, member in enumerate(left) if number in chosen), notices
 
 
-def _known_metric(left: Sequence[Checkpoint], selection: Selection) -> str:
+def _known_metric(left: Sequence[SeriesMember], selection: Selection) -> str:
     """The metric to go by, if all that it takes was said."""
     known = known_metrics(left)
     held = f"The files have: {shortened(known)}." if known else "The files have none, in the contents or the names."
@@ -189,9 +189,9 @@ def _known_metric(left: Sequence[Checkpoint], selection: Selection) -> str:
     return selection.metric
 
 
-def known_metrics(checkpoints: Sequence[Checkpoint]) -> list[str]:
+def known_metrics(members: Sequence[SeriesMember]) -> list[str]:
     """The names of all metrics that any of them has."""
-    return sorted({name for checkpoint in checkpoints for name in checkpoint.metrics})
+    return sorted({name for member in members for name in member.metrics})
 
 
 def _check_enough(there: int, selection: Selection, where: str, which: str = "") -> None:

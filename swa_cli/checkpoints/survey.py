@@ -1,6 +1,7 @@
 """All that a look at the sources finds: checkpoints in order, and what is none of them, or one of them once more."""
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from swa_cli.checkpoints.ema_copies import about_ema
 from swa_cli.checkpoints.ordering import IN_THE_NAME, Order, in_order_of_steps
 from swa_cli.checkpoints.parts import about_parts, without_parts
 from swa_cli.checkpoints.selection import Selection
+from swa_cli.checkpoints.series import SeriesMember
 from swa_cli.checkpoints.sources import named_paths
 from swa_cli.errors import CheckpointError
 from swa_cli.formats import Checkpoint, metrics_in_name, natural_key, open_checkpoint, step_in_name
@@ -20,9 +22,9 @@ class Survey:
     """All that was found, averaged or not."""
 
     order: Order
-    copies: tuple[tuple[Checkpoint, Path], ...] = ()
+    copies: tuple[tuple[SeriesMember, Path], ...] = ()
     """Files with the weights of another one (links to it too), and that other one's path."""
-    own: tuple[Checkpoint, ...] = ()
+    own: tuple[SeriesMember, ...] = ()
     """Averages that swa-cli wrote and that are not named themselves."""
     unreadable: tuple[tuple[Path, CheckpointError], ...] = ()
     notices: tuple[str, ...] = ()
@@ -59,20 +61,21 @@ def survey_checkpoints(
     notices += [f"{copy.path} holds the same weights as {other.path}: counted once." for copy, other in copies]
     by_path = {checkpoint.path: checkpoint for checkpoint in opened}
     linked = [
-        (replace(by_path[first], path=path, metrics={**metrics_in_name(path), **by_path[first].metrics}), first)
+        (SeriesMember(checkpoint=file, link=path, metrics={**metrics_in_name(path), **_metrics_of(file)}), first)
         for path, first in links
-        if first in by_path
+        if (file := by_path.get(first))
     ]
-    again = [*((copy, other.path) for copy, other in copies), *linked]
+    again = [*((_member(copy), other.path) for copy, other in copies), *linked]
     order = in_order_of_steps(_with_metrics_of(again, kept))
-    parts = about_parts(order.checkpoints)
+    files = [member.checkpoint for member in order.members]
+    parts = about_parts(files)
     return Survey(
         order=_with_steps_of_parts(order) if parts.refusal else order,
         copies=tuple(again),
-        own=tuple(own),
+        own=tuple(_member(file) for file in own),
         unreadable=tuple(unreadable),
         notices=(*notices, *order.notices, *([parts.notice] if parts.notice else [])),
-        parts=parts.refusal or about_ema(order.checkpoints),
+        parts=parts.refusal or about_ema(files),
     )
 
 
@@ -80,13 +83,13 @@ def _with_steps_of_parts(order: Order) -> Order:
     """With the steps that the names tell once the numbers of the parts are left out."""
     files = [
         file
-        if file.counters
+        if file.checkpoint.counters
         else replace(file, step=step_in_name(file.path.parent / (without_parts(file.path.name) or "x")))
-        for file in order.checkpoints
+        for file in order.members
     ]
     if order.by in {IN_THE_NAME, "name"}:
         order = replace(order, by=IN_THE_NAME if any(file.step is not None for file in files) else "name")
-    return replace(order, checkpoints=tuple(files))
+    return replace(order, members=tuple(files))
 
 
 def _open(
@@ -129,15 +132,22 @@ def _sharing_layouts(opened: Iterable[Checkpoint]) -> list[Checkpoint]:
     return checkpoints
 
 
-def _with_metrics_of(copies: Sequence[tuple[Checkpoint, Path]], kept: Sequence[Checkpoint]) -> list[Checkpoint]:
+def _member(checkpoint: Checkpoint) -> SeriesMember:
+    return SeriesMember(checkpoint=checkpoint, metrics=_metrics_of(checkpoint))
+
+
+def _metrics_of(checkpoint: Checkpoint) -> Mapping[str, float]:
+    """Return the metrics that a file gives; those in an average of ours are of the checkpoint that it is like."""
+    return {} if checkpoint.provenance else checkpoint.metrics
+
+
+def _with_metrics_of(copies: Sequence[tuple[SeriesMember, Path]], kept: Sequence[Checkpoint]) -> list[SeriesMember]:
     """The same weights are equally good, whichever of their names says it (fairseq's ``checkpoint.best_loss_3.21``)."""
-    more: dict[Path, dict[str, float]] = {}
+    more: defaultdict[Path, dict[str, float]] = defaultdict(dict)
     for copy, other in sorted(copies, key=lambda pair: natural_key(pair[0].path)):
-        more[other] = {**copy.metrics, **more.get(other, {})}
+        more[other] = {**copy.metrics, **more[other]}
     return [
-        replace(checkpoint, metrics={**more[checkpoint.path], **checkpoint.metrics})
-        if checkpoint.path in more
-        else checkpoint
+        SeriesMember(checkpoint=checkpoint, metrics={**more[checkpoint.path], **_metrics_of(checkpoint)})
         for checkpoint in kept
     ]
 
@@ -173,8 +183,7 @@ def _apart_from_own(
         if record is None:
             kept.append(checkpoint)
             continue
-        average = replace(checkpoint, metrics={})  # what it says of metrics is that of the checkpoint it is like
-        (kept if _is_named(checkpoint, sources, is_folder=bool(record.files)) else own).append(average)
+        (kept if _is_named(checkpoint, sources, is_folder=bool(record.files)) else own).append(checkpoint)
     return kept, own
 
 

@@ -48,7 +48,6 @@ class Checkpoint:
     """Those of the ``alternatives`` that are not these weights once more, but other networks or parts of the model."""
     alternatives: tuple[str, ...] = ()
     """Keys of other mappings of tensors in the file (an EMA, say), for ``--key``."""
-    step: int | None = None
     container: str = ""
     """What kind of file it is, in words."""
     key: str = ""

@@ -41,8 +41,8 @@ def plan_step(config: AverageConfig, target: Target | None, *, notify: Notify) -
         check_target(target, overwrite=config.force or config.dry_run)
     sources = require(config.sources, "checkpoints", flag="SOURCES", key="average.sources")
     run = find_checkpoints(sources, key=config.key, selection=selection_of(config))
-    weights = config.weights if config.ema is None else ema_weights(len(run.checkpoints), config.ema)
-    plan = plan_average(run.checkpoints, dtype=config.dtype, integers=config.integers, weights=weights)
+    weights = config.weights if config.ema is None else ema_weights(len(run.members), config.ema)
+    plan = plan_average(run.checkpoints, steps=run.steps, dtype=config.dtype, integers=config.integers, weights=weights)
     for notice in (*run.notices, *plan.notices):
         notify(notice)
     return run, plan

@@ -30,10 +30,10 @@ def plan_report(run: CheckpointSeries, plan: AveragePlan, layout: Layout | None)
     files.add_column("weights", justify="right")
     if plan.is_weighted:
         files.add_column("weight in the mean", justify="right")
-    for source, weight in zip(plan.sources, plan.weights, strict=True):
+    for source, step, weight in zip(plan.sources, plan.steps, plan.weights, strict=True):
         size = sum(stored.spec.nbytes for stored in source.tensors.values())
-        step = "" if source.step is None else str(source.step)
-        files.add_row(str(source.path), step, in_bytes(size), *([f"{weight:.4g}"] if plan.is_weighted else []))
+        of_weight = [f"{weight:.4g}"] if plan.is_weighted else []
+        files.add_row(str(source.path), "" if step is None else str(step), in_bytes(size), *of_weight)
     return Group(files, *_lines(plan), *(_outputs(layout) if layout else ()))
 
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from swa_cli.checkpoints import Description, Inspection, describe, known_metrics, short_names
+from swa_cli.checkpoints import Description, Inspection, SeriesMember, describe, known_metrics, short_names
 from swa_cli.errors import SwaError, shortened
-from swa_cli.formats import Checkpoint
 from swa_cli.text import counted, in_bytes
 
 _MOST_METRICS = 3
@@ -17,7 +16,7 @@ _MOST_METRICS = 3
 def inspection_report(inspection: Inspection) -> RenderableType:
     """Every file with its step and metrics, what the files have in common, and what the flags pick."""
     survey = inspection.survey
-    files = survey.order.checkpoints
+    files = survey.order.members
     shown = [*files, *(copy for copy, _ in survey.copies), *survey.own]
     paths = [file.path for file in shown] + [path for path, _ in survey.unreadable]
     names = dict(zip(paths, short_names(paths), strict=True))
@@ -34,7 +33,7 @@ def inspection_report(inspection: Inspection) -> RenderableType:
 
 def _table(inspection: Inspection, names: Mapping[Path, str], metrics: Sequence[str]) -> Table:
     survey = inspection.survey
-    files = survey.order.checkpoints
+    files = survey.order.members
     title = f"{counted(len(files), 'checkpoint')}, ordered by {survey.order.by}" if len(files) > 1 else None
     table = Table(title=title, title_justify="left")
     table.add_column("file", overflow="fold")
@@ -51,7 +50,7 @@ def _table(inspection: Inspection, names: Mapping[Path, str], metrics: Sequence[
         values = [f"{file.metrics[name]:g}" if name in file.metrics else "" for name in metrics]
         note = [notes.get(file.path, "")] if notes else []
         left_out = number >= len(files) or (bool(asked) and file.path not in taken)
-        cells = [names[file.path], step, *values, in_bytes(file.file_bytes), *note]
+        cells = [names[file.path], step, *values, in_bytes(file.checkpoint.file_bytes), *note]
         table.add_row(*cells, style="dim" if left_out else "")
     for path, _ in survey.unreadable:
         table.add_row(names[path], "", *("" for _ in metrics), "", notes[path], style="red")
@@ -71,10 +70,10 @@ def _notes(inspection: Inspection, names: Mapping[Path, str]) -> dict[Path, str]
     return {**picked, **copies, **own, **unreadable}
 
 
-def _descriptions(files: Sequence[Checkpoint], names: Mapping[Path, str]) -> Iterator[str]:
+def _descriptions(files: Sequence[SeriesMember], names: Mapping[Path, str]) -> Iterator[str]:
     groups: dict[Description, list[str]] = {}
     for file in files:
-        groups.setdefault(describe(file), []).append(names[file.path])
+        groups.setdefault(describe(file.checkpoint), []).append(names[file.path])
     for description, members in groups.items():
         which = "" if len(files) == 1 else "All: " if len(groups) == 1 else f"{shortened(members)}: "
         yield f"{which}{'; '.join(_facts(description))}."
@@ -117,7 +116,7 @@ def _picks(inspection: Inspection, names: Mapping[Path, str]) -> Table:
 
 def _steps(inspection: Inspection) -> dict[Path, str]:
     """The steps in words, if they tell the files apart."""
-    files = inspection.survey.order.checkpoints
+    files = inspection.survey.order.members
     steps = {file.path: str(file.step) for file in files if file.step is not None}
     return steps if len({*steps.values()}) == len(files) else {}
 

@@ -5,8 +5,7 @@ import math
 from typing import Any
 
 from swa_cli import __version__
-from swa_cli.checkpoints import Inspection, describe, known_metrics
-from swa_cli.formats import Checkpoint
+from swa_cli.checkpoints import Inspection, SeriesMember, describe, known_metrics
 
 # 1: the first. Fields may be added within a version; none is renamed or removed.
 SCHEMA_VERSION = 1
@@ -16,7 +15,7 @@ def inspection_json(inspection: Inspection) -> str:
     """One JSON object, indented, ending in a newline; a metric that is not finite is the text ``nan`` or ``inf``."""
     survey = inspection.survey
     files = [
-        *(_file(file, "source") for file in survey.order.checkpoints),
+        *(_file(file, "source") for file in survey.order.members),
         *({**_file(copy, "copy"), "copy_of": str(other)} for copy, other in survey.copies),
         *(_file(file, "written by swa-cli") for file in survey.own),
         *({"path": str(path), "status": "unreadable", "error": str(error)} for path, error in survey.unreadable),
@@ -25,7 +24,7 @@ def inspection_json(inspection: Inspection) -> str:
         "schema_version": SCHEMA_VERSION,
         "tool_version": __version__,
         "ordered_by": survey.order.by,
-        "metrics": known_metrics(survey.order.checkpoints),
+        "metrics": known_metrics(survey.order.members),
         "files": files,
         "picks": [
             {"flags": pick.flags, "paths": [str(path) for path in pick.paths]}
@@ -37,13 +36,13 @@ def inspection_json(inspection: Inspection) -> str:
     return json.dumps(contents, indent=2, allow_nan=False) + "\n"
 
 
-def _file(file: Checkpoint, status: str) -> dict[str, Any]:
-    what = describe(file)
+def _file(file: SeriesMember, status: str) -> dict[str, Any]:
+    what = describe(file.checkpoint)
     return {
         "path": str(file.path),
         "status": status,
         "step": file.step,
-        "counters": dict(file.counters),
+        "counters": dict(file.checkpoint.counters),
         "metrics": {name: value if math.isfinite(value) else str(value) for name, value in file.metrics.items()},
         "container": what.container,
         "key": what.key,
@@ -56,5 +55,5 @@ def _file(file: Checkpoint, status: str) -> dict[str, Any]:
         "parameters": what.parameters,
         "dtypes": dict(what.dtypes),
         "weight_bytes": what.weight_bytes,
-        "file_bytes": file.file_bytes,
+        "file_bytes": file.checkpoint.file_bytes,
     }

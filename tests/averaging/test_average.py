@@ -30,7 +30,8 @@ def random_states(n: int, dtype: torch.dtype, scale: float = 1.0) -> list[dict[s
 
 
 def averaged(sources: list[Path], output: Path, **options) -> dict[str, torch.Tensor]:
-    average(plan_average(find_checkpoints(sources).checkpoints, **options), output)
+    run = find_checkpoints(sources)
+    average(plan_average(run.checkpoints, steps=run.steps, **options), output)
     return load_file(output)
 
 
@@ -165,10 +166,11 @@ def test_files_of_one_step_with_different_tensors_are_named(tmp_path, other):
         torch.save({"model": {"w": torch.ones(2)}, "epoch": epoch}, tmp_path / f"a{epoch}.pt")
         torch.save({"model": other, "epoch": epoch}, tmp_path / f"b{epoch}.pt")
 
+    run = find_checkpoints([tmp_path])
     with pytest.raises(
         MismatchError, match=r"a1\.pt and .*b1\.pt differ although both are of step 1: they seem to be pa"
     ):
-        plan_average(find_checkpoints([tmp_path]).checkpoints)
+        plan_average(run.checkpoints, steps=run.steps)
 
 
 def test_a_mean_too_large_for_the_dtype_is_an_error(tmp_path):

@@ -65,7 +65,7 @@ def test_a_directory_is_ordered_by_step_nine_before_ten(tmp_path):
     run = find_checkpoints([tmp_path])
 
     assert names(run) == ["epoch-9.pt", "epoch-10.pt", "epoch-11.pt", "epoch-100.pt"]
-    assert [checkpoint.step for checkpoint in run.checkpoints] == [9, 10, 11, 100]
+    assert [member.step for member in run.members] == [9, 10, 11, 100]
     assert run.ordered_by == "number in the name"
 
 
@@ -77,7 +77,7 @@ def test_the_step_in_the_contents_goes_before_the_name(tmp_path):
     run = find_checkpoints([tmp_path])
 
     assert names(run) == ["b2.pt", "c3.pt", "a1.pt"]
-    assert [checkpoint.step for checkpoint in run.checkpoints] == [100, 200, 300]
+    assert [member.step for member in run.members] == [100, 200, 300]
     assert run.ordered_by == "global_step"
 
 
@@ -95,7 +95,7 @@ def test_without_any_step_the_order_is_that_of_names_and_said(tmp_path):
     run = find_checkpoints([tmp_path])
 
     assert names(run) == ["again.pt", "best.pt"]
-    assert [checkpoint.step for checkpoint in run.checkpoints] == [None, None]
+    assert [member.step for member in run.members] == [None, None]
     assert any("no steps could be told apart" in notice for notice in run.notices)
 
 
@@ -142,7 +142,7 @@ def test_copies_count_once_and_leave_the_steps_as_they_are(tmp_path):
     run = find_checkpoints([tmp_path])
 
     assert names(run) == ["epoch=1.ckpt", "epoch=2.ckpt", "epoch=3.ckpt"]
-    assert [checkpoint.step for checkpoint in run.checkpoints] == [100, 200, 300]
+    assert [member.step for member in run.members] == [100, 200, 300]
     original = tmp_path / "epoch=3.ckpt"
     assert run.notices == tuple(
         f"{tmp_path / name} holds the same weights as {original}: counted once."
@@ -213,7 +213,7 @@ def test_a_hugging_face_run_is_found_one_level_down(tmp_path):
 
     run = find_checkpoints([tmp_path])
 
-    assert [checkpoint.step for checkpoint in run.checkpoints] == [500, 1000]
+    assert [member.step for member in run.members] == [500, 1000]
     assert names(run) == ["model.safetensors"] * 2
     paths = [checkpoint.path for checkpoint in run.checkpoints]
     assert short_names(paths) == ["checkpoint-500/model.safetensors", "checkpoint-1000/model.safetensors"]
@@ -296,7 +296,7 @@ def test_the_same_weights_in_two_containers_count_once(tmp_path):
 
     run = find_checkpoints([tmp_path])
 
-    assert [checkpoint.step for checkpoint in run.checkpoints] == [100, 200]
+    assert [member.step for member in run.members] == [100, 200]
     assert sum("holds the same weights as" in notice for notice in run.notices) == 2
 
 
@@ -327,7 +327,7 @@ def test_a_run_of_lightning_is_found_three_levels_down(tmp_path):
 
     run = find_checkpoints([tmp_path])
 
-    assert [checkpoint.step for checkpoint in run.checkpoints] == [10, 20, 30]
+    assert [member.step for member in run.members] == [10, 20, 30]
     assert run.notices == (f"{tmp_path} holds no checkpoints itself: those in {checkpoints} are taken.",)
 
 
@@ -376,8 +376,8 @@ def test_patterns_reach_below_a_final_model(tmp_path):
     save(tmp_path / "pytorch_model.bin")
 
     assert len(find_checkpoints([tmp_path]).checkpoints) == 1
-    found = find_checkpoints([tmp_path], selection=Selection(include=("checkpoint-*",))).checkpoints
-    assert [checkpoint.step for checkpoint in found] == [1, 2]
+    found = find_checkpoints([tmp_path], selection=Selection(include=("checkpoint-*",))).members
+    assert [member.step for member in found] == [1, 2]
 
 
 def test_what_lies_deeper_than_four_levels_is_not_looked_for(tmp_path):
@@ -418,7 +418,7 @@ def test_a_pattern_matches_however_the_files_are_named(tmp_path, monkeypatch, pa
 
     found = find_checkpoints(named, selection=Selection(exclude=(pattern,)))
 
-    assert [checkpoint.step for checkpoint in found.checkpoints] == [20, 30]
+    assert [member.step for member in found.members] == [20, 30]
 
 
 def test_an_error_of_the_selection_says_what_explains_it(tmp_path):

@@ -8,19 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swa_cli.checkpoints.ordering import in_order_of_steps
+from swa_cli.checkpoints.series import SeriesMember
 from swa_cli.formats import Checkpoint
 
 
-def file(name: str, **counters: int) -> Checkpoint:
-    return Checkpoint(path=Path(name), tensors={}, counters=counters)
+def file(name: str, **counters: int) -> SeriesMember:
+    return SeriesMember(checkpoint=Checkpoint(path=Path(name), tensors={}, counters=counters))
 
 
 def names(order) -> list[str]:
-    return [str(checkpoint.path) for checkpoint in order.checkpoints]
+    return [str(member.path) for member in order.members]
 
 
 def steps(order) -> list[int | None]:
-    return [checkpoint.step for checkpoint in order.checkpoints]
+    return [member.step for member in order.members]
 
 
 def test_an_iteration_that_starts_anew_goes_after_the_epoch():

@@ -121,7 +121,7 @@ def test_the_number_of_a_part_is_no_step(tmp_path, names, step):
     survey = inspect_checkpoints([save(tmp_path / "run", names)]).survey
 
     assert survey.parts
-    assert [file.step for file in survey.order.checkpoints] == [step] * len(names)
+    assert [member.step for member in survey.order.members] == [step] * len(names)
     assert survey.order.by == ("name" if step is None else "number in the name")
 
 

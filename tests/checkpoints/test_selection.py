@@ -12,15 +12,21 @@ from hypothesis import strategies as st
 from swa_cli.checkpoints import Selection, find_checkpoints, select
 from swa_cli.checkpoints.ordering import Order, in_order_of_steps
 from swa_cli.checkpoints.selection import is_meant
+from swa_cli.checkpoints.series import SeriesMember
 from swa_cli.config.load import load_config
 from swa_cli.errors import SourceError, UsageError
 from swa_cli.formats import Checkpoint
 
 
+def file(name: str, *, counters: dict[str, int] | None = None, metrics: dict[str, float] | None = None) -> SeriesMember:
+    checkpoint = Checkpoint(path=Path(name), tensors={}, counters=counters or {})
+    return SeriesMember(checkpoint=checkpoint, metrics=metrics or {})
+
+
 def ordered(steps, losses=None, name="f{}.pt") -> Order:
     losses = losses or [float(step) for step in steps]
     files = [
-        Checkpoint(path=Path(name.format(number)), tensors={}, counters={"step": step}, metrics={"loss": loss})
+        file(name.format(number), counters={"step": step}, metrics={"loss": loss})
         for number, (step, loss) in enumerate(zip(steps, losses, strict=True))
     ]
     return in_order_of_steps(files)
@@ -28,7 +34,7 @@ def ordered(steps, losses=None, name="f{}.pt") -> Order:
 
 def picked(order: Order, **flags) -> list[int]:
     chosen, _ = select(order, Selection(**flags), where="ckpts")
-    return [checkpoint.step or 0 for checkpoint in chosen]
+    return [member.step or 0 for member in chosen]
 
 
 def oracle(pairs, *, from_step=None, to_step=None, every=None, first=None, last=None, best=None, mode=None):
@@ -102,7 +108,7 @@ def test_nan_is_never_best_and_that_is_said():
 
     for mode in ("min", "max"):
         chosen, notices = select(order, Selection(best=2, metric="loss", mode=mode), where="ckpts")
-        assert [checkpoint.step for checkpoint in chosen] == [1, 2]
+        assert [member.step for member in chosen] == [1, 2]
         assert notices == ["loss is NaN in f0.pt, f3.pt: never among the best."]
     with pytest.raises(SourceError, match="there are only 2 checkpoints whose loss is a number in ckpts"):
         picked(order, best=3, metric="loss", mode="min")
@@ -113,7 +119,7 @@ def test_of_equal_metrics_the_newer_are_taken_and_that_is_said():
 
     chosen, notices = select(order, Selection(best=2, metric="loss", mode="min"), where="ckpts")
 
-    assert [checkpoint.step for checkpoint in chosen] == [0, 3]
+    assert [member.step for member in chosen] == [0, 3]
     assert notices == ["loss is 0.2 in f3.pt, f2.pt, f1.pt: of equal ones the newer are taken."]
     assert select(order, Selection(best=4, metric="loss", mode="min"), where="ckpts")[1] == []
 
@@ -167,17 +173,14 @@ def test_a_selection_that_cannot_be_says_why(flags, error, message):
 
 
 def test_a_metric_that_some_files_lack_is_refused_and_these_are_named():
-    files = [
-        Checkpoint(path=Path(f"{n}.pt"), tensors={}, counters={"step": n}, metrics={"acc": 1.0} if n else {})
-        for n in range(3)
-    ]
+    files = [file(f"{n}.pt", counters={"step": n}, metrics={"acc": 1.0} if n else {}) for n in range(3)]
 
     with pytest.raises(SourceError, match=r"(?s)--metric acc: 2 of 3 checkpoints .*these have not:\n  0\.pt\nLeave"):
         picked(in_order_of_steps(files), best=1, metric="acc", mode="max")
 
 
 def test_without_metrics_the_message_says_that_there_are_none():
-    order = in_order_of_steps([Checkpoint(path=Path("1.pt"), tensors={})])
+    order = in_order_of_steps([file("1.pt")])
 
     with pytest.raises(UsageError, match=r"no file has a metric of this name\. The files have none, in the contents"):
         picked(order, best=1, metric="acc", mode="max")
@@ -185,7 +188,7 @@ def test_without_metrics_the_message_says_that_there_are_none():
 
 @pytest.mark.parametrize("flags", [{"last": 1}, {"first": 1}, {"every": 2}, {"from_step": 0}, {"to_step": 9}])
 def test_without_steps_nothing_is_taken_that_needs_an_order(flags):
-    order = in_order_of_steps([Checkpoint(path=Path(f"{n}.pt"), tensors={}, metrics={"a": 1}) for n in "abc"])
+    order = in_order_of_steps([file(f"{n}.pt", metrics={"a": 1}) for n in "abc"])
 
     with pytest.raises(SourceError) as caught:
         picked(order, **flags)
@@ -197,7 +200,7 @@ def test_without_steps_nothing_is_taken_that_needs_an_order(flags):
 
 
 def test_one_file_needs_a_step_only_for_a_range():
-    order = in_order_of_steps([Checkpoint(path=Path("model.pt"), tensors={})])
+    order = in_order_of_steps([file("model.pt")])
 
     assert len(select(order, Selection(last=1, every=3), where="x")[0]) == 1
     with pytest.raises(SourceError, match=r"--from 0: no step is known of model\.pt\."):
@@ -206,7 +209,7 @@ def test_one_file_needs_a_step_only_for_a_range():
 
 @pytest.mark.parametrize("flags", [{"last": 1}, {"first": 1}, {"every": 2}, {"from_step": 0}, {"to_step": 9}])
 def test_where_some_have_no_step_nothing_is_taken_that_needs_an_order(flags):
-    files = [Checkpoint(path=Path(name), tensors={}) for name in ("final.pt", "epoch-1.pt", "epoch-2.pt")]
+    files = [file(name) for name in ("final.pt", "epoch-1.pt", "epoch-2.pt")]
 
     with pytest.raises(SourceError, match=r"no step is known of final\.pt, while the others .* --exclude, name the"):
         picked(in_order_of_steps(files), **flags)
@@ -251,7 +254,7 @@ def test_the_order_of_arguments_never_matters(tmp_path, flags):
 
     runs = [find_checkpoints(order, selection=Selection(**flags)) for order in itertools.permutations(paths)]
 
-    assert len({tuple((file.path, file.step) for file in run.checkpoints) for run in runs}) == 1
+    assert len({tuple((member.path, member.step) for member in run.members) for run in runs}) == 1
     assert len({run.notices for run in runs}) == 1
 
 

@@ -47,7 +47,7 @@ def test_a_trainers_run_of_shards_is_found_and_put_in_order(tmp_path, suffix):
     run = find_checkpoints([tmp_path / "run"])
     average(plan_average(run.checkpoints), tmp_path / "o.safetensors")
 
-    assert [checkpoint.step for checkpoint in run.checkpoints] == [90, 500, 1000]
+    assert [member.step for member in run.members] == [90, 500, 1000]
     assert run.notices == ()
     result = load_file(tmp_path / "o.safetensors")
     assert {name: tensor[0, 0].item() for name, tensor in result.items()} == {

@@ -140,7 +140,7 @@ def test_the_trainer_s_state_beside_the_weights_gives_step_and_metrics(tmp_path)
         (folder / "trainer_state.json").write_text(json.dumps(state))
         torch.save({"state_dict": WEIGHTS, "epoch": step}, folder / "mine.pt")
 
-    files = find_checkpoints([tmp_path / "*" / "model.safetensors"]).checkpoints
+    files = find_checkpoints([tmp_path / "*" / "model.safetensors"]).members
 
     assert [file.step for file in files] == [9, 10]
     assert [file.metrics for file in files] == [{"loss": 0.5, "eval_loss": 0.09}, {"loss": 0.5, "eval_loss": 0.1}]
@@ -198,7 +198,7 @@ def test_what_the_name_of_a_copy_says_is_said_of_the_file_too(tmp_path):
 
     run = find_checkpoints([tmp_path], selection=Selection(best=2, metric="loss", mode="min"))
 
-    assert [(file.path.name, file.metrics) for file in run.checkpoints] == [
+    assert [(member.path.name, member.metrics) for member in run.members] == [
         ("checkpoint1.pt", {"loss": 3.5}),
         ("checkpoint2.pt", {"loss": 3.25}),
     ]

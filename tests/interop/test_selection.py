@@ -45,7 +45,7 @@ def test_every_checkpoint_is_taken_once_in_the_order_of_training(runs, name):
     found = find_checkpoints([run.folder])
 
     assert paths(found) == [saved.path for saved in run.saved]
-    assert [checkpoint.step for checkpoint in found.checkpoints] == [saved.step for saved in run.saved]
+    assert [member.step for member in found.members] == [saved.step for saved in run.saved]
     assert len(run.saved) >= 5
     for checkpoint, saved in zip(found.checkpoints, run.saved, strict=True):
         assert set(checkpoint.keys()) == set(saved.state)
@@ -81,8 +81,8 @@ def test_the_best_are_the_best_in_both_directions(runs, name, metric, mode):
     found = find_checkpoints([run.folder], selection=Selection(best=3, metric=metric, mode=mode))
 
     assert paths(found) == expected
-    every = find_checkpoints([run.folder]).checkpoints
-    assert [checkpoint.metrics[metric] for checkpoint in every] == pytest.approx(values, rel=1e-6)
+    every = find_checkpoints([run.folder]).members
+    assert [member.metrics[metric] for member in every] == pytest.approx(values, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", TRAINERS)

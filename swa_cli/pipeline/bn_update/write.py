@@ -63,5 +63,5 @@ def write(job: BnUpdateInputs, new: dict[str, torch.Tensor], record: Provenance,
 def known_of(checkpoint: Checkpoint) -> Provenance:
     """The record of the input, or for a checkpoint that has none, that of itself."""
     return checkpoint.provenance or Provenance(
-        n_averaged=1, sources=(Source(name=checkpoint.path.name, step=checkpoint.step),), bn_statistics="as trained"
+        n_averaged=1, sources=(Source(name=checkpoint.path.name, step=None),), bn_statistics="as trained"
     )

@@ -22,16 +22,16 @@ Digest = Callable[[Checkpoint], str | None]
 
 def checkpoint_members(job: EvalInputs, digest: Digest) -> list[Member]:
     """In the order of training."""
-    names = short_names([checkpoint.path for checkpoint in job.checkpoints])
+    names = short_names([member.path for member in job.run.members])
     return [
         Member(
             name=name,
             kind="checkpoint",
-            step=checkpoint.step,
-            state_dict=_reading(job, checkpoint),
-            digest=digest(checkpoint),
+            step=member.step,
+            state_dict=_reading(job, member.checkpoint),
+            digest=digest(member.checkpoint),
         )
-        for name, checkpoint in zip(names, job.checkpoints, strict=True)
+        for name, member in zip(names, job.run.members, strict=True)
     ]
 
 
@@ -54,7 +54,7 @@ def with_averaged_statistics(job: EvalInputs, swa: Member, checkpoints: Sequence
     if record is None or record.bn_statistics != "recomputed":
         return None
     of_file = {(Path(unescape_surrogates(source.name)).name, source.step): source.weight for source in record.sources}
-    keys = [(checkpoint.path.name, checkpoint.step) for checkpoint in job.checkpoints]
+    keys = [(member.path.name, member.step) for member in job.run.members]
     if len(of_file) != len(record.sources) or {*keys} != {*of_file}:
         return None
     weights = [of_file[key] for key in keys]
@@ -79,8 +79,8 @@ def with_averaged_statistics(job: EvalInputs, swa: Member, checkpoints: Sequence
 
 def control(job: EvalInputs, recomputing: Recomputing) -> Member:
     """The last checkpoint with recomputed statistics: what of the average's gain is BatchNorm alone."""
-    last = job.checkpoints[-1]
-    state = recomputing.of(state_dict_for(job.model, last))
+    last = job.run.members[-1]
+    state = recomputing.of(state_dict_for(job.model, last.checkpoint))
     return Member(name="last, BatchNorm recomputed", kind="control", state_dict=state, step=last.step, members=1)
 
 

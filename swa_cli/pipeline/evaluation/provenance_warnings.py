@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from torch import nn
 
 from swa_cli.batchnorm import bn_layers
+from swa_cli.checkpoints import SeriesMember
 from swa_cli.evaluation import BnRecord
 from swa_cli.formats import BnUpdate, Checkpoint, unescape_surrogates
 
@@ -25,7 +26,7 @@ def bn_update_of(swa: Checkpoint) -> BnRecord | None:
 
 
 def warnings_of(
-    swa: Checkpoint, members: Sequence[Checkpoint], model: nn.Module, *, key: str | None, data: str
+    swa: Checkpoint, members: Sequence[SeriesMember], model: nn.Module, *, key: str | None, data: str
 ) -> tuple[str, ...]:
     """What an average says of itself that the reader of the table must know.
 

@@ -61,7 +61,7 @@ def observe_all(config: Config, ranks: Ranks | None, *, notify: Notify, track: T
     )
     observed, choice = _run(evaluator, checkpoints, [average, *others], chosen_on, recompute)
     warnings, notes = remarks_on(job, chosen_on)
-    known = warnings_of(job.swa, job.checkpoints, job.model, key=job.key, data=job.data_target.class_path)
+    known = warnings_of(job.swa, job.run.members, job.model, key=job.key, data=job.data_target.class_path)
     of_kept = [kept.in_words(together(lambda: kept.counts))] if kept else []
     return observed, Context(
         best=choice.best,

@@ -1,0 +1,44 @@
+"""The checkpoints of a run, each with its place among the others."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from swa_cli.formats import Checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesMember:
+    """A checkpoint and its place in a run."""
+
+    checkpoint: Checkpoint
+    link: Path | None = None
+    """The path of the link under which the file was found; None where it is the file itself."""
+    step: int | None = None
+    """The step by which the run is ordered; None where it is not known."""
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    """The metrics that any of the file's names or its contents give."""
+
+    @property
+    def path(self) -> Path:
+        """The path under which the file was found."""
+        return self.link or self.checkpoint.path
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSeries:
+    """The checkpoints of a run, oldest first, how they were ordered, and notices for the user."""
+
+    members: tuple[SeriesMember, ...]
+    ordered_by: str
+    notices: tuple[str, ...]
+
+    @property
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """What the files hold, oldest first."""
+        return tuple(member.checkpoint for member in self.members)
+
+    @property
+    def steps(self) -> tuple[int | None, ...]:
+        """The step of each checkpoint."""
+        return tuple(member.step for member in self.members)
