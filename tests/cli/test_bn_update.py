@@ -10,6 +10,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from support.commands import MODEL, MODEL_AND_DATA
+from swa_cli.checkpoints import open_single
+from swa_cli.formats import open_checkpoint
+
 pytestmark = pytest.mark.slow
 
 CODE = """
@@ -605,3 +609,129 @@ def test_weights_that_load_state_dict_ignores_are_an_error(run_swa, average, tmp
 
     assert result.exit_code == 1
     assert "does not take the names that its state_dict() gives (xbody.weight, xbody.bias)" in result.stderr
+
+
+def test_bn_update_gives_the_same_bytes_twice_though_the_loader_shuffles(run_swa, run_folder, tmp_path):
+    (tmp_path / "shuffled.py").write_text(
+        "from mycode import *\nfrom torch.utils.data import DataLoader, TensorDataset\n"
+        "class Shuffled(Data):\n    def train_dataloader(self):\n"
+        "        return DataLoader(TensorDataset(self.x, self.y), batch_size=20, shuffle=True)\n"
+    )
+    run_swa("average", "ckpts", "-o", "swa.safetensors")
+    for name in ("a", "b"):
+        torch.rand(7)
+        arguments = (*MODEL, "--data", "shuffled.py:Shuffled", "-o", f"{name}.safetensors")
+        assert run_swa("bn-update", "swa.safetensors", *arguments).exit_code == 0
+
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_statistics_that_were_not_finite_can_be_recomputed(run_swa, run_folder):
+    state = torch.load(run_folder / "epoch-8.pt", weights_only=True)
+    state["state_dict"]["bn.running_var"][0] = float("inf")
+    torch.save(state, run_folder / "epoch-8.pt")
+    assert run_swa("average", "ckpts", "-o", "swa.safetensors", "--allow-nonfinite").exit_code == 0
+
+    result = run_swa("bn-update", "swa.safetensors", *MODEL_AND_DATA)
+
+    assert result.exit_code == 0
+    assert "Wrote swa.safetensors." in result.stdout
+
+
+def test_models_that_override_train_or_state_dict(run_swa, run_folder, tmp_path):
+    (tmp_path / "odd.py").write_text(
+        "from mycode import *\n"
+        "class Silent(Net):\n"
+        "    def train(self, mode=True):\n        super().train(mode)\n"
+        "class Delegates(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.net = Net()\n"
+        "    def forward(self, x):\n        return self.net(x)\n"
+        "    def state_dict(self, *args, **kwargs):\n        return self.net.state_dict(*args, **kwargs)\n"
+        "    def load_state_dict(self, *args, **kwargs):\n        return self.net.load_state_dict(*args, **kwargs)\n"
+    )
+    run_swa("average", "ckpts", "-o", "swa.safetensors")
+    for name in ("Silent", "Delegates"):
+        model = ("--model", f"odd.py:{name}", "--data", "mycode.py:Data")
+        assert run_swa("bn-update", "swa.safetensors", *model, "-o", f"{name}.safetensors").exit_code == 0
+        assert run_swa("eval", "ckpts", "--swa", f"{name}.safetensors", *model).exit_code == 0
+    run_swa("bn-update", "swa.safetensors", *MODEL_AND_DATA)
+
+    plain = load_file(tmp_path / "swa.safetensors")
+    for name in ("Silent", "Delegates"):
+        found = load_file(tmp_path / f"{name}.safetensors")
+        assert all(torch.equal(found[tensor], plain[tensor]) for tensor in plain)
+
+
+def test_a_model_without_batchnorm_has_nothing_to_do(run_swa, run_folder, tmp_path):
+    model = nn.Linear(5, 4)
+    torch.save(model.state_dict(), tmp_path / "plain.pt")
+    run_swa("average", "plain.pt", "-o", "swa.safetensors")
+    before = (tmp_path / "swa.safetensors").read_bytes()
+
+    result = run_swa("bn-update", "swa.safetensors", "--model", "mycode.py:Plain", "--data", "mycode.py:Data")
+
+    assert result.exit_code == 0
+    assert "has no BatchNorm statistics: nothing to do" in result.stderr
+    assert (tmp_path / "swa.safetensors").read_bytes() == before
+
+    model = ("--model", "mycode.py:Plain", "--data", "mycode.py:Data")
+    copied = run_swa("bn-update", "swa.safetensors", *model, "-o", "out.safetensors")
+    assert copied.exit_code == 0
+    assert "out.safetensors has the weights of swa.safetensors unchanged" in copied.stderr
+    copy, original = load_file(tmp_path / "out.safetensors"), load_file(tmp_path / "swa.safetensors")
+    assert all(torch.equal(copy[name], tensor) for name, tensor in original.items())
+
+
+def test_bn_update_of_a_torch_checkpoint_needs_an_output(run_swa, run_folder, tmp_path):
+    """The control that tells averaging from recalibration: the last checkpoint with recomputed statistics."""
+    in_place = run_swa("bn-update", "ckpts/epoch-6.pt", *MODEL_AND_DATA)
+    assert (in_place.exit_code, in_place.stdout) == (2, "")
+    assert "was not written by swa-cli and is not replaced in place: add -o NAME.safetensors" in in_place.stderr
+
+    result = run_swa("bn-update", "ckpts/epoch-6.pt", *MODEL_AND_DATA, "-o", "control.safetensors")
+    assert result.exit_code == 0
+    assert (tmp_path / "control.safetensors").exists()
+
+
+def test_statistics_that_were_recomputed_are_verified_as_such(run_swa, run_folder, tmp_path):
+    run_swa("average", "ckpts", "-o", "swa.pt")
+    (tmp_path / "elsewhere").mkdir()
+    updated = run_swa("bn-update", "swa.pt", *MODEL_AND_DATA, "-o", "elsewhere/bn.pt")
+    assert updated.exit_code == 0, updated.stderr
+
+    result = run_swa("verify", "elsewhere/bn.pt")
+
+    assert result.exit_code == 0, result.stderr
+    assert "bit for bit: 6 tensors" in result.stdout
+    assert "3 BatchNorm statistics more, recomputed after the averaging, as they were written then." in result.stdout
+    record = json.loads(open_checkpoint(tmp_path / "elsewhere" / "bn.pt").metadata["swa_cli"])
+    assert record["folder"] == f"../{run_folder.name}"
+    stored = open_checkpoint(tmp_path / "elsewhere" / "bn.pt").tensors["bn.running_var"]
+    with (tmp_path / "elsewhere" / "bn.pt").open("r+b") as stream:
+        stream.seek(stored.offset)
+        byte = stream.read(1)[0]
+        stream.seek(stored.offset)
+        stream.write(bytes([byte ^ 1]))
+    result = run_swa("verify", "elsewhere/bn.pt")
+    assert result.exit_code == 1
+    assert "tensor bn.running_var: it is not what was recomputed for the average" in result.stderr
+
+
+@pytest.mark.parametrize("output", ["swa.pt", "swa.safetensors", "folder", "like.pth"])
+def test_every_kind_of_output_can_be_updated_in_place(run_swa, run_folder, tmp_path, output):
+    form = {"folder": ("--max-shard-size", "1KB"), "like.pth": ("--like", "ckpts/epoch-7.pt")}.get(output, ())
+    assert run_swa("average", "ckpts", "-o", output, *form).exit_code == 0
+    before = open_single(tmp_path / output)
+    old = {name: before.get_tensor(name) for name in before.tensors}
+
+    result = run_swa("bn-update", output, *MODEL_AND_DATA)
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    after = open_single(tmp_path / output)
+    assert after.container == before.container
+    changed = {name for name, tensor in old.items() if not torch.equal(tensor, after.get_tensor(name))}
+    assert changed == {"bn.running_mean", "bn.running_var", "bn.num_batches_tracked"}
+    assert run_swa("verify", output).exit_code == 0
+    evaluated = run_swa("eval", "ckpts", "--swa", output, *MODEL_AND_DATA)
+    assert evaluated.exit_code == 0, evaluated.stderr
+    assert "averages of the checkpoints" not in evaluated.stderr

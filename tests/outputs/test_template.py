@@ -6,10 +6,8 @@ import errno
 import json
 import os
 import random
-import subprocess
 import sys
 import warnings
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -19,109 +17,15 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
 from support.pickled import Config, things
+from support.templates import average_like, huggingface, plan_of, same, state_of_all_kinds
 from swa_cli.averaging import average, plan_average, verify
 from swa_cli.averaging.average import __name__ as average_module_name
-from swa_cli.checkpoints import find_checkpoints, open_single
-from swa_cli.errors import CheckpointError, MismatchError, OutputError, UsageError
+from swa_cli.checkpoints import open_single
+from swa_cli.errors import CheckpointError, MismatchError
 from swa_cli.formats import open_checkpoint
-from swa_cli.formats.provenance_text import read_provenance
 from swa_cli.formats.torch import pickle_edit, pickle_tree
 from swa_cli.formats.torch.unpickle import read_pickle
 from swa_cli.outputs import Like, Target
-
-
-def plan_of(*paths: Path, **options):
-    return plan_average(find_checkpoints(paths).checkpoints, **options)
-
-
-def average_like(sources: list[Path], like: Path, output: Path, *, key: str | None = None) -> None:
-    plan = plan_average([open_checkpoint(path, key=key) for path in sources])
-    average(plan, Target(path=output, like=Like(checkpoint=open_single(like, key=key), key=key)))
-
-
-# Torch files
-
-
-def state_of_all_kinds() -> dict[str, torch.Tensor]:
-    base = torch.randn(40)
-    return {
-        "float32": torch.randn(3, 4),
-        "float64": torch.randn(5).double(),
-        "bfloat16": torch.randn(7).bfloat16(),
-        "float8": torch.randn(9).to(torch.float8_e4m3fn),
-        "complex128": torch.randn(2, dtype=torch.complex128),
-        "complex64": torch.randn(2, dtype=torch.complex64),
-        "uint16": torch.arange(5).to(torch.uint16),
-        "int8": torch.arange(5).to(torch.int8),
-        "uint8": torch.arange(5).to(torch.uint8),
-        "bool": torch.tensor([True, False]),
-        "scalar": torch.tensor(2.5),
-        "empty": torch.zeros(0, 3),
-        "transposed": torch.randn(6, 5).t(),
-        "expanded": torch.randn(4, 1).expand(4, 6),
-        "view": base[10:30:2],
-        "overlapping": base.as_strided((5, 4), (2, 1)),
-        "channels_last": torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last),
-    }
-
-
-def same(first: torch.Tensor, second: torch.Tensor) -> bool:
-    return (
-        first.dtype == second.dtype
-        and first.shape == second.shape
-        and torch.equal(
-            first.contiguous().reshape(-1).view(torch.uint8), second.contiguous().reshape(-1).view(torch.uint8)
-        )
-    )
-
-
-def test_a_torch_file_holds_every_kind_of_tensor(tmp_path):
-    state = state_of_all_kinds()
-    torch.save(state, tmp_path / "1.pt")
-
-    average(plan_of(tmp_path / "1.pt"), tmp_path / "out.pt")
-
-    for mmap in (False, True):
-        loaded = torch.load(tmp_path / "out.pt", weights_only=True, mmap=mmap)
-        assert list(loaded) == list(state)
-        assert all(same(loaded[name], state[name]) for name in state)
-    assert zipfile.ZipFile(tmp_path / "out.pt").testzip() is None  # every CRC is right
-    assert read_provenance(open_checkpoint(tmp_path / "out.pt").metadata) is not None
-
-
-@pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt", ".pth.tar", ".bin"])
-def test_the_suffix_says_that_it_is_a_torch_file(tmp_path, suffix):
-    torch.save({"w": torch.ones(2), "_extra_state": {"a": [1]}}, tmp_path / "1.pt")
-
-    average(plan_of(tmp_path / "1.pt"), tmp_path / f"out{suffix}")
-
-    assert torch.load(tmp_path / f"out{suffix}")["_extra_state"] == {"a": [1]}
-
-
-def test_tied_tensors_share_a_storage(tmp_path):
-    shared = torch.randn(3, 2)
-    torch.save({"a": shared, "b": shared, "c": torch.randn(2)}, tmp_path / "1.pt")
-
-    average(plan_of(tmp_path / "1.pt"), tmp_path / "out.pt")
-
-    loaded = torch.load(tmp_path / "out.pt")
-    assert loaded["a"].data_ptr() == loaded["b"].data_ptr()
-    assert torch.equal(loaded["b"], shared)
-
-
-def test_an_average_in_a_torch_file_is_a_source_only_when_named(tmp_path):
-    for step in (1, 2):
-        torch.save({"w": torch.full((2,), float(step))}, tmp_path / f"{step}.pt")
-    average(plan_of(tmp_path), tmp_path / "3.pt")
-
-    found = find_checkpoints([tmp_path])
-
-    assert [checkpoint.path.name for checkpoint in found.checkpoints] == ["1.pt", "2.pt"]
-    assert any("3.pt was written by swa-cli" in notice for notice in found.notices)
-    assert len(find_checkpoints([tmp_path / "3.pt"]).checkpoints) == 1
-
-
-# The structure of another torch file
 
 
 def trained() -> tuple[nn.Sequential, torch.optim.Optimizer]:
@@ -276,9 +180,6 @@ def test_an_old_one_with_views_of_storages_is_refused(tmp_path):
         average_like([tmp_path / "1.pt"], tmp_path / "1.pt", tmp_path / "out.pt")
 
 
-# Safetensors
-
-
 class Tied(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -335,59 +236,6 @@ def test_tied_weights_of_a_model_that_was_saved_as_safetensors(tmp_path):
     assert loaded.head.weight is loaded.embed.weight
 
 
-# Folders
-
-
-def test_shards_are_no_larger_than_asked_for(tmp_path):
-    torch.save(
-        {f"w{number:02}": torch.randn(100) for number in range(10)} | {"large": torch.randn(1000)}, tmp_path / "1.pt"
-    )
-
-    average(plan_of(tmp_path / "1.pt"), Target(path=tmp_path / "out", max_shard_size=1000))
-
-    index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
-    shards: dict[str, list[str]] = {}
-    for name, shard in index["weight_map"].items():
-        shards.setdefault(shard, []).append(name)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
-        [*shards, "model.safetensors.index.json"]
-    )
-    assert index["metadata"]["total_size"] == 8000
-    expected = torch.load(tmp_path / "1.pt")
-    for shard, names in shards.items():
-        tensors = load_file(tmp_path / "out" / shard)
-        assert set(tensors) == set(names)
-        assert names == ["large"] or sum(tensor.nbytes for tensor in tensors.values()) <= 1000
-        assert all(torch.equal(tensor, expected[name]) for name, tensor in tensors.items())
-
-
-def test_what_all_fits_in_one_shard_has_no_index(tmp_path):
-    torch.save({"w": torch.ones(2)}, tmp_path / "1.pt")
-
-    average(plan_of(tmp_path / "1.pt"), Target(path=tmp_path / "out", max_shard_size=1000))
-
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.safetensors"]
-
-
-def huggingface(folder: Path, value: float, *, sharded: bool = False) -> Path:
-    folder.mkdir(parents=True)
-    tensors = {"a.weight": torch.full((4,), value), "b.weight": torch.full((6,), value)}
-    if sharded:
-        for number, (name, tensor) in enumerate(tensors.items(), 1):
-            torch.save({name: tensor}, folder / f"pytorch_model-0000{number}-of-00002.bin")
-        where = {name: f"pytorch_model-0000{number}-of-00002.bin" for number, name in enumerate(tensors, 1)}
-        index = {"metadata": {"total_size": 40, "more": 1}, "weight_map": where}
-        (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
-    else:
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "merges.txt", "spiece.model",
-                 "special_tokens_map.json", "generation_config.json", "modeling_own.py", "chat_template.jinja",
-                 "optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "trainer_state.json",
-                 "README.md", "zero_to_fp32.py", ".hidden.json"):  # fmt: skip
-        (folder / name).write_text(name)
-    return folder
-
-
 MODEL_FILES = [
     "chat_template.jinja", "config.json", "generation_config.json", "merges.txt", "modeling_own.py", "spiece.model",
     "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
@@ -439,38 +287,6 @@ def test_the_files_of_the_model_come_along_and_those_of_the_training_do_not(tmp_
         index = json.loads((tmp_path / "out" / "pytorch_model.bin.index.json").read_text())
         assert index["metadata"] == {"total_size": 40, "more": 1}
         assert torch.load(tmp_path / "out" / weights[0])["a.weight"].tolist() == [1.5] * 4
-
-
-def test_a_folder_is_replaced_only_with_force_and_only_what_is_ours(tmp_path):
-    source = huggingface(tmp_path / "run" / "checkpoint-1", 1.0)
-    like = Like(checkpoint=open_single(source), key=None)
-    plan = plan_of(source / "model.safetensors")
-    target = Target(path=tmp_path / "out", like=like)
-    average(plan, target)
-
-    with pytest.raises(OutputError, match="out exists already"):
-        average(plan, target)
-    average(plan, target, overwrite=True)
-    (tmp_path / "out" / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match=r"files that swa-cli did not put there \(notes\.txt\)"):
-        average(plan, target, overwrite=True)
-    with pytest.raises(OutputError, match="the directory holds files that swa-cli did not write"):
-        average(plan, Target(path=source, like=like), overwrite=True)
-
-    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
-    assert (source / "optimizer.pt").read_text() == "optimizer.pt"
-
-
-def test_an_empty_folder_is_filled(tmp_path):
-    torch.save({"w": torch.ones(2)}, tmp_path / "1.pt")
-    (tmp_path / "out").mkdir()
-
-    average(plan_of(tmp_path / "1.pt"), Target(path=tmp_path / "out", max_shard_size=1000))
-
-    assert load_file(tmp_path / "out" / "model.safetensors")["w"].tolist() == [1, 1]
-
-
-# What does not go together
 
 
 def test_another_model_is_refused_tensor_by_tensor(tmp_path):
@@ -654,44 +470,6 @@ def test_an_old_whole_module(tmp_path):
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in loaded.state_dict().items())
 
 
-@pytest.mark.parametrize(
-    ("like", "output", "message"),
-    [
-        (
-            "1.pt",
-            "out.safetensors",
-            r"--like .*1\.pt is a torch file, and .* is not\. Give the output a name ending in \.pt",
-        ),
-        ("1.safetensors", "out.pt", r"is a safetensors file, and .*out\.pt is not"),
-        ("shards", "out.safetensors", r"is a sharded checkpoint, and .* one file\. Give -o the name of a directory"),
-    ],
-)
-def test_a_name_that_does_not_go_with_the_structure(tmp_path, like, output, message):
-    torch.save({"w": torch.ones(500), "v": torch.ones(500)}, tmp_path / "1.pt")
-    plan = plan_of(tmp_path / "1.pt")
-    average(plan, tmp_path / "1.safetensors")
-    average(plan, Target(path=tmp_path / "shards", max_shard_size=2000))
-
-    with pytest.raises(UsageError, match=message):
-        average_like([tmp_path / "1.pt"], tmp_path / like, tmp_path / output)
-
-
-def test_options_that_exclude_each_other(tmp_path):
-    torch.save({"w": torch.ones(2)}, tmp_path / "1.pt")
-    plan, like = plan_of(tmp_path / "1.pt"), Like(checkpoint=open_checkpoint(tmp_path / "1.pt"), key=None)
-
-    with pytest.raises(UsageError, match="leave out --max-shard-size"):
-        average(plan, Target(path=tmp_path / "out", like=like, max_shard_size=5))
-    with pytest.raises(
-        UsageError, match=r"shards are written into a directory\. Give -o the name of one, without \.pt"
-    ):
-        average(plan, Target(path=tmp_path / "out.pt", max_shard_size=5))
-    with pytest.raises(UsageError, match="A directory is written with --max-shard-size, or --like"):
-        average(plan, Target(path=tmp_path / "out"))
-    with pytest.raises(UsageError, match=r"no checkpoint is called \.txt"):
-        average(plan, Target(path=tmp_path / "out.txt", like=like))
-
-
 def test_a_folder_of_several_checkpoints_is_no_structure(tmp_path, run_swa):
     for step in (1, 2):
         torch.save({"w": torch.ones(2)}, tmp_path / f"{step}.pt")
@@ -709,14 +487,3 @@ def test_a_damaged_structure_is_an_error_of_that_file(tmp_path):
 
     with pytest.raises(CheckpointError, match=r"1\.pt"):
         average(plan, Target(path=tmp_path / "out.pt", like=Like(checkpoint=checkpoint, key=None)))
-
-
-def test_a_torch_file_is_written_without_torch(tmp_path):
-    torch.save({"state_dict": {"w": torch.ones(2)}, "optimizer": {}}, tmp_path / "1.pt")
-    program = (
-        "import sys\nfrom swa_cli.cli.main import swa\ntry:\n    swa()\nfinally:\n    assert 'torch' not in sys.modules"
-    )
-
-    for options in (["-o", "a.pt"], ["-o", "b.pt", "--like", "1.pt"], ["-o", "c", "--max-shard-size", "5GB"]):
-        done = subprocess.run([sys.executable, "-c", program, "average", "1.pt", *options], cwd=tmp_path, check=False)
-        assert done.returncode == 0

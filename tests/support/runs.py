@@ -7,6 +7,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from swa_cli.averaging import plan_average
+from swa_cli.averaging.plan import AveragePlan
+from swa_cli.formats import open_checkpoint
+
 
 def states_of_all_kinds(n: int = 5) -> list[dict[str, torch.Tensor]]:
     """Dense, transposed, channels-last, overlapping, tied, complex, narrow, empty and integer tensors."""
@@ -82,3 +86,7 @@ def digest(path: Path) -> str:
 def same(first: torch.Tensor, second: torch.Tensor) -> bool:
     raw = (first.contiguous().view(-1).view(torch.uint8), second.contiguous().view(-1).view(torch.uint8))
     return first.shape == second.shape and first.dtype == second.dtype and torch.equal(*raw)
+
+
+def plan_of(paths: list[Path]) -> AveragePlan:
+    return plan_average([open_checkpoint(path) for path in paths])
