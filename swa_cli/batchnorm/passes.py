@@ -18,7 +18,7 @@ from swa_cli.errors import DataError
 from swa_cli.system.process_group import Step
 from swa_cli.system.progress import Track
 from swa_cli.user.batch import Batch, Splitter, n_samples_of
-from swa_cli.user.dataloader import lengths_of, told_by
+from swa_cli.user.dataloader import lengths_of, n_indices_of
 from swa_cli.user.datamodule import iterate, length_of, no_batches
 from swa_cli.user.forward import Forward
 
@@ -121,12 +121,12 @@ def _share(
         before = n_batches
         for index, batch in islice(stream, limit):
             example = forward.prepare(feed.split(batch), batch=index)
-            told = told_by(feed.batches)
+            indices = n_indices_of(feed.batches)
             observer.clear()
-            usual = faster[0] if faster and _has_several(example, told) else model
+            usual = faster[0] if faster and _has_several(example, indices) else model
             try:
                 forward.call(usual, example, batch=index)
-                n_samples = n_samples_of(example, told=told, seen=observer.lengths)
+                n_samples = n_samples_of(example, indices=indices, seen=observer.lengths)
                 finite = tally.add(observer.calls, n_samples)
             except DataError as error:
                 error.add_subject(f"batch {index}")
@@ -153,10 +153,10 @@ def _share(
     return work
 
 
-def _has_several(example: Batch, told: int | None) -> bool:
+def _has_several(example: Batch, indices: int | None) -> bool:
     """Whether a batch is known to have more samples than one, which may be a layer's only value."""
     lengths = {length for value in (*example.args, *example.kwargs.values()) for length in lengths_of(value)}
-    return min(lengths, default=told or 1) > 1
+    return min(lengths, default=indices or 1) > 1
 
 
 def _total(sizes: Sequence[int | None]) -> int | None:

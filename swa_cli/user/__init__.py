@@ -1,1 +1,1 @@
-"""Everything that touches the user's code: the model, the data module, and what they return."""
+"""Calls into the user's code: building the model and data module, loading batches, running the forward pass."""

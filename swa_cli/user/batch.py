@@ -1,6 +1,6 @@
-"""What a batch holds, and how it goes through a model: which part is the target, which the logits.
+"""Splitting a batch into model inputs and target, moving it to a device, and finding the logits in a model's output.
 
-Nothing is guessed from numbers: a model's output is taken as logits.
+The output is assumed to be logits; nothing is guessed from its values.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,10 +16,10 @@ TARGET_KEYS = ("labels", "label", "target")
 
 
 class Batch(NamedTuple):
-    """One batch, taken apart: ``model(*args, **kwargs)`` is to be compared with ``target``.
+    """One batch, split: the output of ``model(*args, **kwargs)`` is compared with ``target``.
 
-    ``groups`` says which of the units (examples, images, …) belong together, as those of one patient do: for each an
-    integer or a text; None where each is on its own.
+    ``groups`` holds an integer or string per unit (example, image, …); units with the same one, such as the images of
+    one patient, are resampled together. None means that every unit is independent.
     """
 
     args: tuple[Any, ...]
@@ -34,7 +34,10 @@ Splitter = Callable[[Any], Batch]
 
 
 def make_splitter(custom: Callable[[Any], object] | None) -> Splitter:
-    """The data module's ``split_batch``, checked, or `split_batch`; it may give groups as a fourth part."""
+    """Return a checked version of the data module's ``split_batch``, or the default `split_batch`.
+
+    A custom one may return groups as a fourth element.
+    """
     if custom is None:
         return split_batch
 
@@ -44,12 +47,12 @@ def make_splitter(custom: Callable[[Any], object] | None) -> Splitter:
         kind = kind_of(parts)
         if not isinstance(parts, tuple) or len(cast("tuple[Any, ...]", parts)) not in _SIZES:
             size = f" of {len(cast('tuple[Any, ...]', parts))}" if isinstance(parts, tuple) else ""
-            msg = f"split_batch(batch) gave a {kind}{size}, expected a tuple (args, kwargs, target)."
+            msg = f"split_batch(batch) returned a {kind}{size}, expected a tuple (args, kwargs, target)."
             raise DataError(msg)
         args, kwargs, *rest = cast("tuple[Any, ...]", parts)
         kinds = f"args of type {kind_of(args)} and kwargs of type {kind_of(kwargs)}"
         if not isinstance(args, Sequence) or not isinstance(kwargs, Mapping):
-            msg = f"split_batch(batch) gave {kinds}, expected a tuple and a dict."
+            msg = f"split_batch(batch) returned {kinds}, expected a tuple and a dict."
             raise DataError(msg)
         return Batch(tuple(cast("Sequence[Any]", args)), dict(cast("Mapping[str, Any]", kwargs)), *rest)
 
@@ -57,13 +60,13 @@ def make_splitter(custom: Callable[[Any], object] | None) -> Splitter:
 
 
 def split_batch(batch: Any) -> Batch:
-    """``(input, ..., target)``, or a mapping with ``labels``, ``label`` or ``target``, whose rest goes in by name.
+    """Split ``(input, ..., target)``, or a mapping with a key ``labels``, ``label`` or ``target``.
 
-    A batch without a target (a lone tensor, a sequence of one, a mapping without those keys) gets the target None;
-    BatchNorm recalibration needs none.
+    The other entries of a mapping become keyword arguments of the model. The target of a batch without one (a single
+    tensor, a sequence of one, a mapping without those keys) is None, which is enough to recompute BatchNorm statistics.
 
     Raises:
-        DataError: an empty batch, or one of another kind.
+        DataError: the batch is empty or of another type.
     """
     kind = kind_of(batch)
     if isinstance(batch, torch.Tensor):
@@ -81,19 +84,19 @@ def split_batch(batch: Any) -> Batch:
         if values:
             return Batch(values[:-1], {}, values[-1])
     msg = (
-        f"cannot take apart a batch of type {kind}: expected (input, ..., target) or a mapping with "
+        f"cannot split a batch of type {kind}: expected (input, ..., target) or a mapping with "
         f"{', '.join(TARGET_KEYS)}. Define split_batch(batch) -> (args, kwargs, target) in the data module."
     )
     raise DataError(msg)
 
 
 def logits_of(output: Any) -> torch.Tensor:
-    """The logits in what a model returned: a tensor, ``.logits``, ``["logits"]``, or the first of a sequence.
+    """Return the logits in a model's output: the tensor itself, ``.logits``, ``["logits"]`` or the first of a sequence.
 
-    ``["out"]`` is where torchvision's models of segmentation have them.
+    ``["out"]`` is the key of torchvision's segmentation models.
 
     Raises:
-        DataError: none of these.
+        DataError: the output has none of these.
     """
     found, kind = output, kind_of(output)
     if not isinstance(found, torch.Tensor):
@@ -113,7 +116,7 @@ def logits_of(output: Any) -> torch.Tensor:
 
 
 def move(example: Batch, device: torch.device, *, batch: int) -> Batch:
-    """``example`` with every tensor that goes into the model on ``device``; the target stays where it is.
+    """Return ``example`` with the tensors of ``args`` and ``kwargs`` on ``device``; the target is not moved.
 
     Raises:
         UserCodeError: something in the batch cannot be moved.
@@ -123,7 +126,7 @@ def move(example: Batch, device: torch.device, *, batch: int) -> Batch:
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """``value`` with every tensor in it on ``device``; looks into sequences, mappings and objects with ``.to``."""
+    """Move every tensor in ``value`` to ``device``; searches sequences, dicts and objects with a ``.to`` method."""
     if isinstance(value, tuple) and hasattr(cast("object", value), "_fields"):  # a namedtuple
         return type(cast("Any", value))(*(to_device(entry, device) for entry in cast("Sequence[Any]", value)))
     if isinstance(value, (list, tuple)):
@@ -132,11 +135,11 @@ def to_device(value: Any, device: torch.device) -> Any:
     if isinstance(value, dict):
         return {name: to_device(entry, device) for name, entry in cast("dict[Any, Any]", value).items()}
     moved = value.to(device) if hasattr(value, "to") else value
-    return value if moved is None else moved  # some move themselves
+    return value if moved is None else moved  # some .to() methods work in place
 
 
 def copied(value: Any) -> Any:
-    """``value`` with a copy of every tensor in it, as `to_device` finds them."""
+    """Return ``value`` with a copy of every tensor in it, found as in `to_device`."""
     if isinstance(value, tuple) and hasattr(cast("object", value), "_fields"):
         return type(cast("Any", value))(*(copied(entry) for entry in cast("Sequence[Any]", value)))
     if isinstance(value, (list, tuple)):
@@ -148,7 +151,7 @@ def copied(value: Any) -> Any:
 
 
 def to_channels_last(value: Any) -> Any:
-    """``value`` with its channels last in memory, if it is a tensor that has channels and positions."""
+    """Return a tensor of 4 or 5 dimensions in channels-last memory format, and any other value unchanged."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     if isinstance(value, torch.Tensor) and value.ndim in formats:
         return value.contiguous(memory_format=formats[value.ndim])
@@ -156,10 +159,10 @@ def to_channels_last(value: Any) -> Any:
 
 
 def call_model(model: Callable[..., Any], example: Batch, *, doing: str) -> Any:
-    """``model(*args, **kwargs)``.
+    """Return ``model(*args, **kwargs)``.
 
     Raises:
-        UserCodeError: the forward raises; what it was given is described.
+        UserCodeError: the forward pass raises; the message lists the inputs with their dtypes and shapes.
     """
     try:
         with user_code(doing):
@@ -168,11 +171,11 @@ def call_model(model: Callable[..., Any], example: Batch, *, doing: str) -> Any:
         positional = [_described(value) for value in example.args]
         named = [f"{name}={_described(value)}" for name, value in example.kwargs.items()]
         hint = (
-            " If it takes others, define split_batch(batch) -> (args, kwargs, target) in the data module."
+            " If the model takes other inputs, define split_batch(batch) -> (args, kwargs, target) in the data module."
             if isinstance(error.__cause__, TypeError)
             else ""
         )
-        given = f"The batch was given to the model as ({shortened([*positional, *named])}).{hint}"
+        given = f"The model was called with ({shortened([*positional, *named])}).{hint}"
         raise UserCodeError(*error.args, given) from error.__cause__
 
 
@@ -182,22 +185,22 @@ def _described(value: object) -> str:
     return kind_of(value)
 
 
-def n_samples_of(example: Batch, *, told: int | None, seen: Collection[int]) -> int | None:
-    """How many samples a batch has; None where that cannot be known.
+def n_samples_of(example: Batch, *, indices: int | None, seen: Collection[int]) -> int | None:
+    """Return the number of samples in a batch, or None if it is ambiguous.
 
-    Where the loader's sampler asks for several entries of the dataset, these are the samples. One entry may be a whole
-    batch: as without a sampler, the inputs, the target and the layers must then agree on a length. Where the layers see
-    another one (the frames of videos, say), that of inputs and target counts.
+    If the sampler asked for several dataset entries, these are the samples. A single entry may be a whole batch; then,
+    as without a sampler, the inputs, the target and the layers' inputs must agree on a length. If only the layers
+    differ (they may see the frames of videos), the length of inputs and target counts.
 
     Args:
-        told: entries of the dataset that the loader's sampler asked for.
-        seen: lengths of the inputs of layers.
+        indices: number of dataset entries that the loader's sampler asked for; None if unknown.
+        seen: lengths of the inputs of the BatchNorm layers.
     """
-    if told is not None and told > 1:
-        return told
+    if indices is not None and indices > 1:
+        return indices
     given = {length for value in (*example.args, *example.kwargs.values()) for length in lengths_of(value)}
     parts = [given, lengths_of(example.target), {*seen}]
     together = agreed(parts)
-    if together is None and told is None and all(parts):
+    if together is None and indices is None and all(parts):
         together = agreed(parts[:2])
-    return told if together is None else together
+    return indices if together is None else together

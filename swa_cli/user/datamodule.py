@@ -1,6 +1,6 @@
-"""The user's data module: built, set up, and asked for the loader of a split.
+"""Building the user's data module, setting it up, and getting the loader of a split.
 
-Duck-typed on Lightning's ``LightningDataModule``, which works as it is; Lightning itself is not needed.
+The module is duck-typed: a ``LightningDataModule`` works as it is, and Lightning need not be installed.
 """
 
 import inspect
@@ -16,7 +16,7 @@ from swa_cli.user.import_object import call_target
 
 Split = Literal["train", "val", "test"]
 
-# What Lightning's Trainer calls before it asks for a loader. `fit` prepares validation data too.
+# The stage that Lightning's Trainer passes to setup(). `fit` prepares the validation data too.
 _STAGES: Mapping[Split, str] = {"train": "fit", "val": "fit", "test": "test"}
 
 
@@ -24,16 +24,16 @@ def build_data_module(target: str, arguments: Mapping[str, Any]) -> object:
     """Call the class or function that ``target`` names.
 
     Raises:
-        UserCodeError: it cannot be imported or called.
+        UserCodeError: ``target`` cannot be imported or called.
     """
     return call_target(target, arguments, what="data module")
 
 
 def choose_split(module: object) -> Split:
-    """``test`` where the module has test data, else ``val``.
+    """Return ``test`` if the module has test data, else ``val``.
 
     Raises:
-        UserCodeError: it has neither.
+        UserCodeError: the module has neither.
     """
     if _implements(module, "test_dataloader"):
         return "test"
@@ -47,7 +47,7 @@ def choose_split(module: object) -> Split:
 
 
 def has_split(module: object, split: Split) -> bool:
-    """Whether the module has a loader for it."""
+    """Return whether the module has a loader for ``split``."""
     return _implements(module, f"{split}_dataloader")
 
 
@@ -64,14 +64,14 @@ def batches_of(module: object, split: Split) -> Iterable[Any]:
 
 
 def train_batches_as_evaluated(module: object) -> tuple[Iterable[Any], str]:
-    """Set the module up and return its training loader without the augmentation, and a note on how it came about.
+    """Set the module up and return its training loader without augmentation, and a note that says how.
 
-    Either ``train_dataloader`` has a parameter ``eval_transforms``, which is then True; or the training set and that
-    of validation (else of test) have transforms as torchvision's datasets have, and the training loader is given
-    again with the other's.
+    If ``train_dataloader`` has a parameter ``eval_transforms``, it is called with ``eval_transforms=True``. Otherwise
+    the training set must keep its transform as torchvision's datasets do, and gets that of the validation set (of the
+    test set, if there is no validation set).
 
     Raises:
-        UserCodeError: the module offers neither, a loader is not defined, or the module's own code fails.
+        UserCodeError: neither is possible, a loader is not defined, or the module's own code fails.
     """
     _check_has_loader(module, "train")
     with user_code(f"looking at the parameters of {_name(module)}.train_dataloader"):
@@ -86,23 +86,23 @@ def train_batches_as_evaluated(module: object) -> tuple[Iterable[Any], str]:
     except NotOfferedError as error:
         msg = (
             f"data module {_name(module)} does not offer its training images as evaluation sees them: {error}. Give "
-            "train_dataloader() a parameter eval_transforms=False that leaves out the augmentation where it is True, "
+            "train_dataloader() a parameter eval_transforms=False that switches off the augmentation when it is True, "
             "or leave out --eval-transforms."
         )
         raise UserCodeError(msg) from error
 
 
 def splitter_of(module: object) -> Callable[[Any], object] | None:
-    """The module's own ``split_batch(batch) -> (args, kwargs, target)``, if it defines one."""
+    """Return the module's own ``split_batch(batch) -> (args, kwargs, target)``, or None."""
     method = _attribute(module, "split_batch")
     return cast("Callable[[Any], object]", method) if callable(method) else None
 
 
 def iterate(loader: Iterable[Any], *, may_be_empty: bool = False) -> Generator[Any]:
-    """Iterate over a user's loader; any exception of it becomes one error that names the batch.
+    """Iterate over a user's loader; an exception becomes one error that names the batch.
 
     Args:
-        may_be_empty: as the share of one of several ranks may be.
+        may_be_empty: accept a loader without batches, as one rank of several may have.
 
     Raises:
         UserCodeError: the loader raises, or a worker dies.
@@ -124,15 +124,15 @@ def iterate(loader: Iterable[Any], *, may_be_empty: bool = False) -> Generator[A
 
 
 def no_batches() -> DataError:
-    """The error that an empty loader is."""
-    return DataError("the data loader is empty: it gave no batch. Check the data module's paths and its drop_last.")
+    """Return the error for an empty loader."""
+    return DataError("the data loader is empty: it yielded no batch. Check the data module's paths and its drop_last.")
 
 
 def length_of(loader: Iterable[Any]) -> int | None:
-    """Number of batches, where the loader knows it (an IterableDataset's does not)."""
+    """Return the number of batches, or None if the loader has no length (an IterableDataset, say)."""
     try:
         return len(cast("Any", loader))
-    except (Exception, SystemExit):  # noqa: BLE001  # the length only serves the progress bar
+    except (Exception, SystemExit):  # noqa: BLE001  # only the progress bar needs the length
         return None
 
 
@@ -169,7 +169,7 @@ def _loader_of(module: object, split: Split, **arguments: object) -> Iterable[An
         loader = getattr(module, f"{split}_dataloader")(**arguments)
     kind = kind_of(loader)
     if isinstance(loader, Mapping) or not isinstance(loader, Iterable) or _holds_loaders(cast("object", loader)):
-        msg = f"{method} gave a {kind}, expected one loader of batches (a torch DataLoader)."
+        msg = f"{method} returned a {kind}, expected one loader of batches (a torch DataLoader)."
         raise UserCodeError(msg)
     return cast("Iterable[Any]", loader)
 
@@ -178,7 +178,7 @@ def _implements(module: object, method: str) -> bool:
     found = _attribute(module, method)
     if not callable(found):
         return False
-    # Lightning's base class defines every loader, to raise that it is not defined.
+    # Lightning's base class defines every loader as a method that raises.
     return not str(getattr(found, "__module__", "")).startswith(("lightning.", "pytorch_lightning."))
 
 
@@ -188,7 +188,7 @@ def _attribute(module: object, name: str) -> object:
 
 
 def _holds_loaders(loader: object) -> bool:
-    """Several loaders at once, as Lightning allows; which one is meant cannot be told."""
+    """Return whether ``loader`` is a list of loaders, which Lightning allows; the choice would be ambiguous."""
     if not isinstance(loader, (list, tuple)):
         return False
     return any(isinstance(entry, DataLoader) for entry in cast("Iterable[object]", loader))

@@ -1,4 +1,4 @@
-"""How batches get through a model: on which device, in which precision and memory format, compiled or not."""
+"""How a model is run: device, autocast dtype, memory format, torch.compile."""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -18,7 +18,11 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, kw_only=True)
 class Forward:
-    """``amp`` is autocast to that dtype; ``channels_last`` is for inputs and weights of four and five dimensions."""
+    """Settings of a forward pass.
+
+    ``amp`` runs the model under autocast with this dtype. ``channels_last`` converts inputs and weights of four and
+    five dimensions.
+    """
 
     device: torch.device = torch.device("cpu")  # noqa: RUF009  # it is immutable
     amp: Amp | None = None
@@ -26,10 +30,10 @@ class Forward:
     compile: bool = False
 
     def move_model(self, model: nn.Module) -> None:
-        """Move ``model``, in place.
+        """Move ``model`` to the device and memory format, in place.
 
         Raises:
-            UserCodeError: it cannot be moved.
+            UserCodeError: the model cannot be moved.
         """
         with user_code(f"moving the model to {self.device}"):
             model.to(self.device)
@@ -38,14 +42,14 @@ class Forward:
                     parameter.data = to_channels_last(parameter.data)
 
     def compiled(self, model: nn.Module) -> Callable[..., Any]:
-        """``model``, or with ``compile`` what torch.compile makes of it, with the hooks that it has by then."""
+        """Return ``model``, compiled if ``compile`` is set; register hooks before, torch.compile includes them."""
         return torch.compile(model) if self.compile else model
 
     def prepare(self, example: Batch, *, batch: int) -> Batch:
-        """A batch on the device, in the memory format.
+        """Return a batch on the device and in the memory format.
 
         Raises:
-            UserCodeError: something in it cannot be moved.
+            UserCodeError: something in the batch cannot be moved.
         """
         moved = move(example, self.device, batch=batch)
         if not self.channels_last:
@@ -54,10 +58,14 @@ class Forward:
         return moved._replace(args=tuple(to_channels_last(value) for value in moved.args), kwargs=kwargs)
 
     def call(self, model: Callable[..., Any], example: Batch, *, batch: int, name: str = "the model") -> Any:
-        """The output of a model, called ``name``, for a batch that is prepared.
+        """Run a model on a prepared batch and return its output.
+
+        Args:
+            batch: index of the batch, for error messages.
+            name: name of the model, for error messages.
 
         Raises:
-            UserCodeError: the forward raises.
+            UserCodeError: the forward pass raises.
         """
         with self._precision():
             return call_model(model, example, doing=f"running {name} on batch {batch}")

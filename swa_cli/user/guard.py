@@ -1,4 +1,4 @@
-"""Call code that the user wrote, and turn any exception of it into one message."""
+"""Calling the user's code, with any exception turned into one message."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from swa_cli.user.process_state import users_own
 
 _OURS = f"{Path(__file__).parents[1]}{os.sep}"
 _SHARED_MEMORY = re.compile(r"shared memory|Bus error|</?torch_\d+_\d+", re.IGNORECASE)
-"""What torch says if a worker cannot hand over a batch."""
+"""Matches torch's errors when a worker finds no room in /dev/shm for a batch."""
 _FULL = (
     ". The workers of a DataLoader hand over batches in /dev/shm, which is full or missing: enlarge it "
     "(docker run --shm-size=8g), or set num_workers=0"
@@ -23,14 +23,13 @@ _FULL = (
 
 @contextmanager
 def user_code(doing: str) -> Generator[None]:
-    """Turn an exception of the body into an error that says what was being done, and at which line it failed.
+    """Turn an exception of the body into an error that says what was being done and at which line it failed.
 
-    ``sys.exit()`` counts as a failure: the user's script must not end ours as if all were well. So does any exception
-    of a class of its own, even one derived from ours. What the body changes of the process (`users_own`) is in force
-    in the bodies that come later, and nowhere else.
+    ``sys.exit()`` counts as a failure, so that the user's script cannot end ours with exit code 0. Process-wide
+    settings that the body changes (see `users_own`) stay in force in later bodies, and nowhere else.
 
     Raises:
-        UserCodeError: the body raised anything but an error of our own or an interrupt.
+        UserCodeError: the body raised anything but one of our own errors or an interrupt.
     """
     try:
         with users_own():
@@ -44,7 +43,7 @@ def user_code(doing: str) -> Generator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """Type and message in one line; of an error in a DataLoader's worker, the error itself, not its traceback."""
+    """Return type and message in one line; for an error in a DataLoader worker, without its traceback."""
     text = text_of(error)
     if "Original Traceback" in text:
         lines = text.splitlines()
@@ -54,9 +53,9 @@ def reason_of(error: BaseException) -> str:
 
 
 def raised_by_user(error: BaseException) -> str | None:
-    """What to say of an exception that came out of the user's code where we had not expected any; else None.
+    """Return a message if an unexpected exception was raised in the user's code, else None.
 
-    A property or a method that a user's class overrides may be called at any line of ours.
+    Any line of ours may call a property or method that a user's class overrides.
     """
     frames = _frames(error)
     places = [index for index, frame in enumerate(frames) if frame.filename.startswith(_OURS)]
@@ -67,10 +66,10 @@ def raised_by_user(error: BaseException) -> str | None:
 
 
 def text_of(error: BaseException) -> str:
-    """What it says of itself, if it can."""
+    """Return ``str(error)``, or a note if its ``__str__`` raises."""
     try:
         return str(error)
-    except BaseException as other:  # noqa: BLE001  # it is the user's method
+    except BaseException as other:  # noqa: BLE001  # __str__ may be the user's
         return f"its str() raises {type(other).__name__}"
 
 
@@ -82,18 +81,18 @@ def _code_of(error: SystemExit) -> str:
 
 
 def _frames(error: BaseException) -> traceback.StackSummary:
-    """The traceback that Python keeps, even if the class overrides ``__traceback__``."""
+    """Return the real traceback, even if the class overrides ``__traceback__``."""
     kept: TracebackType | None = BaseException.__dict__["__traceback__"].__get__(error)
     return traceback.extract_tb(kept)
 
 
 def _is_users(frame: traceback.FrameSummary) -> bool:
-    """Neither ours nor Python's nor an installed package's."""
+    """Return whether a frame is neither ours nor Python's nor an installed package's."""
     others = (_OURS, sysconfig.get_path("stdlib"), "<")
     return "site-packages" not in frame.filename and not frame.filename.startswith(others)
 
 
 def _where(error: BaseException) -> str:
-    """The innermost line of the user's."""
+    """Return the innermost line of the user's code, in parentheses, or nothing."""
     users = [frame for frame in _frames(error) if _is_users(frame)]
     return f" (at {users[-1].filename}:{users[-1].lineno})" if users else ""

@@ -1,4 +1,4 @@
-"""`path/to/file.py:Name` and `package.module.Name`: from text to the thing itself."""
+"""Importing the object that `path/to/file.py:Name` or `package.module.Name` names."""
 
 import importlib
 import importlib.util
@@ -15,17 +15,17 @@ from swa_cli.user.guard import user_code
 
 
 def load_target(target: str, *, what: str) -> object:
-    """Import what ``target`` names; nothing is called.
+    """Import and return the object that ``target`` names, without calling it.
 
-    The folder of a file, or the current folder for a dotted name, is put on ``sys.path`` first, as Python itself
-    does for a script, so that the file's own imports work.
+    The file's folder (for a dotted name, the current folder) is put on ``sys.path`` first, as Python does for a
+    script, so that the file's own imports work.
 
     Args:
         target: ``file.py:Name`` or ``package.module.Name``.
-        what: "model" or "data module", for the messages.
+        what: "model" or "data module", for error messages.
 
     Raises:
-        UserCodeError: no such file, module or name, or the import fails.
+        UserCodeError: the file, module or name does not exist, or the import fails.
     """
     if ".py:" in target:
         place, _, name = target.rpartition(":")
@@ -45,10 +45,10 @@ def load_target(target: str, *, what: str) -> object:
 
 
 def call_target(target: str, arguments: Mapping[str, Any], *, what: str) -> object:
-    """Import what ``target`` names and call it with keyword ``arguments``.
+    """Import the object that ``target`` names and call it with keyword ``arguments``.
 
     Raises:
-        UserCodeError: as `load_target`; also when it cannot be called or the call raises.
+        UserCodeError: the import fails as in `load_target`, the object is not callable, or the call raises.
     """
     thing = load_target(target, what=what)
     if not callable(thing):
@@ -83,14 +83,14 @@ def _import_file(path: Path, what: str) -> ModuleType:
 
 
 def _module_name(path: Path) -> str:
-    """The file's own name, by which worker processes can import it again, unless another module has it."""
+    """Return the file's stem, so that worker processes can import it, or a unique name if another module has it."""
     loaded = sys.modules.get(path.stem)
     origin = getattr(loaded, "__file__", None) if loaded else _origin(path.stem)
     return path.stem if origin == str(path) else f"_swa_cli_{abs(hash(path)):x}_{path.stem}"
 
 
 def _origin(name: str) -> str | None:
-    """The file that ``import name`` would run."""
+    """Return the file that ``import name`` would run."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):

@@ -1,4 +1,4 @@
-"""The user's model: built, and filled with a checkpoint's weights."""
+"""Building the user's model and loading a checkpoint's weights into it."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,41 +15,43 @@ from swa_cli.user.import_object import call_target
 from swa_cli.user.modules import state_dict_of
 
 _LITTLE = 0.01
-"""So small a share of a model's floating numbers is no network beside it, but the weights of a loss, say."""
+"""Floating-point values beside the model, as a share of the model's, up to which they are taken for a loss's weights
+or metric states and not for another network."""
 _STATISTICS = {"running_mean", "running_var"}
 
 
 def build_model(target: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """Call the class or function that ``target`` names and check that it gives an ``nn.Module``.
+    """Call the class or function that ``target`` names and check that it returns an ``nn.Module``.
 
     Raises:
-        UserCodeError: it cannot be imported or called, or gives something else.
+        UserCodeError: ``target`` cannot be imported or called, or returns something else.
     """
     model = call_target(target, arguments, what="model")
     if isinstance(model, torch.jit.ScriptModule):
-        msg = f"model {target!r} gave a TorchScript module, expected the torch.nn.Module that it was made from."
+        msg = f"model {target!r} returned a TorchScript module, expected the torch.nn.Module that it was made from."
         raise UserCodeError(msg)
     if not isinstance(model, nn.Module):
-        msg = f"model {target!r} gave a {kind_of(model)}, expected a torch.nn.Module."
+        msg = f"model {target!r} returned a {kind_of(model)}, expected a torch.nn.Module."
         raise UserCodeError(msg)
     unreal = next((name for name, value in state_dict_of(model).items() if _is_meta(value)), None)
     if unreal is not None:
         msg = (
-            f"model {target!r} gave a {kind_of(model)} on the meta device ({unreal}), where tensors have no values. "
-            "Build it on the CPU: without torch.device('meta'), set_default_device('meta') and init_empty_weights."
+            f"model {target!r} returned a {kind_of(model)} on the meta device ({unreal}), where tensors have no "
+            "values. Build it on the CPU, without torch.device('meta'), set_default_device('meta') or "
+            "init_empty_weights."
         )
         raise UserCodeError(msg)
     return model
 
 
 def state_dict_for(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Read ``checkpoint`` as a state_dict of ``model``: all its names, shapes and dtypes, on the CPU.
+    """Read ``checkpoint`` as a state_dict of ``model``: the model's names, shapes and dtypes, on the CPU.
 
-    A name that the file lacks is filled from another name of the same tensor (tied weights, of which safetensors
-    keeps one). What is no tensor (``_extra_state``) is there as far as the file has it.
+    A tied tensor that the file stores under another of its names is taken from there (safetensors keeps one name).
+    Entries that are not tensors (``_extra_state``) are included if the file has them.
 
     Raises:
-        MismatchError: names are missing or unexpected, or shapes differ; each is listed.
+        MismatchError: names are missing or unexpected, or shapes differ; the message lists each.
     """
     state = state_dict_of(model, keep_vars=True)
     names, beside = _matched(state, checkpoint)
@@ -73,17 +75,17 @@ def state_dict_for(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def own_names(model: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
-    """From names as ``checkpoint`` has them, without the prefixes of wrappers, to those of ``model.state_dict()``.
+    """Map the names in ``checkpoint``, without wrapper prefixes, to those of ``model.state_dict()``.
 
-    They differ where the model itself is compiled, wrapped, or has all its layers under one called ``module``, and
-    where all names of the file or of the model begin with a prefix that the other lacks, as Lightning has ``model.``.
-    Beside that, a file may hold a little that belongs to no network: the weights of a loss, the states of metrics.
+    They differ if the model is compiled or wrapped, or if all names of the file or of the model start with a prefix
+    that the other lacks (Lightning's ``model.``). The file may also hold a few values that belong to no network: the
+    weights of a loss, the states of metrics.
     """
     return _matched(state_dict_of(model, keep_vars=True), checkpoint)[0]
 
 
 def prefix_note(model: nn.Module, checkpoint: Checkpoint) -> str | None:
-    """What to say where the names of the file and of the model differ by a prefix; else None."""
+    """Return a note if the names of the file and of the model differ by a prefix, else None."""
     state = state_dict_of(model, keep_vars=True)
     plain = strip_wrappers({name: name for name in state})
     names, beside = _matched(state, checkpoint)
@@ -92,33 +94,34 @@ def prefix_note(model: nn.Module, checkpoint: Checkpoint) -> str | None:
     of_model = (name for name in checkpoint.tensors if name not in beside)
     theirs, ours = (f"{prefix!r}" if prefix else "no prefix" for prefix in map(_common_prefix, (of_model, plain)))
     which = f"all names in {checkpoint.path} but {shortened(beside)}" if beside else f"all names in {checkpoint.path}"
-    left = " What else the file holds is no part of that model." if beside else ""
+    left = " The other tensors of the file do not belong to that model." if beside else ""
     return (
-        f"{which} begin with {theirs}, those of the model {kind_of(model)} with {ours}: they are matched without it."
+        f"{which} start with {theirs}, those of the model {kind_of(model)} with {ours}: they are matched without it."
         f"{left}"
     )
 
 
 def load_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Fill ``model`` with the tensors of ``checkpoint``, in place.
+    """Load the tensors of ``checkpoint`` into ``model``, in place.
 
     Raises:
         MismatchError: as `state_dict_for`.
     """
     state = state_dict_for(model, checkpoint)
     with user_code(f"loading {checkpoint.path} into the model {kind_of(model)}"):
-        loaded = model.load_state_dict(state, strict=False)  # checked above; what else there is keeps its value
+        loaded = model.load_state_dict(state, strict=False)  # checked above; other entries keep their values
     unknown = list(getattr(loaded, "unexpected_keys", ()))
     if unknown:
         msg = (
-            f"load_state_dict() of the model {kind_of(model)} does not take the names that its state_dict() gives "
-            f"({shortened(unknown)}): its weights would stay as they were built. Let it take them."
+            f"load_state_dict() of the model {kind_of(model)} does not accept the names that its state_dict() returns "
+            f"({shortened(unknown)}), so its weights would keep their initial values. Make load_state_dict() accept "
+            "them."
         )
         raise MismatchError(msg)
 
 
 def materialise(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Give lazy modules (nn.LazyLinear) the shapes that ``checkpoint`` has, so that the model can be copied.
+    """Give lazy modules (nn.LazyLinear) the shapes in ``checkpoint``, so that the model can be copied.
 
     Raises:
         MismatchError: as `state_dict_for`.
@@ -132,7 +135,7 @@ def _is_meta(value: object) -> bool:
 
 
 def _matched(state: Mapping[str, object], checkpoint: Checkpoint) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Own names by those of the file, and what the file holds beside the model."""
+    """Map the file's names to the model's, and list the names in the file that are not the model's."""
     names = strip_wrappers({name: name for name in state})
     if any(name in names for name in checkpoint.tensors):
         return names, ()
@@ -148,9 +151,9 @@ def _matched(state: Mapping[str, object], checkpoint: Checkpoint) -> tuple[dict[
 
 
 def _prefix_of_most(names: Sequence[str], checkpoint: Checkpoint) -> str | None:
-    """The prefix behind which the file has just these names, if what it has elsewhere is no network.
+    """Return the prefix under which the file has exactly these names, if its other tensors are no second network.
 
-    That is, few numbers and no running statistics.
+    They are not if they are few numbers and no running statistics.
     """
     sizes = {name: spec.numel for name in checkpoint.tensors if is_averaged((spec := checkpoint.spec(name)).dtype)}
     total = sum(sizes.values())
@@ -165,7 +168,7 @@ def _prefix_of_most(names: Sequence[str], checkpoint: Checkpoint) -> str | None:
 
 
 def _common_prefix(names: Iterable[str]) -> str:
-    """The whole parts with which all of the names begin, the last dot included."""
+    """Return the dotted prefix that all of the names share, the last dot included."""
     common = os.path.commonprefix(list(names))  # noqa: RUF071  # cut to whole parts below
     return common[: common.rfind(".") + 1]
 
@@ -178,7 +181,7 @@ def _stored_name(name: str, expected: Mapping[str, torch.Tensor], checkpoint: Ch
 
 
 def _fits(tensor: torch.Tensor, shape: tuple[int, ...]) -> bool:
-    lazy = is_lazy(cast("Any", tensor))  # takes its shape from what is loaded
+    lazy = is_lazy(cast("Any", tensor))  # takes the shape of the tensor that is loaded
     return lazy or tuple(tensor.shape) == shape
 
 
@@ -193,4 +196,4 @@ def _explain(
     ):
         if names:
             lines += [f"{len(names)} {title}:", *listed(names)]
-    return [*lines, "Check --model and --model-arg: it must be built as it was for the training run."]
+    return [*lines, "Check --model and --model-arg: build the model as in the training run."]

@@ -1,4 +1,4 @@
-"""What a module of the user's says of itself, checked: any of these methods may be the user's own."""
+"""Checked calls of methods that the user's module may override: named_modules(), state_dict()."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
@@ -10,29 +10,29 @@ from swa_cli.user.guard import user_code
 
 
 def modules_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """``named_modules()``: the model and all that is in it, by name, each once.
+    """Return ``named_modules()``: the model and its submodules with their names, each once.
 
     Raises:
-        UserCodeError: it raises, or gives something else.
+        UserCodeError: the method raises, or returns something else.
     """
     method = f"{kind_of(model)}.named_modules()"
     with user_code(method):
         found: list[Any] = list(cast("Iterable[Any]", model.named_modules()))
         pairs = all(isinstance(name, str) and isinstance(module, nn.Module) for name, module in found)
     if not pairs:
-        msg = f"{method} gave something else than pairs of a name and a module."
+        msg = f"{method} returned something other than pairs of a name and a module."
         raise UserCodeError(msg)
     return found
 
 
 def state_dict_of(model: nn.Module, *, keep_vars: bool = False) -> dict[str, Any]:
-    """``state_dict()``.
+    """Return ``state_dict()`` as a dict.
 
     Args:
-        keep_vars: the entries themselves, so that tied tensors are one object.
+        keep_vars: return the parameters themselves, so that tied tensors are one object.
 
     Raises:
-        UserCodeError: it raises, or gives something else.
+        UserCodeError: the method raises, or returns something else.
     """
     method = f"{kind_of(model)}.state_dict()"
     with user_code(method):
@@ -42,6 +42,6 @@ def state_dict_of(model: nn.Module, *, keep_vars: bool = False) -> dict[str, Any
     odd = None if entries is None else next((name for name in entries if not isinstance(name, str)), None)
     if entries is None or odd is not None:
         given = f"a {kind}" if entries is None else f"a name of type {kind_of(odd)}"
-        msg = f"{method} gave {given}, expected a mapping from names to tensors, as that of torch.nn.Module."
+        msg = f"{method} returned {given}, expected a mapping from names to tensors, as torch.nn.Module's does."
         raise UserCodeError(msg)
     return entries

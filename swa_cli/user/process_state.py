@@ -1,4 +1,4 @@
-"""What a user's code may change of the process, kept apart from ours: working directory, torch's defaults, numpy's."""
+"""Keeping process-wide settings of the user's code apart from ours: working directory, torch's and numpy's defaults."""
 
 import os
 import sys
@@ -7,17 +7,17 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 _THEIRS: dict[str, tuple[Any, Any]] = {}
-"""What the user's code has changed: what was in force before, and what is in its place while that code runs."""
+"""Settings that the user's code has changed: the value before, and the value while that code runs."""
 _INSIDE: list[bool] = []
-"""Not empty while it runs."""
+"""Not empty while the user's code runs."""
 
 
 @contextmanager
 def users_own() -> Generator[None]:
-    """Within the body, all that the user's code has set is in force; before and after it, what is ours.
+    """Put the user's settings in force within the body, and ours before and after it.
 
-    A model may change the directory, or set torch's default device to "meta": relative paths of ours and tensors of
-    ours must not follow. What the caller of the library changes between two calls holds for both.
+    A model may change the directory or set torch's default device to "meta"; our own relative paths and tensors must
+    not be affected. A setting that the caller of the library changes between two calls applies to both sides.
     """
     if _INSIDE:
         yield
@@ -41,7 +41,7 @@ def users_own() -> Generator[None]:
 
 
 def _kinds() -> dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]:
-    """How each is read and written, of modules that are imported by now."""
+    """Return how to read and write each setting, for the modules that are imported so far."""
     torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
     kinds: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {"directory": (_directory, _change_directory)}
     if hasattr(torch, "set_default_device") and hasattr(torch, "get_default_dtype"):  # not while it is being imported
@@ -65,7 +65,7 @@ def _change_directory(folder: str | None) -> None:
 
 
 def _device() -> str | None:
-    """None where none was set."""
+    """Return torch's default device, or None if none was set."""
     torch: Any = sys.modules["torch"]
     context = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)  # noqa: SLF001  # the public one makes a tensor
     return None if context is None else str(context.device)

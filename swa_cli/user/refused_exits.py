@@ -1,22 +1,22 @@
-"""Ends of the process that no handler sees: ``os._exit`` and the ``exec`` functions, called by the user's code."""
+"""Refusing calls of ``os._exit`` and the ``exec`` functions by the user's code, which no handler would see."""
 
 import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, Never
 
-_NAMES = ("_exit", "execv", "execve")  # which the others of the family call
+_NAMES = ("_exit", "execv", "execve")  # the other exec functions call these
 
 
-class ExitCalled(BaseException):  # what happened, not an error of ours
-    """The process would have ended here, with the exit code of the user's choice and without a word."""
+class ExitCalled(BaseException):  # not an error of ours
+    """The user's code called a function that would have ended the process without a message."""
 
 
 @contextmanager
 def exits_refused() -> Generator[None]:
-    """Within the body, a call that would end this process without a word raises `ExitCalled` instead.
+    """Within the body, raise `ExitCalled` where a call would end this process without a message.
 
-    Processes that are forked meanwhile end as ever. What is called in C (``_exit`` by ctypes, a crash) is out of reach.
+    Forked processes may still end. Calls from C (``_exit`` through ctypes, a crash) cannot be intercepted.
     """
     kept = {name: getattr(os, name) for name in _NAMES}
     for name, function in kept.items():
@@ -33,7 +33,7 @@ def _refusing(name: str, function: Callable[..., Never], process: int) -> Callab
         if os.getpid() != process:
             function(*arguments)
         msg = (
-            f"os.{name}({arguments[0]!r}) was called, which would have ended the program without a word"
+            f"os.{name}({arguments[0]!r}) was called, which would have ended the program without a message"
             if arguments
             else name
         )

@@ -201,7 +201,7 @@ def broken(batches):
         ([torch.randn(8, 4), torch.randn(0, 4)], DataError, "batch 1: layer bn1 gets no values"),
         ([torch.randn(8, 4), torch.randn(8, 5)], UserCodeError, "running the model on batch 1 failed: RuntimeError"),
         (broken([torch.randn(8, 4)]), UserCodeError, "loading batch 1 failed: OSError: the disk went away"),
-        ([object()], DataError, "cannot take apart a batch of type object"),
+        ([object()], DataError, "cannot split a batch of type object"),
     ],
     ids=["empty", "nan", "one sample", "no sample", "forward raises", "loader raises", "odd batch"],
 )

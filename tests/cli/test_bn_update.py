@@ -240,7 +240,7 @@ def test_an_error_of_the_model_says_what_it_was_given(run_swa, average, tmp_path
 
     result = run_swa("bn-update", average, *NET, "--data", "batches.py:Batches")
 
-    assert f"The batch was given to the model as ({given}" in result.stderr
+    assert f"The model was called with ({given}" in result.stderr
     assert "define split_batch(batch)" in result.stderr
 
 
@@ -608,7 +608,7 @@ def test_weights_that_load_state_dict_ignores_are_an_error(run_swa, average, tmp
     result = run_swa("bn-update", "x.safetensors", "-o", "y.safetensors", "--model", "renames.py:Renames", *DATA)
 
     assert result.exit_code == 1
-    assert "does not take the names that its state_dict() gives (xbody.weight, xbody.bias)" in result.stderr
+    assert "does not accept the names that its state_dict() returns (xbody.weight, xbody.bias)" in result.stderr
 
 
 def test_bn_update_gives_the_same_bytes_twice_though_the_loader_shuffles(run_swa, run_folder, tmp_path):

@@ -188,7 +188,7 @@ def test_members_of_other_classes_are_named_with_their_shapes(run_swa, folder):
         (
             "ckpts/epoch-6.pt does not fit the model Net.\n2 of another shape:\n"
             "  head.weight: the model has [3, 8], the file [4, 8]\n  head.bias: the model has [3], the file [4]\n"
-            "Check --model and --model-arg: it must be built as it was for the training run.\n"
+            "Check --model and --model-arg: build the model as in the training run.\n"
         ),
     )
 

@@ -60,7 +60,7 @@ def test_a_data_module_may_take_batches_apart_itself():
             UserCodeError,
             r"split_batch\(batch\) failed: KeyError: 'gone' \(at .*test_batches",
         ),
-        (lambda batch: (X, Z), DataError, r"gave a tuple of 2, expected a tuple \(args, kwargs, target\)"),
+        (lambda batch: (X, Z), DataError, r"returned a tuple of 2, expected a tuple \(args, kwargs, target\)"),
         (lambda batch: (X, {}, Z), DataError, "args of type Tensor"),
         (lambda batch: ((X,), None, Z), DataError, "kwargs of type NoneType"),
     ],
@@ -118,11 +118,11 @@ NODES, EDGES = torch.zeros(50, 4), torch.zeros(2, 90)
     ],
 )
 def test_samples_are_what_inputs_target_and_layers_agree_on(example, seen, n):
-    assert n_samples_of(example, told=None, seen=seen) == n
+    assert n_samples_of(example, indices=None, seen=seen) == n
 
 
 @pytest.mark.parametrize(
-    ("example", "seen", "told", "n"),
+    ("example", "seen", "indices", "n"),
     [
         (Batch((NODES, EDGES), {}, torch.zeros(6)), [50], 6, 6),
         (Batch((SimpleNamespace(x=NODES),), {}, torch.zeros(50)), [50], 6, 6),
@@ -133,5 +133,5 @@ def test_samples_are_what_inputs_target_and_layers_agree_on(example, seen, n):
         (Batch((NODES, EDGES), {}, torch.zeros(1)), [50], 1, 1),
     ],
 )
-def test_samples_are_the_entries_of_the_dataset_where_the_sampler_asks_for_several(example, seen, told, n):
-    assert n_samples_of(example, told=told, seen=seen) == n
+def test_samples_are_the_entries_of_the_dataset_where_the_sampler_asks_for_several(example, seen, indices, n):
+    assert n_samples_of(example, indices=indices, seen=seen) == n

@@ -77,7 +77,7 @@ def test_a_failing_setup_and_several_loaders_are_errors():
 
     with pytest.raises(UserCodeError, match=r"Fails\.setup\('fit'\) failed: FileNotFoundError: images/"):
         batches_of(Fails(), "train")
-    with pytest.raises(UserCodeError, match="gave a tuple, expected one loader of batches"):
+    with pytest.raises(UserCodeError, match="returned a tuple, expected one loader of batches"):
         batches_of(Several(), "train")
 
 

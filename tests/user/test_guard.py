@@ -184,9 +184,9 @@ class Said(nn.Module):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (None, r"Said\.state_dict\(\) gave a NoneType, expected a mapping from names to tensors"),
-        ([1], r"Said\.state_dict\(\) gave a list, expected"),
-        ({1: torch.zeros(1)}, r"Said\.state_dict\(\) gave a name of type int, expected"),
+        (None, r"Said\.state_dict\(\) returned a NoneType, expected a mapping from names to tensors"),
+        ([1], r"Said\.state_dict\(\) returned a list, expected"),
+        ({1: torch.zeros(1)}, r"Said\.state_dict\(\) returned a name of type int, expected"),
         (lambda: 1 / 0, r"Said\.state_dict\(\) failed: ZeroDivisionError"),
     ],
 )
@@ -302,7 +302,7 @@ def test_a_model_on_the_meta_device_is_refused(monkeypatch, tmp_path):
         "import torch\ndef net():\n    with torch.device('meta'):\n        return torch.nn.Linear(2, 2)\n"
     )
     monkeypatch.setattr(sys, "path", [*sys.path])
-    with pytest.raises(UserCodeError, match=r"gave a Linear on the meta device \(weight\).*Build it on the CPU"):
+    with pytest.raises(UserCodeError, match=r"returned a Linear on the meta device \(weight\).*Build it on the CPU"):
         build_model(f"{tmp_path}/onmeta.py:net", {})
 
 

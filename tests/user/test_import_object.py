@@ -50,7 +50,7 @@ def test_torchvision_models_are_found():
         ("json.py:Nat", {}, r"model 'json\.py:Nat': json\.py has no 'Nat'\.$"),
         ("torch.nn.Liner", {}, r"torch\.nn has no 'Liner'\. Did you mean Linear\?"),
         ("usernet.py:LIMIT", {}, "is a int, expected a class or a function"),
-        ("usernet.py:not_a_model", {}, "gave a int, expected a torch.nn.Module"),
+        ("usernet.py:not_a_model", {}, "returned a int, expected a torch.nn.Module"),
         ("usernet.py:fails", {}, r"failed: ValueError: no such architecture \(at .*usernet\.py:16\)"),
         ("usernet.py:Net", {"depth": 3}, r"building the model usernet.py:Net\(depth=3\) failed: TypeError"),
         ("broken.py:Net", {}, r"importing .*broken\.py failed: SyntaxError"),

@@ -90,7 +90,7 @@ def test_missing_unexpected_and_reshaped_keys_are_each_listed(tmp_path):
         "  extra",
         "1 of another shape:",
         "  weight: the model has [2, 3], the file [2, 4]",
-        "Check --model and --model-arg: it must be built as it was for the training run.",
+        "Check --model and --model-arg: build the model as in the training run.",
     ]
 
 
@@ -109,10 +109,10 @@ def small() -> nn.Sequential:
 @pytest.mark.parametrize(
     ("prefix", "wrap", "note"),
     [
-        ("model.", small, "begin with 'model.', those of the model Sequential with no prefix"),
-        ("lit.model.", small, "begin with 'lit.model.', those of the model Sequential with no prefix"),
-        ("", lambda: Wraps(small()), "begin with no prefix, those of the model Wraps with 'net.'"),
-        ("model.", lambda: Wraps(small()), "begin with 'model.', those of the model Wraps with 'net.'"),
+        ("model.", small, "start with 'model.', those of the model Sequential with no prefix"),
+        ("lit.model.", small, "start with 'lit.model.', those of the model Sequential with no prefix"),
+        ("", lambda: Wraps(small()), "start with no prefix, those of the model Wraps with 'net.'"),
+        ("model.", lambda: Wraps(small()), "start with 'model.', those of the model Wraps with 'net.'"),
         ("net.", lambda: Wraps(small()), None),
     ],
 )
@@ -155,7 +155,7 @@ def test_the_loss_and_metrics_beside_the_network_of_a_lightning_module_are_left_
     said = prefix_note(model, checkpoint)
     assert said is not None
     assert all(name in said for name in beside)
-    assert "begin with 'model.', those of the model Sequential with no prefix" in said
+    assert "start with 'model.', those of the model Sequential with no prefix" in said
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
-"""A user's loader, as the user made it: passed over again, shared between ranks, and copied with one thing changed."""
+"""Iterating over a user's loader repeatably and across ranks, and copying it with one thing changed."""
 
 from swa_cli.user.dataloader.batch_size import with_batch_size
 from swa_cli.user.dataloader.clone import in_fixed_order
 from swa_cli.user.dataloader.eval_transforms import NotOfferedError, with_transform_of
-from swa_cli.user.dataloader.repeatable import Passes, told_by
+from swa_cli.user.dataloader.repeatable import Passes, n_indices_of
 from swa_cli.user.dataloader.tree import agreed, lengths_of, samples_in, tensors_in
 
 __all__ = [
@@ -12,9 +12,9 @@ __all__ = [
     "agreed",
     "in_fixed_order",
     "lengths_of",
+    "n_indices_of",
     "samples_in",
     "tensors_in",
-    "told_by",
     "with_batch_size",
     "with_transform_of",
 ]

@@ -1,4 +1,4 @@
-"""Another batch size for a loader that is there already."""
+"""Changing the batch size of an existing loader."""
 
 from collections.abc import Iterable
 from typing import Any, cast
@@ -10,7 +10,7 @@ from swa_cli.user.dataloader.clone import copy_of, has_plain_batches, iterates_a
 
 
 def with_batch_size(loader: Iterable[Any], batch_size: int) -> Iterable[Any]:
-    """``loader`` with batches of another size, in the order of the same sampler, and drop_last as it was.
+    """Return a copy of ``loader`` with another batch size, the same sampler and the same ``drop_last``.
 
     Raises:
         DataError: the loader makes its batches in a way that cannot be repeated with another size.

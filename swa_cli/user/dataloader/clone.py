@@ -1,4 +1,4 @@
-"""Copies of a user's loader that differ in one thing; the loader itself stays as the user made it."""
+"""Copying a user's loader with some attributes changed; the original is left as it is."""
 
 import copy
 from collections.abc import Iterable
@@ -17,10 +17,10 @@ def is_loader(value: object) -> TypeGuard[DataLoader[Any]]:
 
 
 def copy_of(loader: L, **changes: Any) -> L:
-    """A shallow copy with other attributes, also those that torch forbids to set once a loader is made.
+    """Return a shallow copy with some attributes changed, including those that torch forbids to set later.
 
-    Its workers are new in every pass and its batches come in order: workers that persist go on drawing where they
-    were (torch seeds them when they start, and never again), so a second pass would not give what the first gave.
+    The copy starts new workers in every pass and returns its batches in order. torch seeds workers only when they
+    start, so with persistent workers a second pass would draw other random numbers than the first.
     """
     copied = copy.copy(loader)
     fresh = {"persistent_workers": False, "in_order": True, "_IterableDataset_len_called": None}
@@ -30,7 +30,7 @@ def copy_of(loader: L, **changes: Any) -> L:
 
 
 def unused_copy(loader: Iterable[Any]) -> Iterable[Any]:
-    """``loader`` as it was before its first pass, where it is a DataLoader or wraps one; else itself."""
+    """Return ``loader`` as it was before its first pass if it is a DataLoader or wraps one, else ``loader`` itself."""
     if is_loader(loader):
         return copy_of(loader)
     inner = {name: value for name, value in _attributes(loader).items() if is_loader(value)}
@@ -38,7 +38,7 @@ def unused_copy(loader: Iterable[Any]) -> Iterable[Any]:
         return loader
     try:
         copied = copy.copy(loader)
-    except Exception:  # noqa: BLE001  # a __getattr__ of its own may not bear to be copied
+    except Exception:  # noqa: BLE001  # a custom __getattr__ may break copying
         return loader
     for name, value in inner.items():
         object.__setattr__(copied, name, copy_of(value))
@@ -46,9 +46,9 @@ def unused_copy(loader: Iterable[Any]) -> Iterable[Any]:
 
 
 def parts_of(loader: object) -> list[object]:
-    """``loader``, what it wraps, and their samplers and datasets, each once."""
+    """Return ``loader``, the loaders it wraps, and their samplers and datasets, each once."""
     found = [loader]
-    for part in found:  # which grows meanwhile
+    for part in found:  # grows meanwhile
         for name, value in _attributes(part).items():
             is_part = name in _PARTS or isinstance(value, (DataLoader, Sampler, Dataset))
             if is_part and not any(value is known for known in found):
@@ -57,7 +57,7 @@ def parts_of(loader: object) -> list[object]:
 
 
 def iterates_as_torch_does(loader: object) -> TypeGuard[DataLoader[Any]]:
-    """Whether ``loader`` is a DataLoader that asks its sampler and its dataset as torch's own does."""
+    """Return whether ``loader`` is a DataLoader that uses its sampler and dataset as torch's own does."""
     if not is_loader(loader):
         return False
     own = cast("type[Any]", type(cast("object", loader)))
@@ -66,7 +66,7 @@ def iterates_as_torch_does(loader: object) -> TypeGuard[DataLoader[Any]]:
 
 
 def in_fixed_order(loader: Iterable[Any]) -> bool:
-    """Whether ``loader`` is known to take its samples in the order of the dataset."""
+    """Return whether ``loader`` is known to load the samples in the order of the dataset."""
     return (
         iterates_as_torch_does(loader)
         and not isinstance(loader.dataset, IterableDataset)
@@ -76,7 +76,7 @@ def in_fixed_order(loader: Iterable[Any]) -> bool:
 
 
 def has_plain_batches(loader: DataLoader[Any]) -> bool:
-    """Whether the batches are so many of the sampler's entries each, and no more rule than that."""
+    """Return whether batches are formed by a plain BatchSampler: consecutive entries of the sampler."""
     return type(cast("object", loader.batch_sampler)) is BatchSampler
 
 

@@ -1,4 +1,4 @@
-"""The training images as evaluation sees them: the training loader with the validation set's transform."""
+"""Training images without augmentation: the training loader with the validation set's transform."""
 
 import copy
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ _NAMES = ("transform", "transforms")
 
 
 class NotOfferedError(Exception):
-    """Why the transform of evaluation cannot be put in the place of training's; the caller says what to do."""
+    """The evaluation transform cannot replace the training transform; the message says why, the caller what to do."""
 
 
 class Exchanged(NamedTuple):
@@ -21,19 +21,19 @@ class Exchanged(NamedTuple):
 
     loader: Iterable[Any]
     transform: str
-    """What it is, in one line."""
+    """The transform's ``str()``, in one line."""
     same: bool
-    """Training has this very transform too, so that nothing is exchanged."""
+    """Whether training already has this transform, so that nothing changes."""
 
 
 def with_transform_of(train: Iterable[Any], evaluation: Iterable[Any]) -> Exchanged:
-    """A copy of the loader ``train`` whose images go through the transform of ``evaluation``'s dataset.
+    """Return a copy of the loader ``train`` that applies the transform of ``evaluation``'s dataset.
 
-    A dataset has it as torchvision's have: ``transform``, and ``transforms`` for image and target together. Subset and
-    ConcatDataset are looked through. ``target_transform`` stays that of training, and so does the user's own dataset.
+    Datasets keep it as torchvision's do: ``transform``, or ``transforms`` for image and target together; Subset and
+    ConcatDataset are searched. ``target_transform`` stays that of training. The user's own dataset is not changed.
 
     Raises:
-        NotOfferedError: one of the two is no DataLoader, or has no such dataset.
+        NotOfferedError: one of the two is not a DataLoader, or its dataset has no such attribute.
     """
     known, reference = _loader(train, "training"), _loader(evaluation, "evaluation")
     first, *others = _with_transforms(reference.dataset, "evaluation")
@@ -57,7 +57,7 @@ def _loader(loader: object, what: str) -> DataLoader[Any]:
 
 
 def _with_transforms(dataset: object, what: str) -> list[object]:
-    """``dataset``, or those it wraps, where each has transforms of its own."""
+    """Return ``dataset``, or the datasets it wraps, each of which has its own transforms."""
     if _has_transforms(dataset):
         return [dataset]
     if not _wrapped(dataset):
@@ -67,7 +67,7 @@ def _with_transforms(dataset: object, what: str) -> list[object]:
 
 
 def _exchanged(dataset: Any, reference: object) -> Any:
-    """A copy of ``dataset`` down to what has the transform, and nothing below that."""
+    """Return a copy of ``dataset`` with new transforms, copied no deeper than the dataset that holds them."""
     copied: Any = copy.copy(dataset)
     if _has_transforms(dataset):
         vars(copied).update(_new_transforms(vars(cast("object", dataset)), vars(reference)))
@@ -103,16 +103,16 @@ def _wrapped(dataset: object) -> list[object]:
 
 
 def _kept(dataset: object) -> tuple[Any, Any]:
-    """The transform of the image, and that of image and target together."""
+    """Return the transform of the image, and that of image and target together."""
     joint = vars(dataset).get("transforms")
     return vars(dataset).get("transform"), joint if _is_joint(joint) else None
 
 
 def _alike(one: object, other: object) -> bool:
-    """Whether the transforms are the same, or made alike, as far as they tell."""
+    """Return whether the transforms are equal or print alike."""
     return _kept(one) == _kept(other) or str(_kept(one)) == str(_kept(other))
 
 
 def _is_joint(transforms: object) -> bool:
-    """Whether it takes image and target together, and is not torchvision's pair of one transform for each."""
+    """Return whether it takes image and target together, and is not torchvision's pair of separate transforms."""
     return transforms is not None and not hasattr(transforms, "target_transform")

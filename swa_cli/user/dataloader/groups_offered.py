@@ -1,4 +1,4 @@
-"""Signs in a dataset that examples belong together, as those of one patient do."""
+"""Hints in a dataset that its examples are grouped, such as images of one patient."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,17 +12,17 @@ _GROUP = re.compile(
     r"(group|patient|subject|participant|person|speaker|user|video|clip|document|session|scene|slide|site)(s|_?ids?)?"
 )
 _FILES = 50_000
-"""As many files of a dataset are looked at."""
+"""Number of files of a dataset that are looked at."""
 
 
 def groups_offered(loader: object) -> str | None:
-    """What the loader's dataset has that could group its examples, as a clause; None if nothing is known.
+    """Return a clause that names what in the loader's dataset could group its examples, or None.
 
-    That is a column (of a Hugging Face dataset, of a data frame), an attribute with an entry for each example, or
-    folders below those of the classes, as torchvision's ``ImageFolder`` lists them. No example is loaded.
+    It may be a column (of a Hugging Face dataset or data frame), an attribute with one entry per example, or folders
+    below the class folders of torchvision's ``ImageFolder``. No example is loaded.
     """
     for part in parts_of(loader):
-        with suppress(Exception):  # what a dataset of the user's has may raise, and a hint is not worth an error
+        with suppress(Exception):  # attributes of a user's dataset may raise, and a hint is not worth an error
             for hint in (*_named(part), *_folders(part)):
                 return hint
     return None

@@ -1,4 +1,4 @@
-"""Random states that a loader draws from: torch's, numpy's and Python's, and generators of its own."""
+"""Random states that a loader draws from: torch's, numpy's and Python's global ones, and its own generators."""
 
 import random
 from collections.abc import Callable, Generator, Iterable
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def seed_all(seed: int) -> None:
-    """Seed torch, numpy and Python; GPUs that are in use too, and none that is not."""
+    """Seed torch, numpy and Python, and CUDA if it is initialised."""
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)
@@ -22,18 +22,18 @@ def seed_all(seed: int) -> None:
 
 
 def seed_of_batch(seed: int, place: int) -> int:
-    """A seed of its own (63 bits) for the batch at ``place`` of a stream."""
+    """Return a 63-bit seed for the batch at position ``place`` of a stream."""
     return int.from_bytes(blake2b(f"{seed} {place}".encode(), digest_size=8).digest()) >> 1
 
 
 def drawn_apart(iterable: Iterable[T], *, seed: int | None = None) -> Generator[T]:
-    """What ``iterable`` gives, with global random states that nothing else draws from.
+    """Iterate over ``iterable`` with global random states of its own.
 
-    They are in force only while it is at work. In between, and after any end, the caller's are: what the caller
-    draws does not change what comes next, nor the other way round.
+    They are in force only while ``iterable`` computes its next entry; in between, and after any end, the caller's are
+    restored. So the caller's random numbers do not depend on the iteration, nor the other way round.
 
     Args:
-        seed: the states begin seeded with it; without it, as the caller's are when it is first asked.
+        seed: initial seed of the states; without one they start as a copy of the caller's.
     """
     apart = _Apart(seed)
     with apart.in_force():
@@ -48,14 +48,14 @@ def drawn_apart(iterable: Iterable[T], *, seed: int | None = None) -> Generator[
 
 
 class OwnGenerators:
-    """The generators that some objects hold as attributes, with the states in which they were found at first."""
+    """The random generators that some objects hold as attributes, with the states in which they were first found."""
 
     def __init__(self, owners: Iterable[object]) -> None:
         self._owners = tuple(owners)
         self._restores: list[Callable[[], None]] | None = None
 
     def rewind(self, seed: int | None) -> None:
-        """Put them back to their first states, or, with a seed, seed every one of them with it."""
+        """Restore their first states, or seed them all if a seed is given."""
         generators = self._found()
         if seed is not None:
             for generator in generators:
@@ -74,7 +74,7 @@ class OwnGenerators:
 
 
 class _Apart:
-    """Global states that are swapped with the caller's."""
+    """Global random states that are swapped with the caller's."""
 
     def __init__(self, seed: int | None) -> None:
         self._seed = seed
@@ -95,7 +95,7 @@ class _Apart:
 
 
 def _global_states() -> Callable[[], None]:
-    """What puts the global states back to what they are now."""
+    """Return a function that restores the present global states."""
     in_torch, in_python = torch.default_generator.get_state(), random.getstate()
     in_numpy = cast("Any", np.random.get_state())  # noqa: NPY002
     on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []

@@ -1,4 +1,4 @@
-"""A torch DataLoader's stream of indices: cut, shared and seeded before anything is loaded."""
+"""Limiting, sharding and seeding the index stream of a torch DataLoader, before anything is loaded."""
 
 import pickle
 from collections import deque
@@ -17,19 +17,19 @@ from swa_cli.user.guard import reason_of
 
 
 def gives_indices(loader: object, *, counts_samples: bool) -> bool:
-    """Whether ``loader`` asks a sampler which samples to load; with ``counts_samples``, how many to a batch too."""
+    """Return whether a sampler chooses what ``loader`` loads; with ``counts_samples``, also how many per batch."""
     if not iterates_as_torch_does(loader) or isinstance(loader.dataset, IterableDataset):
         return False
     return loader.batch_sampler is not None or not counts_samples  # without, one index may stand for a whole batch
 
 
 def index_sampler(loader: DataLoader[Any]) -> Iterable[Any]:
-    """The sampler from which ``loader`` takes the indices of a batch, or, without automatic batching, an index."""
+    """Return the sampler of batch indices, or, without automatic batching, that of single indices."""
     return cast("Iterable[Any]", loader.sampler if loader.batch_sampler is None else loader.batch_sampler)
 
 
 def drawing_from(loader: DataLoader[Any], indices: "Indices", *, seed: int) -> DataLoader[Any]:
-    """A copy of ``loader`` that loads what ``indices`` name, each entry with a seed of its own."""
+    """Return a copy of ``loader`` that loads the entries of ``indices``, each with a seed of its own."""
     changes = {
         "sampler" if loader.batch_sampler is None else "batch_sampler": indices,
         "dataset": _SeededByBatch(loader.dataset, seed),
@@ -40,10 +40,10 @@ def drawing_from(loader: DataLoader[Any], indices: "Indices", *, seed: int) -> D
 
 @final
 class Indices:
-    """In the place of a sampler: this rank's entries of its stream, each with its place in the stream.
+    """Replacement of a sampler: this rank's entries of its stream, each with its position in the stream.
 
-    ``sizes`` has how many samples each entry asks for, None where a single index may stand for a whole batch; who takes
-    the batches takes them out.
+    ``sizes`` holds the number of samples of each entry, or None if a single index may stand for a whole batch; the
+    consumer of the batches pops them.
     """
 
     def __init__(self, sampler: Iterable[Any], share: RankShard, *, batched: bool) -> None:
@@ -53,7 +53,7 @@ class Indices:
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         digest = 0
-        # Apart: a sampler that draws for each batch must not depend on what was drawn while loading the one before.
+        # A sampler that draws for each batch must not depend on what was drawn while the previous one was loaded.
         for place, index in self._share.limited(drawn_apart(self._sampler), len):
             digest = crc32(pickle.dumps(index), digest)
             if place % self._share.ranks == self._share.rank:
@@ -65,7 +65,7 @@ class Indices:
 
 @final
 class _SeededByBatch(Dataset[Any]):
-    """Take place and index, and seed all random generators of a batch by its place."""
+    """A dataset that is indexed by position and index, and seeds all random states by the position."""
 
     def __init__(self, dataset: Any, seed: int) -> None:
         self.dataset, self._seed = dataset, seed
@@ -73,28 +73,28 @@ class _SeededByBatch(Dataset[Any]):
     def __getitem__(self, entry: tuple[int, Any]) -> Any:
         place, index = entry
         seed_all(seed_of_batch(self._seed, place))
-        with _told():
+        with _reported():
             return self.dataset[index]
 
     def __getitems__(self, entry: tuple[int, Sequence[Any]]) -> Any:
         place, indices = entry
         seed_all(seed_of_batch(self._seed, place))
-        with _told():
+        with _reported():
             fetch = getattr(self.dataset, "__getitems__", None)
             return fetch(indices) if fetch else [self.dataset[index] for index in indices]
 
 
 @contextmanager
-def _told() -> Generator[None]:
-    """Turn what a dataset raises into what is heard of.
+def _reported() -> Generator[None]:
+    """Turn an exception of a dataset into one that reaches the main process.
 
-    A StopIteration would pass for the end of the data. From a worker only an Exception of a class that the main process
-    can import arrives there: another one ends the worker, or leaves the main process waiting for ever.
+    A StopIteration would be taken for the end of the data. From a worker, only an Exception whose class the main
+    process can import arrives there; any other one kills the worker, or leaves the main process waiting forever.
     """
     try:
         yield
     except StopIteration as error:
-        raise RuntimeError(reason_of(error)) from None  # with it as the cause, contextlib lets the StopIteration pass
+        raise RuntimeError(reason_of(error)) from None  # with it as the cause, contextlib would let it pass
     except BaseException as error:
         in_worker = get_worker_info() is not None and type(error) is not KeyboardInterrupt
         if in_worker and not (isinstance(error, Exception) and _is_importable(type(error))):
@@ -105,14 +105,14 @@ def _told() -> Generator[None]:
 def _is_importable(kind: type) -> bool:
     try:
         pickle.dumps(kind)
-    except Exception:  # noqa: BLE001  # a local class, or one with a metaclass of its own
+    except Exception:  # noqa: BLE001  # a local class, or a custom metaclass
         return False
     return True
 
 
 def _start_worker(user: Callable[[int], object] | None, worker: int) -> None:
-    """The user's worker_init_fn, which finds the user's dataset in the worker's info."""
+    """Call the user's worker_init_fn, with the user's own dataset in the worker's info."""
     info = cast("Any", get_worker_info())
-    object.__setattr__(info, "dataset", info.dataset.dataset)  # which the info itself forbids
+    object.__setattr__(info, "dataset", info.dataset.dataset)  # its own __setattr__ refuses
     if user is not None:
         user(worker)

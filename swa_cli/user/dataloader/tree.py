@@ -1,4 +1,4 @@
-"""The tensors in a batch, however it is nested."""
+"""Tensors and lengths in a nested batch."""
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any, cast
@@ -7,14 +7,14 @@ import torch
 
 
 def tensors_in(value: object) -> Generator[torch.Tensor]:
-    """Every tensor in nested sequences and mappings."""
+    """Yield every tensor in nested sequences and mappings."""
     return (leaf for leaf in _leaves(value) if isinstance(leaf, torch.Tensor))
 
 
 def lengths_of(value: object) -> set[int]:
-    """All that may be the number of samples in ``value``: lengths of its tensors, and of a sequence itself.
+    """Return the candidates for the number of samples in ``value``: lengths of its tensors, and of a sequence itself.
 
-    A sequence may hold an entry for each sample, as detection has it, or several tensors of all of them.
+    A sequence may hold one entry per sample, as in detection, or several tensors that each hold all samples.
     """
     if isinstance(value, Mapping):
         return {length for entry in cast("Mapping[Any, object]", value).values() for length in lengths_of(entry)}
@@ -25,7 +25,7 @@ def lengths_of(value: object) -> set[int]:
 
 
 def samples_in(batch: object) -> int | None:
-    """The number of samples that all entries of a batch agree on; None where they do not, or do not say."""
+    """Return the number of samples on which all entries of a batch agree, or None."""
     if isinstance(batch, torch.Tensor) and batch.ndim == 0:
         return 1
     entries: list[object] = [batch]
@@ -38,7 +38,7 @@ def samples_in(batch: object) -> int | None:
 
 
 def agreed(lengths: Iterable[set[int]]) -> int | None:
-    """The one number that is in all of these sets; empty ones know nothing."""
+    """Return the one number that is in all of these sets, or None; empty sets are ignored."""
     known = [found for found in lengths if found]
     common = set[int].intersection(*known) if known else set[int]()
     return common.pop() if len(common) == 1 else None

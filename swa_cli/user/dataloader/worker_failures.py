@@ -1,4 +1,4 @@
-"""When the death of a loader's worker is heard of."""
+"""Raising the death of a DataLoader worker where a batch is loaded, and nowhere else."""
 
 import signal
 import threading
@@ -10,36 +10,36 @@ from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 _END: Any = object()
-_A_MOMENT = 0.05  # seconds
+_GRACE = 0.05  # seconds
 _Handler = Callable[[int, FrameType | None], object]
 
 
-def deaths_told_while_loading(stream: Iterable[T]) -> Generator[T]:
-    """What ``stream`` gives; that a worker died is raised where the next batch is asked for, and nowhere else.
+def raise_deaths_while_loading(stream: Iterable[T]) -> Generator[T]:
+    """Iterate over ``stream``; if a worker dies, raise when the next batch is asked for.
 
-    torch raises it from a signal handler, at any line of the program: in the middle of the model, or of putting
-    something back. Between batches the signal is only noted; where a worker's end first shows as a broken pipe, it is
-    waited for.
+    torch raises from a signal handler, at any line of the program: in the middle of the forward pass, or of a
+    ``finally``. Here the signal is only recorded between batches. If a worker's death first shows as a broken pipe,
+    wait a moment for the signal, whose message is better.
     """
     entries = iter(stream)
     while True:
         try:
             entry = next(entries, _END)
         except Exception:
-            with _noted() as tell:
-                time.sleep(_A_MOMENT)
-            tell()
+            with _recorded() as handle:
+                time.sleep(_GRACE)
+            handle()
             raise
         if entry is _END:
             return
-        with _noted() as tell:
+        with _recorded() as handle:
             yield entry
-        tell()
+        handle()
 
 
 @contextmanager
-def _noted() -> Generator[Callable[[], None]]:
-    """Hold back what torch does at the end of a child process; what is given does it, if one came to its end."""
+def _recorded() -> Generator[Callable[[], None]]:
+    """Hold back torch's handler for the end of a child process; the function that is yielded calls it if one ended."""
     number = getattr(signal, "SIGCHLD", None)  # Windows has none
     handler = None if number is None else signal.getsignal(number)
     is_torch_s = callable(handler) and str(getattr(handler, "__module__", "")).startswith("torch.")
@@ -52,12 +52,12 @@ def _noted() -> Generator[Callable[[], None]]:
         del frame
         ended.append(signum)
 
-    def tell() -> None:
+    def handle() -> None:
         if ended:
             cast("_Handler", handler)(number, None)
 
     signal.signal(number, note)
     try:
-        yield tell
+        yield handle
     finally:
         signal.signal(number, handler)

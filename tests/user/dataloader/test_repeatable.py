@@ -164,14 +164,14 @@ def test_the_samples_of_a_batch_are_the_length_that_its_parts_agree_on(batch, si
 def test_samples_that_cannot_be_counted_are_not_limited():
     batches = [(torch.zeros(50, 4), torch.zeros(2, 90), torch.zeros(6))] * 3
 
-    with pytest.raises(DataError, match=r"of type tuple has does not follow.*--num-batches"):
+    with pytest.raises(DataError, match=r"of type tuple is ambiguous.*--num-batches"):
         list(Passes(batches, num_samples=10))
 
 
 def in_order_of_loading(loader, **limits):
     """What the loader says of each batch, beside the number that the collate function has put into it."""
     passes = Passes(loader, **limits)
-    return [(passes.told, n) for n in passes]
+    return [(passes.n_indices, n) for n in passes]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -201,4 +201,4 @@ def test_a_single_index_may_stand_for_a_batch_and_so_says_nothing():
     dataset: Any = [3, 4]
     passes = Passes(DataLoader(dataset, batch_size=None))
 
-    assert [(passes.told, n) for n in passes] == [(None, 3), (None, 4)]
+    assert [(passes.n_indices, n) for n in passes] == [(None, 3), (None, 4)]
