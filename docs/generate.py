@@ -22,11 +22,11 @@ from typer.models import ArgumentInfo, OptionInfo, ParameterInfo
 from swa_cli import errors
 from swa_cli.cli.commands import COMMANDS
 from swa_cli.config.schema import AverageConfig, BnUpdateConfig, Config, EvalConfig
+from swa_cli.config.settings import settings
 
 DOCS = Path(__file__).parent
 SECTIONS = {"average": AverageConfig, "bn_update": BnUpdateConfig, "eval": EvalConfig}
 SECTION_OF_COMMAND = {"inspect": "average", "average": "average", "bn-update": "bn_update", "eval": "eval"}
-KEY_OF_PARAMETER = {("bn_update", "swa"): "input", ("average", "paths"): "sources"}
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -66,8 +66,7 @@ def _row(parameter: inspect.Parameter, info: ParameterInfo, section: str | None)
     kind = _without_none(parameter.annotation.__origin__)
     default = parameter.default
     if default is None and section:
-        name = parameter.name.removesuffix("_")
-        default = _defaults(section).get(KEY_OF_PARAMETER.get((section, name), name))
+        default = _defaults(section).get(parameter.name)
     required = parameter.default is inspect.Parameter.empty
     return [_spelling(parameter, info), _value(kind, info), "required" if required else _shown(default), _help(info)]
 
@@ -120,23 +119,18 @@ def config() -> str:
     parts: list[str] = []
     for name, section in SECTIONS.items():
         keys = schema["$defs"][section.__name__]["properties"]
-        flags = _flags_of(name)
         rows = [
-            [f"`{key}`", _described(spec), _default_of(spec), *flags.get(key, ("", ""))] for key, spec in keys.items()
+            [
+                f"`{setting.name}`",
+                _described(keys[setting.name]),
+                _default_of(keys[setting.name]),
+                ", ".join(f"`{flag}`" for flag in setting.flags),
+                sentence(setting.option.help),
+            ]
+            for setting in settings(name)
         ]
         parts += [f"### {name}", table(("key", "value", "default", "option", "what it does"), rows)]
     return "\n\n".join(parts)
-
-
-def _flags_of(section: str) -> dict[str, tuple[str, str]]:
-    """The option of each key, and its help."""
-    command = next(name for name, of in SECTION_OF_COMMAND.items() if of == section and name != "inspect")
-    found: dict[str, tuple[str, str]] = {}
-    for parameter in inspect.signature(COMMANDS[command]).parameters.values():
-        if info := _info(parameter):
-            name = parameter.name.removesuffix("_")
-            found[KEY_OF_PARAMETER.get((section, name), name)] = (_spelling(parameter, info), _help(info))
-    return found
 
 
 def _described(spec: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from swa_cli.cli.ending import exit_on_error
-from swa_cli.cli.options import Debug
+from swa_cli.cli.parameters import Debug
 from swa_cli.cli.run import show_steps
 from swa_cli.cli.terminal import notify, say, track
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from swa_cli.cli.ending import exit_on_error
-from swa_cli.cli.options import Debug, Threads
+from swa_cli.cli.parameters import Debug
 from swa_cli.cli.terminal import say, track
 
 
@@ -22,7 +22,10 @@ def verify(
     ] = None,
     key: Annotated[str | None, typer.Option("--key", help="Where the state_dict lies in the average, dotted.")] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto.")] = "auto",
-    threads: Threads = None,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", min=1, max=256, help="Worker threads; by default one for each core, up to 8."),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Derive an average anew from the sources that it names, and compare bit for bit.

@@ -9,6 +9,8 @@ from typing import Annotated, Literal, cast
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
+from swa_cli.config.option import TakenAs
+
 
 def _not_boolean(value: object) -> object:
     """YAML reads ``yes`` and ``on`` as booleans, which Python counts among the numbers."""
@@ -53,7 +55,7 @@ def _split(value: object) -> object:
     return [value] if isinstance(value, (int, float)) else value
 
 
-Numbers = Annotated[tuple[Number, ...], BeforeValidator(_split)]
+Numbers = Annotated[tuple[Number, ...], BeforeValidator(_split), TakenAs(str)]
 """One number, several, or several in a text with commas between them."""
 
 
@@ -67,7 +69,7 @@ def _windows(value: object) -> object:
         raise PydanticCustomError(kind, expected) from error
 
 
-Windows = Annotated[tuple[int, ...] | Literal["log"], BeforeValidator(_windows)]
+Windows = Annotated[tuple[int, ...] | Literal["log"], BeforeValidator(_windows), TakenAs(str)]
 """Numbers of checkpoints, likewise, or ``log`` for 1, 2, 4, … and all."""
 
 
@@ -82,7 +84,9 @@ def _margins(value: object) -> object:
     return {name: number for name, _, number in parts}
 
 
-Margins = Annotated[dict[str, Annotated[Number, Field(ge=0, allow_inf_nan=False)]], BeforeValidator(_margins)]
+Margins = Annotated[
+    dict[str, Annotated[Number, Field(ge=0, allow_inf_nan=False)]], BeforeValidator(_margins), TakenAs(list[str])
+]
 """By metric; under the empty name that of the task's primary metric."""
 
 Paths = Annotated[tuple[AnyPath, ...], BeforeValidator(_as_list)]
@@ -105,5 +109,5 @@ def _in_bytes(value: object) -> object:
     return int(Decimal(found[1]) * _UNITS[found[2].upper()])
 
 
-Size = Annotated[Count, BeforeValidator(_in_bytes)]
+Size = Annotated[Count, BeforeValidator(_in_bytes), TakenAs(str)]
 """Bytes, as a number or with a unit."""

@@ -10,7 +10,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from swa_cli.config.pydantic_errors import mismatch
-from swa_cli.config.schema import AverageConfig, BnUpdateConfig, Config, EvalConfig, TargetConfig
+from swa_cli.config.schema import Config, TargetConfig
+from swa_cli.config.settings import ordered_fields, sections, settings
 from swa_cli.errors import LISTED, ConfigError, cut
 from swa_cli.system.regular_files import read_regular
 
@@ -19,10 +20,6 @@ _MOST_VALUES = 20_000
 _SHOWN = 60
 """Characters of a wrong value or an unknown key."""
 _STRUCTURE = (",", "\n", "[", "{")
-_TARGETS = ("model", "data", "task")
-"""Sections that name what to import."""
-_EXCLUSIVE = ("first", "last", "best")
-_PAIRS = (("weights", "ema"), ("like", "max_shard_size"))
 
 
 class _Loader(yaml.SafeLoader):
@@ -89,14 +86,23 @@ def _read(path: Path) -> dict[str, Any]:
         msg = f"{path}: expected a mapping with {', '.join(_known(()))}, found {type(contents).__name__}."
         raise ConfigError(msg)
     config = cast("dict[str, Any]", contents)
-    for section in ("average", "bn_update", "eval"):
-        if section in config and config[section] is None:  # a section with nothing in it
-            del config[section]
-    for section in _TARGETS:
-        if isinstance(config.get(section), str):  # `model: net.py:Net`, without arguments
+    for section in config.keys() & sections():
+        if sections()[section] is not TargetConfig:
+            config[section] = _renamed(section, {} if config[section] is None else config[section])
+            continue
+        if isinstance(config[section], str):  # `model: net.py:Net`, without arguments
             config[section] = {"class_path": config[section]}
-        _find_code(config.get(section), path.parent)
+        _find_code(config[section], path.parent)
     return config
+
+
+def _renamed(section: str, values: object) -> object:
+    """Return the values by the names that their keys have now; a key that is there by both names is kept."""
+    if not isinstance(values, dict):
+        return values
+    former = {old: setting.name for setting in settings(section) for old in setting.option.former}
+    written = cast("dict[str, Any]", values)
+    return {name if former.get(name, name) in written else former[name]: value for name, value in written.items()}
 
 
 def parse_yaml(text: str) -> object:
@@ -145,23 +151,16 @@ def _find_code(target: object, folder: Path) -> None:
 def _override(section: str, current: object, given: dict[str, Any]) -> object:
     if not isinstance(current, dict):
         return given if current is None else current  # a section that is no mapping is refused later
-    written = _without_rivals(cast("dict[str, Any]", current), given)
+    replaced = {name for setting in settings(section) if setting.name in given for name in setting.option.replaces}
+    written = {name: value for name, value in cast("dict[str, Any]", current).items() if name not in replaced}
     merged = {**written, **given}
-    if section in _TARGETS and "class_path" not in given and "init_args" in given:
+    if sections()[section] is not TargetConfig:
+        return merged
+    if "class_path" not in given:
         merged["init_args"] = _update(written.get("init_args"), given["init_args"])
-    elif section in _TARGETS and "init_args" not in given:
+    elif "init_args" not in given:
         merged["init_args"] = {}  # the file's arguments belong to the class that the flag replaced
     return merged
-
-
-def _without_rivals(written: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The file's values without those that exclude a flag: ``--first`` goes over ``last:``."""
-    rivals: set[str] = set()
-    if any(name in given for name in _EXCLUSIVE):
-        rivals |= {*_EXCLUSIVE, *(() if "best" in given else ("metric", "mode"))}
-    for pair in _PAIRS:
-        rivals |= {*pair} if any(name in given for name in pair) else set()
-    return {name: value for name, value in written.items() if name not in rivals}
 
 
 def _update(written: object, given: dict[str, Any]) -> object:
@@ -200,6 +199,5 @@ def _known(section: tuple[str, ...]) -> list[str]:
     if section[:2] == ("eval", "metrics"):
         owner = TargetConfig
     elif section:
-        sections = {"average": AverageConfig, "bn_update": BnUpdateConfig, "eval": EvalConfig}
-        owner = sections.get(section[0], TargetConfig)
-    return list(owner.__dataclass_fields__)
+        owner = sections().get(section[0], TargetConfig)
+    return [entry.name for entry in ordered_fields(owner)]

@@ -1,5 +1,10 @@
-"""The sections of a configuration, and the whole of it, frozen."""
+"""The sections of a configuration, and the whole of it, frozen.
 
+A field with its type and its `Option` is all that an option takes: the flag, the key, the reference page and the
+message that names the nearest key follow.
+"""
+
+import dataclasses
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
@@ -20,8 +25,16 @@ from swa_cli.config.fields import (
     Threads,
     Windows,
 )
+from swa_cli.config.option import ImportOption, Option, Panel
 
-_STRICT = ConfigDict(extra="forbid")
+_STRICT = ConfigDict(extra="forbid", defer_build=True)  # --help has no need of validators
+
+_AMP = Option(help="Run the model under autocast with this dtype.", panel=Panel.SPEED)
+_CHANNELS_LAST = Option(help="Run the model in channels-last memory format.", panel=Panel.SPEED)
+_COMPILE = Option(help="Compile the model once with torch.compile.", panel=Panel.SPEED)
+_DEVICE = Option(help="auto (the default), cpu, cuda or cuda:1.")
+_FORCE = Option(help="Replace an existing output.")
+_KEY = Option(help="Path of the state_dict within torch files, as in model.ema.")
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -32,106 +45,319 @@ class TargetConfig:
     init_args: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SelectionConfig:
+    """The keys that say which of the checkpoints found are meant, for the sections that find some."""
+
+    include: Annotated[
+        Patterns,
+        Option(
+            help="Keep only checkpoints that match this glob: their file name or the name of a folder above them, or "
+            "the path below the source if the glob has a slash. May be repeated.",
+            panel=Panel.SELECTION,
+        ),
+    ] = ()
+    exclude: Annotated[
+        Patterns,
+        Option(help="Leave out checkpoints that match this glob, as for --include. Repeatable.", panel=Panel.SELECTION),
+    ] = ()
+    from_step: Annotated[
+        Step | None,
+        Option(help="Skip checkpoints before this step.", flags=("--from",), panel=Panel.SELECTION),
+    ] = None
+    to_step: Annotated[
+        Step | None, Option(help="Skip checkpoints after this step.", flags=("--to",), panel=Panel.SELECTION)
+    ] = None
+    every: Annotated[
+        Count | None,
+        Option(help="Keep every N-th checkpoint, counting back from the newest.", panel=Panel.SELECTION),
+    ] = None
+    first: Annotated[
+        Count | None,
+        Option(
+            help="Keep the N oldest checkpoints.", replaces=("last", "best", "metric", "mode"), panel=Panel.SELECTION
+        ),
+    ] = None
+    last: Annotated[
+        Count | None,
+        Option(
+            help="Keep the N newest checkpoints.", replaces=("first", "best", "metric", "mode"), panel=Panel.SELECTION
+        ),
+    ] = None
+    best: Annotated[
+        Count | None,
+        Option(
+            help="Keep the N best checkpoints by --metric and --mode.",
+            replaces=("first", "last"),
+            panel=Panel.SELECTION,
+        ),
+    ] = None
+    metric: Annotated[
+        str | None,
+        Option(help="Metric in the checkpoints or in their names; swa inspect lists them.", panel=Panel.SELECTION),
+    ] = None
+    mode: Annotated[
+        Literal["min", "max"] | None,
+        Option(help="Whether a lower or a higher metric is better.", panel=Panel.SELECTION),
+    ] = None
+
+
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class AverageConfig:
+class AverageConfig(SelectionConfig):
     """The section ``average:``."""
 
-    sources: Paths = ()
-    output: AnyPath | None = None
-    include: Patterns = ()
-    exclude: Patterns = ()
-    from_step: Step | None = None
-    to_step: Step | None = None
-    every: Count | None = None
-    first: Count | None = None
-    last: Count | None = None
-    best: Count | None = None
-    metric: str | None = None
-    mode: Literal["min", "max"] | None = None
-    key: str | None = None
-    dtype: Literal["float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"] | None = None
-    integers: Literal["agree", "last", "first", "mean-round"] = "agree"
-    weights: Numbers | None = None
-    ema: Number | None = None
-    like: AnyPath | None = None
-    max_shard_size: Size | None = None
-    device: str = "auto"
-    threads: Threads | None = None
-    allow_nonfinite: bool = False
-    checksum: bool = False
-    force: bool = False
-    dry_run: bool = False
+    sources: Annotated[
+        Paths,
+        Option(help="Checkpoints: directories, files and glob patterns.", positional=True, metavar="SOURCES"),
+    ] = ()
+    output: Annotated[
+        AnyPath | None,
+        Option(
+            help="What to write: .safetensors, a torch file (.pt, .pth, .ckpt, .bin), or a directory.",
+            flags=("--output", "-o"),
+        ),
+    ] = None
+    like: Annotated[
+        AnyPath | None,
+        Option(
+            help="Write the average in the structure of this checkpoint, so that the same code loads it.",
+            replaces=("max_shard_size",),
+        ),
+    ] = None
+    max_shard_size: Annotated[
+        Size | None,
+        Option(help="Write a directory of shards of this size at most, as 5GB, and an index.", replaces=("like",)),
+    ] = None
+    key: Annotated[str | None, _KEY] = None
+    dtype: Annotated[
+        Literal["float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"] | None,
+        Option(help="Output dtype of floating-point tensors (default: same as input)."),
+    ] = None
+    integers: Annotated[
+        Literal["agree", "last", "first", "mean-round"],
+        Option(help="Integers and bools: must agree (the default), or what is taken instead."),
+    ] = "agree"
+    weights: Annotated[
+        Numbers | None,
+        Option(
+            help="How much each checkpoint counts, oldest first: 1,1,2; by default all the same.", replaces=("ema",)
+        ),
+    ] = None
+    ema: Annotated[
+        Number | None,
+        Option(
+            help="Weights of an exponential moving average with this decay, as 0.9, instead.", replaces=("weights",)
+        ),
+    ] = None
+    device: Annotated[
+        str,
+        Option(
+            help="cpu, cuda, cuda:1, or auto (the default): the CPU, unless there is very much to read and a trial "
+            "shows CUDA to be faster."
+        ),
+    ] = "auto"
+    threads: Annotated[Threads | None, Option(help="Worker threads; by default one for each core, up to 8.")] = None
+    dry_run: Annotated[bool, Option(help="Print the plan and write nothing.")] = False
+    force: Annotated[bool, _FORCE] = False
+    allow_nonfinite: Annotated[bool, Option(help="Average NaN and infinity like any number.")] = False
+    checksum: Annotated[bool, Option(help="Also take the SHA-256 of every file that is averaged.")] = False
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class BnUpdateConfig:
     """The section ``bn_update:``."""
 
-    input: AnyPath | None = None
-    output: AnyPath | None = None
-    key: str | None = None
-    estimator: Literal["population", "torch", "official", "sequential"] = "population"
-    num_batches: Count | None = None
-    num_samples: Count | None = None
-    batch_size: Count | None = None
-    until_converged: Annotated[Number, Field(gt=0, allow_inf_nan=False)] | None = None
-    seed: Annotated[Integer, Field(ge=0, lt=2**32)] | None = None
-    eval_transforms: bool = False
-    recalibrate_frozen: bool = False
-    amp: Literal["bf16", "fp16"] | None = None
-    channels_last: bool = False
-    compile: bool = False
-    json: AnyPath | None = None
-    device: str = "auto"
-    force: bool = False
+    input: Annotated[
+        AnyPath | None,
+        Option(help="The average, or any checkpoint of the model.", positional=True, metavar="SWA"),
+    ] = None
+    output: Annotated[
+        AnyPath | None,
+        Option(help="Write here instead of replacing the file.", flags=("--output", "-o")),
+    ] = None
+    key: Annotated[str | None, _KEY] = None
+    estimator: Annotated[
+        Literal["population", "torch", "official", "sequential"],
+        Option(
+            help="population (the default): mean and variance of all elements; torch, official: as update_bn and the "
+            "SWA paper's code have them; sequential: population layer by layer, a pass for each.",
+            panel=Panel.STATISTICS,
+        ),
+    ] = "population"
+    num_batches: Annotated[Count | None, Option(help="Use only so many batches.", panel=Panel.STATISTICS)] = None
+    num_samples: Annotated[
+        Count | None,
+        Option(help="Use only so many samples, rounded up to whole batches.", panel=Panel.STATISTICS),
+    ] = None
+    until_converged: Annotated[
+        Annotated[Number, Field(gt=0, allow_inf_nan=False)] | None,
+        Option(
+            help="Stop once the standard errors of all layers are at most this: of the mean in standard deviations, of "
+            "the variance relative to itself.",
+            metavar="TOL",
+            panel=Panel.STATISTICS,
+        ),
+    ] = None
+    recalibrate_frozen: Annotated[
+        bool,
+        Option(help="Also the layers whose statistics were the same in all checkpoints.", panel=Panel.STATISTICS),
+    ] = False
+    batch_size: Annotated[Count | None, Option(help="Instead of the training loader's own.", panel=Panel.BATCHES)] = (
+        None
+    )
+    eval_transforms: Annotated[
+        bool,
+        Option(
+            help="Training images as evaluation sees them, without augmentation, where the data module offers it.",
+            panel=Panel.BATCHES,
+        ),
+    ] = False
+    seed: Annotated[
+        Annotated[Integer, Field(ge=0, lt=2**32)] | None,
+        Option(
+            help="Of shuffling and augmentation (default: 0, and the loader's own generator as it is).",
+            panel=Panel.BATCHES,
+        ),
+    ] = None
+    amp: Annotated[Literal["bf16", "fp16"] | None, _AMP] = None
+    channels_last: Annotated[bool, _CHANNELS_LAST] = False
+    compile: Annotated[bool, _COMPILE] = False
+    json: Annotated[
+        AnyPath | None,
+        Option(help="Write what became of each layer as JSON; - for standard output, without the table."),
+    ] = None
+    device: Annotated[str, _DEVICE] = "auto"
+    force: Annotated[bool, _FORCE] = False
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class EvalConfig:
+class EvalConfig(SelectionConfig):
     """The section ``eval:``."""
 
-    checkpoints: Paths = ()
-    swa: AnyPath | None = None
-    include: Patterns = ()
-    exclude: Patterns = ()
-    from_step: Step | None = None
-    to_step: Step | None = None
-    every: Count | None = None
-    first: Count | None = None
-    last: Count | None = None
-    best: Count | None = None
-    metric: str | None = None
-    mode: Literal["min", "max"] | None = None
-    key: str | None = None
-    split: Literal["test", "val", "train"] | None = None
-    compare_ensemble: bool = False
-    best_by_val: bool = True
-    control: bool = False
-    curve: Windows | None = None
-    greedy: bool = False
-    margin: Margins = field(default_factory=dict[str, float])
-    fail_unless: Literal["better", "non-inferior"] | None = None
-    metrics: dict[str, TargetConfig] = field(default_factory=dict[str, TargetConfig])
-    amp: Literal["bf16", "fp16"] | None = None
-    channels_last: bool = False
-    compile: bool = False
-    at_once: Count | None = None
-    cache: AnyPath | None = None
-    from_records: AnyPath | None = None
-    save_records: AnyPath | None = None
-    json: AnyPath | None = None
-    csv: AnyPath | None = None
-    markdown: AnyPath | None = None
-    device: str = "auto"
+    checkpoints: Annotated[
+        Paths,
+        Option(help="The members: directories, files, patterns.", positional=True, metavar="CKPTS"),
+    ] = ()
+    swa: Annotated[AnyPath | None, Option(help="The average.")] = None
+    split: Annotated[
+        Literal["test", "val", "train"] | None,
+        Option(help="By default test where the data module has it, else val."),
+    ] = None
+    key: Annotated[str | None, _KEY] = None
+    compare_ensemble: Annotated[
+        bool,
+        Option(
+            help="Add the ensemble, the mean of all members' probabilities, and the geometric one, of their logits.",
+            panel=Panel.ROWS,
+        ),
+    ] = False
+    best_by_val: Annotated[
+        bool,
+        Option(
+            help="Add the checkpoint that is the best on validation data (the default), a pass more.",
+            panel=Panel.ROWS,
+        ),
+    ] = True
+    control: Annotated[
+        bool,
+        Option(
+            help="Add the last checkpoint with recomputed BatchNorm statistics: what of the gain is not averaging.",
+            panel=Panel.ROWS,
+        ),
+    ] = False
+    curve: Annotated[
+        Windows | None,
+        Option(
+            help="Averages of the last K on validation data, each with its own statistics; the best is added.",
+            metavar="K1,K2,…|log",
+            panel=Panel.ROWS,
+        ),
+    ] = None
+    greedy: Annotated[bool, Option(help="Add the greedy soup, chosen on validation data.", panel=Panel.ROWS)] = False
+    margin: Annotated[
+        Margins,
+        Option(
+            help="The loss that you accept, in the table's unit (points, for accuracy); without METRIC, by the score "
+            "that decides.",
+            metavar="[METRIC=]LOSS",
+            panel=Panel.DECISION,
+        ),
+    ] = field(default_factory=dict[str, float])
+    fail_unless: Annotated[
+        Literal["better", "non-inferior"] | None,
+        Option(help="End with exit code 3 unless the verdict is that, or better.", panel=Panel.DECISION),
+    ] = None
+    metrics: Annotated[
+        dict[str, TargetConfig],
+        Option(help="More metrics: by name, a torchmetrics class or a metric of your own.", in_file_only=True),
+    ] = field(default_factory=dict[str, TargetConfig])
+    amp: Annotated[Literal["bf16", "fp16"] | None, _AMP] = None
+    channels_last: Annotated[bool, _CHANNELS_LAST] = False
+    compile: Annotated[bool, _COMPILE] = False
+    at_once: Annotated[
+        Count | None,
+        Option(
+            help="Models in memory side by side; by default as many as half of the free memory holds.",
+            panel=Panel.SPEED,
+        ),
+    ] = None
+    cache: Annotated[
+        AnyPath | None,
+        Option(help="Folder for outputs, which are used again for the same weights and data.", panel=Panel.SPEED),
+    ] = None
+    json: Annotated[
+        AnyPath | None,
+        Option(help="Write the result as JSON; - for standard output, without the table.", panel=Panel.FILES),
+    ] = None
+    csv: Annotated[AnyPath | None, Option(help="Write all scores of all rows as CSV.", panel=Panel.FILES)] = None
+    markdown: Annotated[
+        AnyPath | None,
+        Option(help="Write the report, as it goes into a pull request.", panel=Panel.FILES),
+    ] = None
+    save_records: Annotated[
+        AnyPath | None,
+        Option(
+            help="Write what each candidate did with each example, for --from-records: .parquet or .npz.",
+            panel=Panel.FILES,
+        ),
+    ] = None
+    from_records: Annotated[
+        AnyPath | None,
+        Option(help="Make the result anew from what --save-records wrote, without model and data.", panel=Panel.FILES),
+    ] = None
+    device: Annotated[str, _DEVICE] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Config:
     """All of it: model, data module, task, and a section for each command."""
 
-    model: TargetConfig | None = None
-    data: TargetConfig | None = None
-    task: TargetConfig | None = None
+    model: Annotated[
+        TargetConfig | None,
+        ImportOption(
+            help="Class or function that builds the model: file.py:Name, package.module.Name, "
+            "torchvision.models.resnet50.",
+            arguments="key=value for the model; the value is read as YAML. May be repeated.",
+            panel=Panel.MODEL,
+        ),
+    ] = None
+    data: Annotated[
+        TargetConfig | None,
+        ImportOption(
+            help="Class or function that builds the data module (a LightningDataModule, or anything with its loaders).",
+            arguments="key=value for the data module; the value is read as YAML. May be repeated.",
+            panel=Panel.MODEL,
+        ),
+    ] = None
+    task: Annotated[
+        TargetConfig | None,
+        ImportOption(
+            help="classification, multilabel, regression, segmentation, nodes, causal_lm, or file.py:Name. By default "
+            "auto: classification or segmentation, if the shapes of batch and output say so.",
+            arguments="key=value, as ignore_index=255 or top_k=[5].",
+            panel=Panel.TASK,
+        ),
+    ] = None
     average: AverageConfig = field(default_factory=AverageConfig)
     bn_update: BnUpdateConfig = field(default_factory=BnUpdateConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)

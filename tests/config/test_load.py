@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from swa_cli.averaging import Engine, average, plan_average
-from swa_cli.cli.options import target_options
+from swa_cli.cli.parameters import parse_arguments
 from swa_cli.config.load import load_config
 from swa_cli.config.schema import AverageConfig, BnUpdateConfig, EvalConfig, TargetConfig
 from swa_cli.errors import ConfigError
@@ -187,7 +187,7 @@ def test_numbers_are_read_as_python_reads_them(tmp_path, number):
 
     assert model is not None
     assert model.init_args == {"x": float(number), "y": [float(number)]}
-    assert target_options("a.B", [f"x={number}"])["init_args"] == {"x": float(number)}
+    assert parse_arguments([f"x={number}"]) == {"x": float(number)}
 
 
 @pytest.mark.parametrize("text", ["1e", "1e5x", "1.2.3", ".", "-.", "_1e3", "e5", "1e-3 m", "v1e3"])
