@@ -54,7 +54,7 @@ def raising(error):
     [
         (
             lambda: raising(MuteError(1)),
-            r"x failed: MuteError: its str\(\) raises OwnBaseError \(at .*test_user_boundary",
+            r"x failed: MuteError: its str\(\) raises OwnBaseError \(at .*test_guard",
         ),
         (lambda: raising(OwnBaseError("a\nb")), "x failed: OwnBaseError: a b"),
         (lambda: raising(OwnInterrupt("c")), "x failed: OwnInterrupt: c"),
@@ -209,7 +209,7 @@ def test_modules_that_raise_are_said():
         modules_of(Odd("named_modules"))
     model = nn.Linear(1, 1)
     model.named_modules = lambda: [("a", 3)]  # pyright: ignore
-    with pytest.raises(UserCodeError, match="something else than pairs"):
+    with pytest.raises(UserCodeError, match="something other than pairs"):
         modules_of(model)
 
 
@@ -221,7 +221,7 @@ def test_what_comes_out_of_the_user_s_code_unexpectedly_is_no_bug_of_ours(name):
     found = raised_by_user(raised.value)
     assert found is not None
     assert found.startswith("the user's code failed: ZeroDivisionError: division by zero (at ")
-    assert "test_user_boundary.py" in found
+    assert "test_guard.py" in found
 
 
 def test_what_we_raise_ourselves_is_ours():
@@ -237,7 +237,7 @@ def test_what_we_raise_ourselves_is_ours():
 def test_the_program_does_not_end_without_a_word(call):
     with (
         exits_refused(),
-        pytest.raises(UserCodeError, match=r"x failed: ExitCalled: os\.(_exit|execve?)\(.*without a word"),
+        pytest.raises(UserCodeError, match=r"x failed: ExitCalled: os\.(_exit|execve?)\(.*without a message"),
         user_code("x"),
     ):
         call()
