@@ -161,7 +161,7 @@ def test_errors_in_the_users_methods_name_the_task_and_the_line(target):
     task = wrapped(given(scores=lambda output, target: output["gone"], combine=lambda outputs: outputs[5]))
 
     with pytest.raises(
-        UserCodeError, match=r"scores\(output, target\) of the task mine failed: KeyError.*test_tasks_user"
+        UserCodeError, match=r"scores\(output, target\) of the task mine failed: KeyError.*test_user_task"
     ):
         scores(task, [(example(target), {})])
     with pytest.raises(UserCodeError, match=r"combine\(outputs\) of the task mine failed: IndexError"):

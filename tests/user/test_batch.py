@@ -58,7 +58,7 @@ def test_a_data_module_may_take_batches_apart_itself():
         (
             lambda batch: batch["gone"],
             UserCodeError,
-            r"split_batch\(batch\) failed: KeyError: 'gone' \(at .*test_batches",
+            r"split_batch\(batch\) failed: KeyError: 'gone' \(at .*test_batch\.",
         ),
         (lambda batch: (X, Z), DataError, r"returned a tuple of 2, expected a tuple \(args, kwargs, target\)"),
         (lambda batch: (X, {}, Z), DataError, "args of type Tensor"),
