@@ -18,13 +18,54 @@
 
     Terminated                exit code 128 + number: a signal asked the program to end
 
-A message names the file and the tensor, what was expected, what was found and what to do.
+A message names the file and the tensor, what was expected, what was found and what to do. It names options through
+`option`: as the arguments of a Python call, or as the flags of the program where that asks for it with `spelling`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 
 _LONGEST_LINE = 5000  # characters
 LISTED = 10  # an error that lists things names this many, then counts the rest
+
+
+Spelling = Callable[[str, object, str | None], str]
+"""How a program names an option: its field, a value or None, and the section of what takes it as an argument."""
+
+
+def as_argument(name: str, value: object, of: str | None) -> str:
+    """Spell an option as an argument in Python."""
+    del of
+    if value is None:
+        return f"`{name}`"
+    return f"`{name}={value if isinstance(value, (bool, int, float, tuple)) else repr(str(value))}`"
+
+
+_spellings: list[Spelling] = [as_argument]
+
+
+def option(name: str, value: object = None, *, of: str | None = None) -> str:
+    """Name an option in a message.
+
+    Args:
+        name: its field in the configuration, or its key, as ``model.init_args``.
+        value: what the message proposes for it.
+        of: the section of the object that takes it as an argument, ``model``, ``data`` or ``task``.
+
+    >>> option("key"), option("device", "cpu"), option("resize", True, of="task")
+    ('`key`', "`device='cpu'`", '`resize=True`')
+    """
+    return _spellings[-1](name, value, of)
+
+
+@contextmanager
+def spelling(spell: Spelling) -> Generator[None]:
+    """Let all messages of the process name options as ``spell`` does, within the body."""
+    _spellings.append(spell)
+    try:
+        yield
+    finally:
+        _spellings.pop()
 
 
 class SwaError(Exception):

@@ -1,10 +1,11 @@
 """The lines of a message, apart from the line breaks in names that it quotes."""
 
 import pickle
+from pathlib import Path
 
 import pytest
 
-from swa_cli.errors import CheckpointError, MismatchError, SourceError, SwaError, listed
+from swa_cli.errors import CheckpointError, MismatchError, SourceError, SwaError, listed, option, spelling
 
 
 @pytest.mark.parametrize("kind", [SourceError, MismatchError, CheckpointError])
@@ -32,3 +33,21 @@ def test_a_list_names_ten_and_counts_the_rest(count, expected):
     assert len(lines) == expected
     assert lines[9] == "  9"
     assert lines[10:] == ([f"  … and {count - 10} more"] if count > 10 else [])
+
+
+def test_a_message_names_options_as_arguments_unless_the_program_has_another_way():
+    named = [option("key"), option("every", 2), option("include", Path("a b"))]
+
+    with spelling(lambda name, value, of: f"<{name} {value} {of}>"):
+        spelled = [option("key"), option("graph", "g", of="task")]
+
+    assert named == ["`key`", "`every=2`", "`include='a b'`"]
+    assert spelled == ["<key None None>", "<graph g task>"]
+    assert option("key") == "`key`"
+
+
+def test_the_way_to_name_options_is_put_back_after_a_failure():
+    with pytest.raises(ZeroDivisionError), spelling(lambda *_: "flag"):
+        raise ZeroDivisionError
+
+    assert option("force", True) == "`force=True`"

@@ -4,15 +4,16 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TextIO
 
 import typer
 
+from swa_cli.cli.flags import flags_of
 from swa_cli.cli.terminal import print_labelled, print_whole, streams
-from swa_cli.errors import SwaError, Terminated
+from swa_cli.errors import SwaError, Terminated, spelling
 from swa_cli.system.process_group import claims_error_report, world_size
 from swa_cli.user.guard import raised_by_user, text_of
 from swa_cli.user.refused_exits import exits_refused
@@ -21,11 +22,14 @@ INTERRUPTED = 130
 
 
 @contextmanager
-def exit_on_error(*, debug: bool) -> Generator[None]:
-    """End on any failure with one message and an exit code.
+def exit_on_error(*, debug: bool, flags: Mapping[str, str] | None = None) -> Generator[None]:
+    """End on any failure with one message and an exit code; messages name options by their flags.
 
     The code is that of the error (1, or 2 for usage), 130 for Ctrl-C, 128 + number for a signal that ends us, 1 for
     a bug of our own. With ``debug`` the traceback comes first.
+
+    Args:
+        flags: those of the command beside the flags of the configuration, by their fields.
     """
     process, received = os.getpid(), list[int]()
 
@@ -44,7 +48,8 @@ def exit_on_error(*, debug: bool) -> Generator[None]:
     previous = {number: signal.signal(number, end) for number in ending}
     previous[signal.SIGPIPE] = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     try:
-        yield
+        with spelling(flags_of(flags)):
+            yield
     except typer.Exit:
         raise
     except BaseException as error:  # noqa: BLE001  # the last resort: every failure ends in one message

@@ -32,7 +32,7 @@ def verify(
 
     Exit code 1 if a tensor of it, or of a source, is not what it was.
     """
-    with exit_on_error(debug=debug):
+    with exit_on_error(debug=debug, flags={"sources": "--sources"}):
         from swa_cli.pipeline.verify import verify_step  # noqa: PLC0415  # not needed for --help
         from swa_cli.report.verify import verification_report  # noqa: PLC0415
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
-from swa_cli.errors import OutputError, shortened
+from swa_cli.errors import OutputError, option, shortened
 from swa_cli.system import temporary_paths
 from swa_cli.system.atomic_file import explained, sync_folder, written
 
@@ -52,7 +52,7 @@ def check_folder(target: Path, *, overwrite: bool, ours: Iterable[str] | None) -
         )
         raise OutputError(msg)
     if not overwrite:
-        msg = f"{target} exists already. Name another output, or replace it with --force."
+        msg = f"{target} exists already. Name another output, or replace it with {option('force', True)}."
         raise OutputError(msg)
     written_by_us = {name for name in ours if (target / name).is_file()}
     others = sorted(set(there) - written_by_us)

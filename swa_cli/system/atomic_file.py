@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from swa_cli.errors import OutputError
+from swa_cli.errors import OutputError, option
 from swa_cli.system import temporary_paths
 
 _WORTH_SENDING = 1 << 18  # bytes
@@ -38,7 +38,7 @@ def _check_output(target: Path, *, overwrite: bool) -> None:
         msg = f"cannot write {target}: it is {kind}. Name a file to be written."
         raise OutputError(msg)
     if target.exists() and not overwrite:
-        msg = f"{target} exists already. Name another output, or replace it with --force."
+        msg = f"{target} exists already. Name another output, or replace it with {option('force', True)}."
         raise OutputError(msg)
     if end.is_symlink():
         msg = f"cannot write {target}: it is a symbolic link that leads to itself. Remove it, or name another output."

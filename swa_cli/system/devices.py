@@ -2,7 +2,7 @@
 
 import torch
 
-from swa_cli.errors import DeviceError, UsageError
+from swa_cli.errors import DeviceError, UsageError, option
 
 
 def resolve_device(name: str) -> torch.device:
@@ -25,7 +25,8 @@ def resolve_device(name: str) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             msg = (
-                f"device {name} is not there: torch {torch.__version__} sees {count} CUDA device(s). Use --device cpu."
+                f"device {name} is not there: torch {torch.__version__} sees {count} CUDA device(s). "
+                f"Use {option('device', 'cpu')}."
             )
             raise DeviceError(msg)
     return device

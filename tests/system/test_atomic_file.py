@@ -68,7 +68,7 @@ def test_a_link_is_written_through(tmp_path):
 def test_an_existing_file_is_kept_without_overwrite(tmp_path):
     (tmp_path / "out").write_bytes(b"old")
 
-    with pytest.raises(OutputError, match=r"out exists already\. .*--force"):
+    with pytest.raises(OutputError, match=r"out exists already\. .*replace it with `force=True`"):
         check_output(tmp_path / "out", overwrite=False)
 
 
