@@ -1,4 +1,4 @@
-"""BatchNorm statistics: a model and batches in, population statistics out."""
+"""Population statistics of a model's BatchNorm layers, from batches of training data."""
 
 from swa_cli.batchnorm.estimators import Estimator
 from swa_cli.batchnorm.layers import bn_buffers, bn_layers, out_of_reach, without_statistics

@@ -1,4 +1,4 @@
-"""The moments of all layers together, batch after batch."""
+"""Accumulating the moments of all layers, batch after batch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +12,14 @@ from swa_cli.batchnorm.layers import Norm
 from swa_cli.batchnorm.moments import Batch, Estimate, Moments, estimate, joined, of_batch
 
 _ENOUGH = 32
-"""Elements from which a variance serves to normalise by."""
+"""Number of elements from which a variance is good enough to normalise by."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Channels:
-    """All channels of some layers one after the other, as vectors of float64 hold them, and what is fixed of them.
+    """The channels of several layers, concatenated into float64 vectors, with their constants.
 
-    ``shift`` is the mean that the layer had, ``pooled`` as `is_pooled` says.
+    ``shift`` is the layer's mean before the update; ``pooled`` is the result of `is_pooled`.
     """
 
     layers: Mapping[str, Norm]
@@ -30,19 +30,19 @@ class Channels:
     device: torch.device
 
     def nothing(self) -> Moments:
-        """The moments of no batch."""
+        """Return the moments of no batch."""
         zeros = torch.zeros_like(self.shift)
         return Moments(
             weight=zeros, draws=zeros, mean=zeros, within=zeros, between=zeros, squares=zeros.expand(6, -1).clone()
         )
 
     def estimate(self, moments: Moments) -> Estimate:
-        """Of all channels; those that no batch reached are NaN."""
+        """Estimate the statistics of all channels; those that no batch reached are NaN."""
         device = moments.mean.device
         return estimate(moments, shift=self.shift.to(device), pooled=self.pooled.to(device))
 
     def of_layer(self, name: str, found: Estimate) -> Estimate:
-        """The part of one layer."""
+        """Return one layer's part of an estimate."""
         return Estimate(**{key: tensor[self.slices[name]] for key, tensor in vars(found).items()})
 
 
@@ -67,7 +67,7 @@ def channels_of(layers: Mapping[str, Norm], estimator: Estimator, device: torch.
 
 @dataclass(kw_only=True)
 class Tally:
-    """What has been seen so far: the moments, and of each layer the elements per channel and the calls."""
+    """The moments of the batches so far, and for each layer the elements per channel and the number of calls."""
 
     channels: Channels
     moments: Moments = field(init=False)
@@ -78,7 +78,7 @@ class Tally:
         self.moments = self.channels.nothing()
 
     def add(self, calls: Sequence[tuple[str, InputMoments]], n_samples: int | None) -> torch.Tensor:
-        """Take in the calls of one batch; whether all of it is finite, as a bool tensor on the device."""
+        """Add the calls of one batch; return whether all inputs were finite, as a bool tensor on the device."""
         if not calls:
             return torch.ones((), dtype=torch.bool, device=self.channels.device)
         batch: Batch | None = None
@@ -101,7 +101,10 @@ class Tally:
         return (batch.mean.sum() + batch.variance.sum()).isfinite()
 
     def known(self, name: str) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Mean and variance of a layer's inputs so far, or what it had; None where one value would not be counted."""
+        """Return mean and variance of a layer's inputs so far, or its old ones if there are too few elements.
+
+        None for estimators that cannot count a single value.
+        """
         if self.channels.estimator in {"torch", "official"}:
             return None
         if self.elements.get(name, 0) < _ENOUGH:
@@ -111,7 +114,7 @@ class Tally:
         return found.mean, found.variance
 
     def _together(self, once: Mapping[str, InputMoments], n_samples: int | None) -> Batch:
-        """At most one call of each layer."""
+        """Combine at most one call of each layer into one `Batch`."""
         channels, layers = self.channels, self.channels.layers
         weights = tuple(
             weight_of(channels.estimator, once[name], n_samples) if name in once else 0.0 for name in layers
@@ -133,9 +136,9 @@ class Tally:
         )
 
 
-@lru_cache(maxsize=8)  # most batches are of one size
+@lru_cache(maxsize=8)  # most batches have the same size
 def _spread(values: tuple[float, ...], sizes: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """A number for each layer, repeated for each of its channels."""
+    """Repeat each layer's value for each of its channels."""
     cpu = torch.device("cpu")  # the user's code may have set another default device
     each = torch.tensor(values, dtype=torch.float64, device=cpu).repeat_interleave(torch.tensor(sizes, device=cpu))
     return each.to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""What each estimator makes of the batches of one layer."""
+"""How each estimator weights and pools the batches of a layer."""
 
 from typing import Literal
 
@@ -8,26 +8,27 @@ from swa_cli.errors import DataError
 
 Estimator = Literal["population", "torch", "official", "sequential"]
 """
-``population``: mean and variance of all elements together.
-``torch``: the mean over batches of their means and unbiased variances, as `torch.optim.swa_utils.update_bn` has it.
-``official``: the same, weighted by samples, as the code of Izmailov et al. 2018 has it (momentum b / (n + b)).
-``sequential``: as ``population``, layer by layer, with the layers before at their final statistics.
+``population``: mean and variance over all elements of all batches.
+``torch``: mean over batches of their means and unbiased variances, as in `torch.optim.swa_utils.update_bn`.
+``official``: the same, weighted by the number of samples, as in the code of Izmailov et al. 2018 (momentum
+b / (n + b)).
+``sequential``: as ``population``, layer by layer, with the preceding layers at their final statistics.
 """
 
 
 def is_pooled(estimator: Estimator, layer: Norm) -> bool:
-    """Whether the variance is that of all elements, between batches too.
+    """Return whether the variance includes the spread between batches.
 
-    It never is for InstanceNorm, whose running variance stands for that within one instance.
+    Never for InstanceNorm, whose running variance is defined within one instance.
     """
     return estimator in {"population", "sequential"} and layer.kind != "instance"
 
 
 def weight_of(estimator: Estimator, seen: InputMoments, n_samples: int | None) -> float:
-    """The weight of one input of a layer.
+    """Return the weight of one input of a layer.
 
     Args:
-        n_samples: of the batch that the model was given; None where that cannot be known.
+        n_samples: number of samples in the batch; None if ambiguous.
 
     Raises:
         DataError: the estimator needs the number of samples.
@@ -38,9 +39,9 @@ def weight_of(estimator: Estimator, seen: InputMoments, n_samples: int | None) -
         return 1
     if n_samples is None:
         msg = (
-            "how many samples the batch has cannot be known: its inputs, its target and the layers differ in length. "
-            "--estimator official weighs each batch by that number. Let train_dataloader() return a DataLoader with a "
-            "sampler, or take --estimator population or torch."
+            "the number of samples in the batch is ambiguous: its inputs, its target and the layers' inputs differ in "
+            "length. --estimator official weights each batch by that number. Let train_dataloader() return a "
+            "DataLoader with a sampler, or use --estimator population or torch."
         )
         raise DataError(msg)
     return n_samples

@@ -1,4 +1,4 @@
-"""The moments of one input of a layer, in float64."""
+"""Moments of one input of a layer, in float64."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, cast
@@ -6,13 +6,13 @@ from typing import NamedTuple, cast
 import torch
 
 _PIECE = 1 << 22
-"""Elements converted to float64 at a time (32 MiB), so that a wide layer needs no second copy of its input."""
+"""Number of elements converted to float64 at a time (32 MiB), so that a wide input is not copied whole."""
 
 
 class InputMoments(NamedTuple):
-    """What a layer was given: ``n`` elements per channel, their mean, and their variance, unbiased.
+    """Moments of a layer's input: ``n`` elements per channel, their mean, and their unbiased variance.
 
-    ``mean`` and ``variance`` have shape (C,). Of InstanceNorm: n instances, and means over them.
+    ``mean`` and ``variance`` have shape (C,). For InstanceNorm, ``n`` counts instances, and both are means over them.
     """
 
     n: int
@@ -21,7 +21,7 @@ class InputMoments(NamedTuple):
 
 
 def observed(values: torch.Tensor) -> InputMoments:
-    """Of a BatchNorm input, over every dimension but the second; float64.
+    """Return the moments of a BatchNorm input over every dimension but the second, in float64.
 
     Args:
         values: any floating dtype, shape (N, C) or (N, C, …), N ≥ 1. A single value has variance 0.
@@ -40,10 +40,10 @@ def observed(values: torch.Tensor) -> InputMoments:
 
 
 def observed_instances(values: torch.Tensor) -> InputMoments:
-    """Of an InstanceNorm input: mean and variance of each instance, averaged over the instances; float64.
+    """Return mean and variance of each instance of an InstanceNorm input, averaged over instances, in float64.
 
     Args:
-        values: any floating dtype, shape (N, C, …), at least two positions.
+        values: any floating dtype, shape (N, C, …), with at least two positions.
     """
     flat = values.to(torch.float64).flatten(2)
     variance, mean = torch.var_mean(flat, dim=2, correction=1)

@@ -1,4 +1,4 @@
-"""Which layers keep statistics of their inputs, and where the state_dict has them."""
+"""Finding the layers that keep running statistics, and their entries in the state_dict."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from swa_cli.errors import MismatchError, kind_of
 from swa_cli.user.modules import modules_of, state_dict_of
 
 BatchNorm: TypeAlias = _BatchNorm
-"""The base of all kinds, SyncBatchNorm and LazyBatchNorm included; torch gives it no public name."""
+"""Base class of all BatchNorm layers, SyncBatchNorm and LazyBatchNorm included; torch has no public name for it."""
 
 InstanceNorm: TypeAlias = _InstanceNorm
-"""Likewise."""
+"""Base class of all InstanceNorm layers."""
 
 Kind = Literal["batch", "instance", "custom"]
 
@@ -25,7 +25,7 @@ BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 @dataclass(frozen=True, kw_only=True)
 class Norm:
-    """A layer with ``running_mean`` and ``running_var``; ``custom`` is one that is neither of torch's kinds."""
+    """A layer with ``running_mean`` and ``running_var``; ``custom`` is any that is not torch's."""
 
     name: str
     module: nn.Module
@@ -33,36 +33,36 @@ class Norm:
 
     @property
     def running_mean(self) -> torch.Tensor:
-        """A view of shape (C,): what is written to it is in the layer."""
+        """The layer's buffer as a view of shape (C,); writing to it changes the layer."""
         return cast("torch.Tensor", self.module.running_mean).view(-1)
 
     @property
     def running_var(self) -> torch.Tensor:
-        """Likewise."""
+        """The layer's buffer as a view of shape (C,); writing to it changes the layer."""
         return cast("torch.Tensor", self.module.running_var).view(-1)
 
     @property
     def num_batches_tracked(self) -> torch.Tensor | None:
-        """Shape (); None where the layer counts nothing."""
+        """The layer's counter, shape (); None if it has none."""
         return getattr(self.module, "num_batches_tracked", None)
 
     @property
     def eps(self) -> float:
-        """What the layer adds to the variance; torch's default where a custom layer does not say."""
+        """The constant added to the variance; torch's default if a custom layer has none."""
         eps = getattr(self.module, "eps", None)
         return float(eps) if isinstance(eps, (int, float)) else 1e-5
 
     @property
     def channels(self) -> int:
-        """C."""
+        """Number of channels C."""
         return self.running_mean.numel()
 
 
 def bn_layers(model: nn.Module) -> dict[str, Norm]:
-    """The layers of ``model`` that keep statistics, by name, in the order of ``named_modules()``.
+    """Return the layers of ``model`` that keep running statistics, by name, in the order of ``named_modules()``.
 
-    BatchNorm and InstanceNorm of any kind, and other layers that have a ``running_mean`` and a ``running_var`` with one
-    entry a channel among its buffers or parameters. A layer with two names has the first.
+    These are BatchNorm and InstanceNorm of any kind, and other layers with a ``running_mean`` and a ``running_var`` of
+    one entry per channel among their buffers or parameters. A layer with two names is listed under the first.
     """
     layers: dict[str, Norm] = {}
     known: set[int] = set()
@@ -75,14 +75,14 @@ def bn_layers(model: nn.Module) -> dict[str, Norm]:
 
 
 def without_statistics(model: nn.Module) -> tuple[str, ...]:
-    """The BatchNorm layers that normalise by each batch for ever (``track_running_stats=False``)."""
+    """Return the BatchNorm layers that normalise by the batch in eval mode too (``track_running_stats=False``)."""
     return tuple(
         name for name, module in modules_of(model) if isinstance(module, BatchNorm) and module.running_mean is None
     )
 
 
 def out_of_reach(model: nn.Module) -> dict[str, str]:
-    """The modules that seem to keep statistics, of which these cannot be recomputed, and why."""
+    """Return the modules whose running statistics cannot be recomputed, with the reason."""
     layers, found = bn_layers(model), dict[str, str]()
     for name, module in modules_of(model):
         if not _has_statistics(module) or name in layers:
@@ -90,17 +90,17 @@ def out_of_reach(model: nn.Module) -> dict[str, str]:
         if isinstance(module, torch.jit.ScriptModule):
             found[name] = "TorchScript cannot be put in train mode layer by layer"
         elif _kind(module) is None:
-            found[name] = "its statistics are no floating vector"
+            found[name] = "its statistics are not a floating-point vector"
         else:
-            found[name] = "it shares the statistics of another layer, which are of that one's inputs alone"
+            found[name] = "it shares its statistics with another layer, whose inputs alone they describe"
     return found
 
 
 def bn_buffers(model: nn.Module, layers: Mapping[str, Norm]) -> dict[str, tuple[str, str]]:
-    """Where ``model.state_dict()`` has the statistics of ``layers``: from each of its names to layer and buffer.
+    """Map the entries of ``model.state_dict()`` that hold statistics of ``layers`` to (layer, buffer).
 
     Raises:
-        MismatchError: it does not hold a layer's statistics, as they are.
+        MismatchError: the state_dict does not contain a layer's buffers themselves.
     """
     wanted = {
         id(tensor): (name, buffer)
@@ -114,7 +114,7 @@ def bn_buffers(model: nn.Module, layers: Mapping[str, Norm]) -> dict[str, tuple[
     if lost:
         names = ", ".join(sorted(lost))
         msg = (
-            f"the state_dict of {kind_of(model)} does not hold the statistics of {names}, which cannot be stored then. "
+            f"the state_dict of {kind_of(model)} does not hold the statistics of {names}, so they cannot be stored. "
             "Give --model the module whose state_dict has them."
         )
         raise MismatchError(msg)

@@ -1,4 +1,4 @@
-"""Putting a model into the state in which statistics are measured, and back."""
+"""Putting a model into the modes in which statistics are measured, and restoring it."""
 
 from collections.abc import Callable, Collection, Generator
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,10 +17,9 @@ _PATCHED = ("track_running_stats", "momentum")
 
 @contextmanager
 def unchanged(model: nn.Module, layers: Collection[Norm]) -> Generator[None]:
-    """Put back afterwards every mode of ``model``, module by module, and all that is changed of ``layers`` meanwhile.
+    """Restore the mode of every module of ``model``, and the buffers of ``layers``, at the end of the body.
 
-    Within the body all of ``model`` is in eval mode, so that dropout and stochastic depth are off, as they will be
-    when the statistics are used.
+    Within the body all of ``model`` is in eval mode, so that dropout and stochastic depth are off, as at inference.
     """
     was_training, modes = model.training, [(module, module.training) for _, module in modules_of(model)]
     with ExitStack() as undo:
@@ -31,22 +30,22 @@ def unchanged(model: nn.Module, layers: Collection[Norm]) -> Generator[None]:
             undo.callback(what_undoes(layer))
         with user_code("putting the model in eval mode"):
             model.eval()
-            for module, _ in modes:  # which an eval() of the user's own may leave out
+            for module, _ in modes:  # a custom eval() may skip some
                 module.training = False
         yield
 
 
-def _call_train(model: nn.Module, mode: bool) -> None:  # noqa: FBT001  # as nn.Module.train has it
-    """Some modules do more than to set a flag (merge weights, say); the flags themselves are put back after it."""
+def _call_train(model: nn.Module, mode: bool) -> None:  # noqa: FBT001  # the signature of nn.Module.train
+    """Call train(), which may do more than set a flag (merge weights, say); the flags are restored after it."""
     with suppress(Exception):
         model.train(mode)
 
 
 def what_undoes(layer: Norm) -> Callable[[], None]:
-    """What gives a layer the attributes and the contents of the buffers back that it has now."""
+    """Return a function that restores the layer's present attributes and buffers."""
     module, kept = layer.module, vars(layer.module).get("forward")
     attributes = {name: getattr(module, name) for name in _PATCHED if hasattr(module, name)}
-    # A layer of the user's own may put new tensors in the place of these.
+    # A custom layer may replace these tensors by new ones.
     statistics = {name: tensor for name, tensor in module.named_parameters(recurse=False) if name in BUFFERS}
     held = {**dict(module.named_buffers(recurse=False)), **statistics}
     tensors = [(name, tensor, tensor.detach().clone()) for name, tensor in held.items()]
@@ -67,11 +66,11 @@ def what_undoes(layer: Norm) -> Callable[[], None]:
 
 
 def normalise_by_batch(layer: Norm, *, leave_moments: bool) -> None:
-    """Let a layer normalise by what it is given.
+    """Let a layer normalise by its input, as in training.
 
     Args:
-        leave_moments: with momentum 1 torch's layers leave the mean and the unbiased variance of each input in their
-            buffers. Otherwise the buffers are not touched, as far as the layer lets itself be told.
+        leave_moments: set momentum to 1, with which torch's layers store the mean and unbiased variance of each input
+            in their buffers. Otherwise the buffers are left alone, if the layer supports it.
     """
     module = cast("Any", layer.module)
     module.training = True
@@ -80,10 +79,10 @@ def normalise_by_batch(layer: Norm, *, leave_moments: bool) -> None:
     if layer.kind != "custom":
         module.track_running_stats = leave_moments
     if isinstance(module, nn.SyncBatchNorm) and "forward" not in vars(module):
-        # It would wait for the other ranks, which have other batches and perhaps fewer of them.
+        # SyncBatchNorm would wait for the other ranks, which have other batches and perhaps fewer.
         module.forward = partial(BatchNorm.forward, module)
 
 
 def normalise_by_statistics(layer: Norm) -> None:
-    """Let a layer normalise by its running statistics, as in inference."""
+    """Let a layer normalise by its running statistics, as at inference."""
     layer.module.training = False

@@ -1,20 +1,20 @@
-"""Mean and variance of a stream of batches, merged exactly, and how well they are known."""
+"""Mean and variance of a stream of batches, merged exactly, with their standard errors."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
-_MANY = 2  # batches from which a spread between them can be told
+_MANY = 2  # batches needed to estimate the spread between them
 
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
-    """Of batches b with weight w, mean m and variance v, per channel; float64, shape (C,) unless said.
+    """Sums over batches with weight w, mean m and variance v, per channel; float64, shape (C,) unless noted.
 
     ``within`` is Σ w v and ``between`` Σ w (m − mean)². ``draws`` counts the batches. ``squares``, shape (6, C),
-    holds Σ w² (1, d, d², u, u², u d) with d = m − shift and u = v + d² (v where variances are not pooled), from which
-    the spread between batches follows, about the mean that is found in the end.
+    holds Σ w² (1, d, d², u, u², u d) with d = m − shift and u = v + d² (u = v where variances are not pooled); the
+    spread of the batches about the final mean follows from it.
     """
 
     weight: torch.Tensor
@@ -25,7 +25,7 @@ class Moments:
     squares: torch.Tensor
 
     def __add__(self, other: "Moments") -> "Moments":
-        """The moments of both streams together; either may have seen nothing of a channel.
+        """Return the moments of both streams together; either may have no batch for a channel.
 
         T. Chan, G. Golub and R. LeVeque, "Updating formulae and a pairwise algorithm for computing sample
         variances", 1979; free of the cancellation of E[x²] − E[x]².
@@ -43,20 +43,20 @@ class Moments:
         )
 
     def to(self, device: torch.device) -> "Moments":
-        """The same on another device."""
+        """Return the same moments on another device."""
         return Moments(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
     def part(self, channels: slice) -> "Moments":
-        """Those of some channels."""
+        """Return the moments of some channels."""
         return Moments(**{name: tensor[..., channels] for name, tensor in vars(self).items()})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Per channel, float64, shape (C,); ``variance`` as ``running_var`` is defined.
+    """Estimated statistics per channel, float64, shape (C,); ``variance`` is defined as ``running_var`` is.
 
-    The standard errors are those over a random choice of batches (infinite from a single batch), as of a ratio of
-    two sums over clusters: W. Cochran, "Sampling Techniques", 1977, chapter 6.
+    The standard errors are over a random choice of batches (infinite for a single batch), by the formula for a ratio
+    of two sums over clusters: W. Cochran, "Sampling Techniques", 1977, chapter 6.
     """
 
     mean: torch.Tensor
@@ -66,7 +66,7 @@ class Estimate:
 
 
 class Batch(NamedTuple):
-    """One batch, per channel; float64, shape (C,). A weight of 0 is for channels that it did not reach."""
+    """Moments of one batch per channel; float64, shape (C,). Channels that it did not reach have weight 0."""
 
     weight: torch.Tensor
     mean: torch.Tensor
@@ -74,7 +74,7 @@ class Batch(NamedTuple):
 
 
 def joined(one: Batch, other: Batch, *, pooled: torch.Tensor) -> Batch:
-    """Two inputs of the same layers in one batch, as one: they are no two draws."""
+    """Combine two inputs of the same layers in one batch, which count as one draw."""
     weight = one.weight + other.weight
     share = other.weight / torch.where(weight > 0, weight, 1)
     between = torch.where(pooled, (other.mean - one.mean).square() * share * (1 - share), 0)
@@ -86,11 +86,11 @@ def joined(one: Batch, other: Batch, *, pooled: torch.Tensor) -> Batch:
 
 
 def of_batch(batch: Batch, *, shift: torch.Tensor, pooled: torch.Tensor) -> Moments:
-    """The moments of one batch.
+    """Return the moments of one batch.
 
     Args:
-        shift: near the mean; the same for all that are to be merged.
-        pooled: bool; where the variance is that of all elements, not the mean of the batches' variances.
+        shift: a value near the mean; the same for all moments that are to be merged.
+        pooled: bool per channel; True if the variance is that of all elements, False for the mean of the batches'.
     """
     weight, mean, variance = batch
     distance = mean - shift
@@ -109,10 +109,10 @@ def of_batch(batch: Batch, *, shift: torch.Tensor, pooled: torch.Tensor) -> Mome
 
 
 def estimate(moments: Moments, *, shift: torch.Tensor, pooled: torch.Tensor) -> Estimate:
-    """What the batches say of all data: see `of_batch` for the arguments.
+    """Estimate the statistics of all data from the batches; for the arguments see `of_batch`.
 
-    Pooled: (Σ w v + Σ w (m − mean)²) / (Σ w − 1), unbiased where w is the number of elements and v divides by it. Not
-    pooled: Σ w v / Σ w.
+    The pooled variance is (Σ w v + Σ w (m − mean)²) / (Σ w − 1), unbiased if w is the number of elements and v divides
+    by it. Otherwise it is Σ w v / Σ w.
     """
     total = moments.weight
     biased = (moments.within + torch.where(pooled, moments.between, 0)) / total
@@ -120,7 +120,7 @@ def estimate(moments: Moments, *, shift: torch.Tensor, pooled: torch.Tensor) -> 
     weights, d, dd, u, uu, ud = moments.squares
     about_mean = moments.mean - shift
     of_means = dd - 2 * about_mean * d + about_mean.square() * weights
-    rest = off.square() - biased  # each batch's variance about the mean, less that of all: u − 2 off d + rest
+    rest = off.square() - biased  # a batch's variance about the mean, minus that of all: u − 2 off d + rest
     of_variances = uu + 4 * off.square() * dd + rest.square() * weights - 4 * off * ud + 2 * rest * (u - 2 * off * d)
     draws = moments.draws
     unbias = torch.where(draws >= _MANY, draws / (draws - 1).clamp(min=1), torch.inf)

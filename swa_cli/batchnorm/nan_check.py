@@ -1,4 +1,4 @@
-"""Finding NaN and infinity, and the batch and the layer where they came up."""
+"""Finding NaN and infinity, and naming the batch and the layer where they appeared."""
 
 import torch
 
@@ -9,7 +9,7 @@ from swa_cli.user.dataloader import tensors_in
 
 
 def is_finite(example: Batch, device: torch.device) -> torch.Tensor:
-    """Whether all numbers that go into the model are, as a bool tensor on the device."""
+    """Return whether all inputs of the model are finite, as a bool tensor on the device."""
     finite = torch.ones((), dtype=torch.bool, device=device)
     for value in tensors_in((example.args, example.kwargs)):
         if value.is_floating_point() or value.is_complex():
@@ -18,13 +18,13 @@ def is_finite(example: Batch, device: torch.device) -> torch.Tensor:
 
 
 def check_finite(flags: list[torch.Tensor], tally: Tally, n_batches: int) -> None:
-    """Empty ``flags``; one synchronisation with the device for all layers and batches.
+    """Check and empty ``flags``, with one device synchronisation for all layers and batches.
 
     Args:
-        flags: of the last batches in turn, whether the inputs of all layers and of the model were finite.
+        flags: for each of the last batches, whether the inputs of all layers and those of the model were finite.
 
     Raises:
-        NonFiniteError: in one batch they were not; the first is named, and what was not.
+        NonFiniteError: some were not; the message names the first batch, and the layer or the batch itself.
     """
     if not flags:
         return
@@ -47,7 +47,7 @@ def check_finite(flags: list[torch.Tensor], tally: Tally, n_batches: int) -> Non
         f"the input of layer {name} holds NaN or infinity" if own_finite else "the batch itself holds NaN or infinity"
     )
     msg = (
-        f"batch {first + bad}: {where}; expected finite numbers, since one would spoil the statistics of every "
-        "layer. Mend the data, or check the weights that were averaged."
+        f"batch {first + bad}: {where}; expected finite numbers, since one NaN would spoil the statistics of every "
+        "layer. Fix the data, or check the weights that were averaged."
     )
     raise NonFiniteError(msg)

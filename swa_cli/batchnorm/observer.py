@@ -1,4 +1,4 @@
-"""What every layer is given in a forward pass, taken by hooks."""
+"""Recording the inputs of every layer in a forward pass, by hooks."""
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -13,22 +13,22 @@ from swa_cli.batchnorm.modes import normalise_by_batch, normalise_by_statistics,
 from swa_cli.errors import DataError, kind_of
 
 Known = Callable[[str], tuple[torch.Tensor, torch.Tensor] | None]
-"""Mean and variance of a layer's inputs so far, by its name; None where one value alone is of no use."""
+"""Returns mean and variance of a layer's inputs so far, given its name; None if a single value cannot be used."""
 
 _SAME = 1e-6
 _ROUNDING = 1e-2
-"""Beyond this, moments differ because they are not of the same values."""
+"""Moments that differ by more than this are of different values, not differently rounded."""
 _SENTINEL, _LARGE = 1e30, 1e20
-_WITHOUT_POSITIONS = 2  # dimensions: (N, C), of which float64 moments cost little
+_WITHOUT_POSITIONS = 2  # dimensions: (N, C), whose float64 moments are cheap
 _UNBATCHED = {nn.InstanceNorm1d: 2, nn.InstanceNorm2d: 3, nn.InstanceNorm3d: 4}
-"""Dimensions of an input without N, which InstanceNorm takes too."""
+"""Number of dimensions of an input without N, which InstanceNorm accepts too."""
 
 
 class Observer:
-    """The inputs of some layers, call by call: ``calls`` has each layer's name and what it was given, in order.
+    """The inputs of some layers in one batch: ``calls`` holds each layer's name and moments, in order of the calls.
 
-    ``lengths`` has the first dimensions of these inputs. ``kept`` has the layers that turn out to have no statistics to
-    recompute, and why; their hooks do nothing.
+    ``lengths`` holds the first dimensions of these inputs. ``kept`` holds the layers whose statistics turn out not to
+    be recomputable, with the reason; their hooks do nothing.
     """
 
     def __init__(self, known: Known) -> None:
@@ -38,14 +38,14 @@ class Observer:
         self.known = known
 
     def clear(self) -> None:
-        """Forget what was observed: the next batch comes."""
+        """Forget the calls of the last batch."""
         self.calls.clear()
         self.lengths.clear()
 
 
 @contextmanager
 def observing(layers: Mapping[str, Norm], known: Known) -> Generator[Observer]:
-    """Within the body, ``layers`` normalise by what they are given, and all of it is observed."""
+    """Within the body, let ``layers`` normalise by their inputs, and record these."""
     observer = Observer(known)
     with ExitStack() as stack:
         for layer in layers.values():
@@ -56,7 +56,7 @@ def observing(layers: Mapping[str, Norm], known: Known) -> Generator[Observer]:
 
 
 def input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The input of a layer: the first argument, or the only floating tensor that comes by name."""
+    """Return the input of a layer: the first argument, or the only floating tensor among the keyword arguments."""
     if args:
         return args[0]
     named = [value for value in kwargs.values() if isinstance(value, torch.Tensor) and value.is_floating_point()]
@@ -64,10 +64,10 @@ def input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def misfit(layer: Norm, values: Any) -> str | None:
-    """Why ``values`` are no input whose moments are those of the layer's channels; None if they are.
+    """Return why the moments of ``values`` are not those of the layer's channels, or None if they are.
 
     Raises:
-        DataError: they are empty.
+        DataError: ``values`` is empty.
     """
     if values is None:
         return "it is unknown which of its arguments is the input"
@@ -76,13 +76,13 @@ def misfit(layer: Norm, values: Any) -> str | None:
     if layer.kind == "custom" and (values.ndim < _WITHOUT_POSITIONS or values.shape[1] != layer.channels):
         return f"its statistics have {layer.channels} channels, its input has the shape {list(values.shape)}"
     if values.numel() == 0:
-        msg = f"layer {layer.name} gets no values (shape {list(values.shape)}). Leave empty batches out of the loader."
+        msg = f"layer {layer.name} gets no values (shape {list(values.shape)}). Remove empty batches from the loader."
         raise DataError(msg)
     return None
 
 
 def moments_of(layer: Norm, values: torch.Tensor) -> InputMoments:
-    """The moments of one input of ``layer``, from the input itself, in float64."""
+    """Return the moments of one input of ``layer``, computed from the input in float64."""
     values = values.detach()
     if layer.kind != "instance":
         return observed(values)
@@ -93,9 +93,9 @@ def moments_of(layer: Norm, values: torch.Tensor) -> InputMoments:
 class _Watch:
     """The hooks of one layer.
 
-    With momentum 1 torch's layers leave the moments of each input in their buffers, at no cost. How exact these are
-    depends on the kernel that ran: sums of float32 on a CPU for inputs with channels last, for one. So the first input
-    in each memory layout is also looked at in float64, and the buffers serve from then on if they agree with that.
+    With momentum 1, torch's layers leave the moments of each input in their buffers at no cost. Their accuracy depends
+    on the kernel: for channels-last inputs on a CPU, for example, they are float32 sums. So the moments of the first
+    input in each memory layout are also computed in float64, and the buffers are used from then on if they agree.
     """
 
     def __init__(self, layer: Norm, observer: Observer) -> None:
@@ -103,9 +103,9 @@ class _Watch:
         wide = layer.running_mean.dtype in {torch.float32, torch.float64}
         self.leaves_moments = isinstance(layer.module, BatchNorm) and wide
         self.trusted: dict[bool, bool] = {}
-        """Whether the buffers serve, for contiguous inputs and for others."""
+        """Whether the buffers are accurate, for contiguous inputs and for others."""
         self.knows_best = False
-        """It normalises something else than its input, of which it alone knows the moments."""
+        """Whether the layer normalises something other than its input, whose moments only its buffers hold."""
         self.seen: InputMoments | None = None
         self.lone = False
         self.to_try = layer.kind == "custom" or type(layer.module).forward not in {
@@ -155,7 +155,7 @@ class _Watch:
         return self.leaves_moments and (self.knows_best or trusted)
 
     def _look_at_buffers(self, values: torch.Tensor) -> None:
-        """Take the moments that the layer has left, or find that they cannot be taken."""
+        """Use the moments in the layer's buffers, if they are accurate for this memory layout."""
         layout = values.is_contiguous()
         if layout not in self.trusted:
             assert self.seen is not None or self.knows_best
@@ -168,10 +168,10 @@ class _Watch:
         return InputMoments(values.numel() // layer.channels, layer.running_mean.clone(), layer.running_var.clone())
 
     def _try(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        """Call a forward that is not torch's own once, apart, and see what it does to the buffers.
+        """Call a forward that is not torch's once, on copies, and see what it does to the buffers.
 
         Returns:
-            Why the layer's statistics cannot be recomputed; None if they can.
+            Why the layer's statistics cannot be recomputed, or None if they can.
         """
         layer, values, undo = self.layer, input_of(args, kwargs), what_undoes(self.layer)
         normalise_by_batch(layer, leave_moments=layer.kind != "custom")
@@ -185,7 +185,7 @@ class _Watch:
         undo()
         if torch.equal(left.mean, before):
             return f"a {kind_of(layer.module)} does not update its statistics in training"
-        if float(left.mean.abs().max()) > _LARGE:  # something is left of what was there: it has a momentum of its own
+        if float(left.mean.abs().max()) > _LARGE:  # the old values still show: the layer has a momentum of its own
             self.leaves_moments = False
             normalise_by_batch(layer, leave_moments=False)
         elif self.leaves_moments:
@@ -193,13 +193,13 @@ class _Watch:
         return None
 
     def _normalise_one_value(self, values: torch.Tensor) -> None:
-        """A value alone cannot be normalised by itself: let the statistics of all before it serve."""
+        """Normalise a single value per channel by the statistics of all inputs before it."""
         known = self.observer.known(self.layer.name)
         if known is None:
             msg = (
-                f"layer {self.layer.name} gets one value per channel (shape {list(values.shape)}), of which this "
-                "estimator cannot take a variance. Let the training loader drop the last incomplete batch "
-                "(drop_last=True), or take --estimator population."
+                f"layer {self.layer.name} gets one value per channel (shape {list(values.shape)}), whose variance this "
+                "estimator cannot compute. Let the training loader drop the last incomplete batch "
+                "(drop_last=True), or use --estimator population."
             )
             raise DataError(msg)
         for buffer, value in zip((self.layer.running_mean, self.layer.running_var), known, strict=True):
@@ -208,7 +208,7 @@ class _Watch:
 
 
 def _differ(left: InputMoments, seen: InputMoments) -> float:
-    """The largest difference, of a mean in standard deviations or of a variance relative to itself; 0 if both are 0."""
+    """Return the largest difference: of means in standard deviations, of variances relative; 0 if both are 0."""
     off = (left.mean - seen.mean).abs() / seen.variance.sqrt()
     ratio = (left.variance - seen.variance).abs() / seen.variance
     worst = torch.stack([off.where(left.mean != seen.mean, 0), ratio.where(left.variance != seen.variance, 0)])

@@ -23,15 +23,15 @@ from swa_cli.user.datamodule import iterate, length_of, no_batches
 from swa_cli.user.forward import Forward
 
 _FEW = 8
-"""Batches, over all ranks, before which their spread says too little to stop by."""
-_GROWTH = 4  # from one look at the errors to the next, a quarter more batches
+"""Number of batches, over all ranks, from which their spread is used to decide whether to stop."""
+_GROWTH = 4  # a quarter more batches between two checks of the errors
 _PATIENCE = 100
-"""Batches between looks at a GPU's results, each of which waits for it; so many are lost where one holds NaN."""
+"""Number of batches between device synchronisations on a GPU; up to this many are computed in vain after a NaN."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Feed:
-    """What is the same in every pass."""
+    """The settings that are the same in every pass."""
 
     model: nn.Module
     batches: Iterable[Any]
@@ -44,9 +44,9 @@ class Feed:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What one rank, or all together, have seen; on the CPU. ``done`` says that no batches are left.
+    """What one rank, or all ranks together, have seen; on the CPU. ``done`` means that no batches are left.
 
-    ``n_samples`` is None where it cannot be known of one batch.
+    ``n_samples`` is None if it is ambiguous for one of the batches.
     """
 
     moments: Moments
@@ -58,7 +58,7 @@ class Seen:
     done: bool
 
     def __add__(self, other: "Seen") -> "Seen":
-        """What two ranks have seen."""
+        """Combine what two ranks have seen."""
         return Seen(
             moments=self.moments + other.moments,
             elements=_sum(self.elements, other.elements),
@@ -73,15 +73,15 @@ class Seen:
 def pass_over(
     feed: Feed, tally: Tally, observer: Observer, model: Callable[..., Any], *, description: str, compiling: bool
 ) -> Seen:
-    """Run the batches through ``model``, whose layers ``observer`` watches; what all ranks have seen.
+    """Run the batches through ``model``, whose layers ``observer`` watches; return what all ranks have seen.
 
     Args:
-        compiling: compile the model after its first batch, which is looked at more closely.
+        compiling: compile the model after its first batch, whose inputs are inspected more closely.
 
     Raises:
-        DataError: no rank has a batch, or one gives a layer what it cannot normalise.
-        NonFiniteError: NaN or infinity in a batch or in the input of a layer.
-        UserCodeError: the loader or the model's forward raises.
+        DataError: no rank has a batch, or a layer cannot normalise its input.
+        NonFiniteError: a batch or the input of a layer holds NaN or infinity.
+        UserCodeError: the loader or the model's forward pass raises.
     """
     batches = iterate(feed.batches, may_be_empty=True)
     total = length_of(feed.batches)
@@ -108,7 +108,7 @@ def _share(
     *,
     compiling: bool,
 ) -> Callable[[int | None], Seen]:
-    """What this rank does of a step: so many more batches, or all that are left."""
+    """Return a function that processes this rank's next batches, up to a limit, or all that are left."""
     stream = enumerate(batches)
     forward = feed.forward
     patience = 1 if forward.device.type == "cpu" else _PATIENCE
@@ -154,13 +154,13 @@ def _share(
 
 
 def _has_several(example: Batch, indices: int | None) -> bool:
-    """Whether a batch is known to have more samples than one, which may be a layer's only value."""
+    """Return whether a batch is known to have several samples; of one, a layer may see a single value."""
     lengths = {length for value in (*example.args, *example.kwargs.values()) for length in lengths_of(value)}
     return min(lengths, default=indices or 1) > 1
 
 
 def _total(sizes: Sequence[int | None]) -> int | None:
-    """None where one is not known."""
+    """Return the sum, or None if one is unknown."""
     known = [size for size in sizes if size is not None]
     return sum(known) if len(known) == len(sizes) else None
 

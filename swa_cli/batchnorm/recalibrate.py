@@ -37,34 +37,35 @@ def recalibrate(
     step: Step = alone,
     track: Track = silent,
 ) -> RecalibrationResult:
-    """Give every layer of ``model`` that keeps statistics those of its inputs over ``batches``, in place.
+    """Set the running statistics of every layer of ``model`` to those of its inputs over ``batches``, in place.
 
-    With the estimator ``population`` mean and variance are pooled over all elements of all batches (samples and
-    positions alike) in float64; the variance is unbiased, as PyTorch stores it. For the first layer the result does
-    not depend on how the data are split into batches; deeper layers see inputs normalised by their batch, as in
-    training, and depend on the batch size a little, which ``sequential`` avoids. Of InstanceNorm it is the mean over
-    instances of their means and variances. A layer that is used several times gets the statistics of all its inputs.
+    With the estimator ``population``, mean and variance are pooled over all elements of all batches (samples and
+    positions) in float64; the variance is unbiased, as PyTorch stores it. For the first layer the result does not
+    depend on the batch size. Deeper layers see inputs normalised by their batch, as in training, and depend on it a
+    little; ``sequential`` avoids that. For InstanceNorm the statistics are means over instances. A layer that is used
+    several times gets the statistics of all its inputs.
 
-    Only these layers are in train mode meanwhile, so that dropout is off. A layer that gets a single value per channel
-    normalises it by the statistics of all before it.
+    Only these layers are in train mode during the pass, so dropout is off. A layer that gets a single value per
+    channel normalises it by the statistics of all inputs before it.
 
     Args:
-        model: moved to the device of ``forward``.
-        batches: of training inputs; targets are ignored. For ``sequential`` they are passed over once for each
-            layer, and once before to find the order.
+        model: is moved to the device of ``forward``.
+        batches: training inputs; targets are ignored. ``sequential`` iterates over them once per layer, and once
+            before to find the order of the layers.
         until_converged: stop as soon as the standard errors of every layer are at most this (see `LayerStatistics`),
-            after eight batches or more.
-        leave: layers to leave alone, and why.
-        step: of several ranks, each with batches of its own: `swa_cli.system.process_group.Ranks.step`.
+            after eight batches at least.
+        leave: layers to leave alone, with the reason.
+        step: combines the results of several ranks, each with its own batches:
+            `swa_cli.system.process_group.Ranks.step`.
 
     Raises:
-        DataError: no batches, or none that reaches a layer; an empty input of a layer; a single value per channel for
-            ``torch`` or ``official``, which would take its variance; other samples at each pass of ``sequential``.
-        MismatchError: ranks have different layers or options.
-        NonFiniteError: NaN or infinity in a batch or in the input of a layer, or a statistic too large for its buffer.
-        UserCodeError: the loader or the model's forward raises.
+        DataError: there are no batches, or none reaches a layer; the input of a layer is empty, or has a single value
+            per channel and the estimator is ``torch`` or ``official``; the passes of ``sequential`` differ in length.
+        MismatchError: the ranks have different layers or options.
+        NonFiniteError: a batch or the input of a layer holds NaN or infinity, or a statistic overflows its buffer.
+        UserCodeError: the loader or the model's forward pass raises.
 
-    On any error the model is left as it was, but for the device and the memory format.
+    On any error the model is left as it was, except for its device and memory format.
     """
     forward.move_model(model)
     left = {**out_of_reach(model), **(leave or {})}
@@ -104,14 +105,15 @@ def recalibrate(
 
 
 def _check_same_passes(found: Iterable[_Found], until_converged: float | None) -> None:
-    """Layers are of one network only if they are of the same data."""
+    """Check that every pass of ``sequential`` had the same amount of data."""
     counts = [seen.n_samples for _, _, seen in found]
     samples, batches = {count for count in counts if count is not None}, {seen.n_batches for _, _, seen in found}
     if until_converged is None and (len(samples) > 1 or len(batches) > 1):
         what, several = ("samples", samples) if len(samples) > 1 else ("batches", batches)
         msg = (
-            f"the training loader gives other {what} at every pass ({min(several):,} to {max(several):,}): the layers "
-            "would be of different data. Let it give the same ones, or take --estimator population."
+            f"the training loader yields a different number of {what} in every pass ({min(several):,} to "
+            f"{max(several):,}), so the layers' statistics would be of different data. Make it yield the same batches "
+            "in every pass, or use --estimator population."
         )
         raise DataError(msg)
 
@@ -119,7 +121,11 @@ def _check_same_passes(found: Iterable[_Found], until_converged: float | None) -
 def _all_at_once(
     feed: Feed, layers: Mapping[str, Norm], estimator: Estimator, kept: dict[str, str]
 ) -> Iterator[_Found]:
-    """The statistics of every layer that the batches reach, from one pass; in ``kept``, why others have none."""
+    """Yield the statistics of every layer that the batches reach, from one pass.
+
+    Args:
+        kept: receives the layers that have nothing to recompute, with the reason.
+    """
     if not layers:
         return
     tally = Tally(channels=channels_of(layers, estimator, feed.forward.device))
@@ -140,11 +146,11 @@ def _all_at_once(
 
 
 def _check_same_layers(feed: Feed, layers: Mapping[str, Norm], estimator: Estimator) -> None:
-    """Moments of ranks are merged by their place."""
+    """Check that all ranks have the same layers and options: their moments are merged by position."""
     known = [(name, layer.kind, layer.channels) for name, layer in layers.items()]
     what = (known, estimator, feed.until_converged, feed.forward.amp)
     if any(other != what for other in feed.step(lambda: what)):
-        msg = "the ranks do not have the same layers in the same order, or not the same options. Start them all alike."
+        msg = "the ranks differ in their layers, the order of the layers, or their options. Start all ranks alike."
         raise MismatchError(msg)
 
 
@@ -154,13 +160,13 @@ def _all_within(error: float, layers: Iterable[LayerStatistics]) -> bool:
 
 def _unreached(layers: Mapping[str, Norm]) -> str:
     return (
-        f"no batch reached any layer that keeps statistics ({shortened(list(layers))}): there is nothing to recompute "
-        "them from. Check that the model's forward uses them."
+        f"no batch reached any layer that keeps running statistics ({shortened(list(layers))}), so they cannot be "
+        "recomputed. Check that the model's forward uses these layers."
     )
 
 
 def _check_storable(found: Iterable[_Found]) -> None:
-    """Before anything is stored: a half-precision buffer cannot hold every variance."""
+    """Check, before anything is stored, that every statistic fits its buffer's dtype."""
     for layer, estimate, _ in found:
         for buffer, value in (("running_mean", estimate.mean), ("running_var", estimate.variance)):
             dtype = getattr(layer.module, buffer).dtype

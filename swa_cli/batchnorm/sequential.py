@@ -1,8 +1,8 @@
-"""Layer by layer: each sees its inputs as they will be, the layers before it at their final statistics.
+"""Recomputing statistics layer by layer, with the preceding layers at their final statistics.
 
-In train mode a layer sees what the layers before it have normalised by each batch, so that all statistics but the
-first depend a little on the size of the batches. Here they do not, at the price of a pass for each layer, and one
-before them that finds their order.
+In train mode a layer sees inputs that the preceding layers normalised by the batch, so all statistics but those of the
+first layer depend a little on the batch size. Here they do not, at the cost of one pass per layer and one more to find
+the order of the layers.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,23 +26,23 @@ from swa_cli.user.batch import Batch, Splitter
 from swa_cli.user.guard import user_code
 
 _Order = dict[str, set[str]]
-"""The layers in the order in which they are found, each with those that come right before it."""
+"""The layers in the order in which they are found, each with those directly before it."""
 
 
 class _Reached(BaseException):
-    """The layer that a pass is for has seen all of a batch; what comes after it does not matter."""
+    """Ends a forward pass at the layer that is measured; the layers after it need not run."""
 
 
 def layer_by_layer(
     feed: Feed, layers: Mapping[str, Norm], estimator: Estimator, kept: dict[str, str]
 ) -> Iterator[tuple[Norm, Estimate, Seen]]:
-    """The statistics of each layer that the batches reach, in the order of use; its buffers have them then.
+    """Yield the statistics of each layer that the batches reach, in order of use, and store them in its buffers.
 
-    A layer that is used several times in a forward normalises by each batch in its own pass, as all do that come
-    after it: what it gets the second time depends on what it makes of the first.
+    A layer that is used several times in a forward pass normalises by the batch in its own pass, as do all layers
+    after it: its second input depends on its first output.
 
     Args:
-        kept: gets the layers that have nothing to recompute, and why.
+        kept: receives the layers that have nothing to recompute, with the reason.
 
     Raises:
         SwaError: as `pass_over`.
@@ -65,7 +65,7 @@ def layer_by_layer(
 
 
 def _apart(split: Splitter) -> Splitter:
-    """What the model gets is a copy: it may change its input in place, and the loader may give it once more."""
+    """Return a splitter that copies the batch: the model may change it in place, and the loader may yield it again."""
 
     def copied(batch: Any) -> Batch:
         example = split(batch)
@@ -79,7 +79,7 @@ def _apart(split: Splitter) -> Splitter:
 def _find_order(
     feed: Feed, layers: Mapping[str, Norm], estimator: Estimator
 ) -> tuple[list[str], set[str], Mapping[str, str]]:
-    """The layers in an order that is that of every batch, those used at most once in each, and those to be kept."""
+    """Return the layers in an order that holds in every batch, those used once per batch, and those to be kept."""
     order: _Order = {}
     used_twice: set[str] = set()
 
@@ -119,14 +119,14 @@ def _find_order(
 
 
 def _sorted(order: _Order) -> list[str]:
-    """Every layer after those before it; in the order of first use where batches contradict each other."""
+    """Sort the layers topologically, or by first use if batches contradict each other."""
     with suppress(CycleError):
         return list(TopologicalSorter(order).static_order())
     return list(order)
 
 
 def _measure_alone(feed: Feed, layer: Norm, estimator: Estimator, description: str) -> tuple[Tally, Seen]:
-    """A pass for one layer, each batch of which ends there."""
+    """Measure one layer in a pass that ends each forward there."""
     tally = Tally(channels=channels_of({layer.name: layer}, estimator, feed.forward.device))
     observer = Observer(tally.known)
 
@@ -151,7 +151,7 @@ def _measure_alone(feed: Feed, layer: Norm, estimator: Estimator, description: s
 
 
 def _measure_with(feed: Feed, layers: Mapping[str, Norm], estimator: Estimator, description: str) -> tuple[Tally, Seen]:
-    """A pass for the first of ``layers``, which is used again after others of them: all normalise by each batch."""
+    """Measure the first of ``layers``, which is used again after others of them; all normalise by the batch."""
     tally = Tally(channels=channels_of(layers, estimator, feed.forward.device))
     with observing(layers, tally.known) as observer:
         return tally, pass_over(feed, tally, observer, feed.model, description=description, compiling=False)

@@ -194,7 +194,7 @@ def test_official_is_the_mean_over_batches_weighted_by_samples_at_every_depth(ba
 def test_a_variance_of_one_value_cannot_be_taken(estimator):
     with pytest.raises(
         DataError,
-        match=r"batch 1: layer 0 gets one value per channel \(shape \[1, 2\]\), of which this estimator cannot",
+        match=r"batch 1: layer 0 gets one value per channel \(shape \[1, 2\]\), whose variance this estimator cannot",
     ):
         recalibrate(nn.Sequential(nn.BatchNorm1d(2)), [torch.randn(4, 2), torch.randn(1, 2)], estimator=estimator)
 
@@ -316,7 +316,7 @@ def test_where_samples_cannot_be_counted_official_is_refused(estimator):
     model = nn.Sequential(nn.BatchNorm1d(4))
     batches = [(torch.randn(50, 4), torch.zeros(6)), (torch.randn(40, 4), torch.zeros(6))]
     if estimator == "official":
-        with pytest.raises(DataError, match=r"batch 0: how many samples.*cannot be known.*--estimator official weighs"):
+        with pytest.raises(DataError, match=r"batch 0: number of samples in the batch is ambiguous.*--estimator official weights"):
             recalibrate(model, batches, estimator=estimator)
         return
     result = recalibrate(model, batches, estimator=estimator)

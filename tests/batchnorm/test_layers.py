@@ -240,7 +240,7 @@ def test_statistics_that_are_no_vector_and_torchscript_are_named():
     result = recalibrate(model, data(2))
 
     assert result.kept == {
-        "1": "its statistics are no floating vector",
+        "1": "its statistics are not a floating-point vector",
         "2": "TorchScript cannot be put in train mode layer by layer",
     }
 
@@ -617,7 +617,7 @@ def test_two_layers_with_the_same_statistics_are_named():
 
     result = recalibrate(model, data(2))
 
-    assert result.kept == {"1": "it shares the statistics of another layer, which are of that one's inputs alone"}
+    assert result.kept == {"1": "it shares its statistics with another layer, whose inputs alone they describe"}
 
 
 def test_a_layer_that_the_forward_puts_in_eval_mode_is_named():
@@ -656,7 +656,7 @@ def test_a_loader_that_shrinks_is_refused_for_sequential():
             self.left -= 1
             return iter([torch.randn(4, 2)] * self.left)
 
-    with pytest.raises(DataError, match=r"gives other samples at every pass \(8 to 12\)"):
+    with pytest.raises(DataError, match=r"yields a different number of samples in every pass \(8 to 12\)"):
         recalibrate(nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2)), Shrinks(), estimator="sequential")
 
 

@@ -247,7 +247,7 @@ def test_layers_that_no_batch_reaches_are_not_called_recomputed():
         def forward(self, x):
             return x
 
-    with pytest.raises(DataError, match=r"no batch reached any layer that keeps statistics \(bn\)"):
+    with pytest.raises(DataError, match=r"no batch reached any layer that keeps running statistics \(bn\)"):
         recalibrate(Bypass(), [torch.randn(4, 2)])
 
 
@@ -314,9 +314,9 @@ def gaining(factor: float) -> nn.Sequential:
         (
             0.3,
             1.0,
-            ("the variances of layer 2 collapsed, to 0.09 times the old at worst: either the weights",),
+            ("the variances of layer 2 collapsed, to 0.09 times the old at worst: either the averaged weights",),
         ),
-        (4.0, 1.0, ("the variances of layer 2 exploded, to 16 times the old at worst: the layers before gain more",)),
+        (4.0, 1.0, ("the variances of layer 2 exploded, to 16 times the old at worst: the preceding layers amplify more",)),
         (1.0, 255.0, ("layer 0, the first, seems to get other inputs than in training: its means moved by",)),
     ],
     ids=["as before", "collapsed", "exploded", "other inputs"],
