@@ -316,7 +316,11 @@ def gaining(factor: float) -> nn.Sequential:
             1.0,
             ("the variances of layer 2 collapsed, to 0.09 times the old at worst: either the averaged weights",),
         ),
-        (4.0, 1.0, ("the variances of layer 2 exploded, to 16 times the old at worst: the preceding layers amplify more",)),
+        (
+            4.0,
+            1.0,
+            ("the variances of layer 2 exploded, to 16 times the old at worst: the preceding layers amplify more",),
+        ),
         (1.0, 255.0, ("layer 0, the first, seems to get other inputs than in training: its means moved by",)),
     ],
     ids=["as before", "collapsed", "exploded", "other inputs"],

@@ -198,9 +198,7 @@ def test_an_empty_loader_and_one_that_raises():
 
     with pytest.raises(DataError, match="loader is empty"):
         run(linear_members(2), [])
-    with pytest.raises(
-        UserCodeError, match=r"loading batch 1 failed: ValueError: corrupt image \(at .*test_evaluate"
-    ):
+    with pytest.raises(UserCodeError, match=r"loading batch 1 failed: ValueError: corrupt image \(at .*test_evaluate"):
         run(linear_members(2), raises())
 
 
