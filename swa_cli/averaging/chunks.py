@@ -8,13 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from swa_cli.averaging.plan import AveragePlan, Policy, TensorPlan
-from swa_cli.formats import Checkpoint, Dtype, OpenFiles, StoredTensor, read_tensor, reals
+from swa_cli.formats import Box, Checkpoint, Dtype, OpenFiles, TensorLayout, reals
 
 Write = Callable[[int, memoryview], None]
 """Puts bytes at an offset of the output."""
-
-Box = tuple[tuple[int, int], ...]
-"""First and last + 1, along each axis."""
 
 ReadPlan = dict[int, "list[_Run]"]
 """How a piece is read from sources of each layout."""
@@ -73,8 +70,11 @@ def cut(plan: AveragePlan, tensors: Sequence[TensorPlan], offsets: Mapping[str, 
         numel, size = spec.numel, max(1, chunk // reals(1, spec.dtype))
         read = layouts if policy == "mean" else [source.tensors for source in plan.read_by(tensor)]
         stored = [layout[tensor.name] for layout in read]
-        flat = all([entry.is_contiguous for entry in stored])  # noqa: C419  # twice as fast, for 30,000 tensors
-        before, kind = kind, (policy, spec.dtype, [entry.spec.dtype for entry in stored] if policy == "mean" else None)
+        flat = all([layout.is_row_major for layout in stored])  # noqa: C419  # twice as fast, for 30,000 tensors
+        before, kind = (
+            kind,
+            (policy, spec.dtype, [layout.spec.dtype for layout in stored] if policy == "mean" else None),
+        )
         if parts and not (flat and filled + numel <= size and kind == before):
             yield piece()
             index, parts, filled = index + 1, [], 0
@@ -101,18 +101,14 @@ def fill(piece: Piece, source: Checkpoint, files: OpenFiles, view: memoryview, r
     Raises:
         CheckpointError: as `OpenFiles.read`.
     """
-    stored = source.tensors[piece.parts[0].tensor.name]
-    dtype = stored.spec.dtype
-    if piece.parts[0].box is not None:
-        box = piece.parts[0].box
-        for axis, (first, last) in enumerate(box):
-            stored = stored.narrow(axis, first, last)
-        into = np.frombuffer(view, dtype, piece.numel).reshape(stored.spec.shape)
-        read_tensor(files, source.file_of(stored.file), stored, into, piece.parts[0].tensor.name)
+    part = piece.parts[0]
+    name = part.tensor.name
+    dtype = source.spec(name).dtype
+    if part.box is not None:
+        into = np.frombuffer(view, dtype, piece.numel).reshape([last - first for first, last in part.box])
+        source.read_box(files, name, part.box, into)
     elif len(piece.parts) == 1:
-        part, size = piece.parts[0], dtype.itemsize
-        offset = stored.offset + part.start * size
-        files.read(source.file_of(stored.file), offset, [view[: piece.numel * size]], part.tensor.name)
+        source.read_runs(files, name, part.start, part.stop, view)
     else:
         _fill_many(piece, source, files, view, runs)
     return dtype
@@ -163,7 +159,7 @@ def _parts(tensor: TensorPlan, output: int, size: int) -> Iterator[TensorSlice]:
 
 
 def _boxes(
-    tensor: TensorPlan, offsets: Mapping[str, int], stored: Sequence[StoredTensor], size: int
+    tensor: TensorPlan, offsets: Mapping[str, int], stored: Sequence[TensorLayout], size: int
 ) -> Iterator[TensorSlice]:
     """Boxes of a tensor that some source stores otherwise than row by row.
 
@@ -172,7 +168,11 @@ def _boxes(
     that are as long as can be.
     """
     shape = tensor.spec.shape
-    strides = [tuple(prod(shape[axis + 1 :]) for axis in range(len(shape))), *(entry.stride for entry in stored)]
+    whole = tuple((0, length) for length in shape)
+    strides = [
+        tuple(prod(shape[axis + 1 :]) for axis in range(len(shape))),
+        *(extent.stored.stride for layout in stored for extent in layout.extents(whole)),
+    ]
     lengths = list(shape)
     while prod(lengths) > size:
         apart = [(min(stride[axis] for stride in strides), lengths[axis], axis) for axis in range(len(shape))]
@@ -213,15 +213,13 @@ def _fill_many(piece: Piece, source: Checkpoint, files: OpenFiles, view: memoryv
         files.read(source.file_of(run.file), run.offset, views, what)
 
 
-def _runs_of(piece: Piece, tensors: Mapping[str, StoredTensor]) -> Iterator[_Run]:
+def _runs_of(piece: Piece, tensors: Mapping[str, TensorLayout]) -> Iterator[_Run]:
     wanted: list[tuple[int, int, int, int, str]] = []
     at = 0
     for part in piece.parts:
-        stored = tensors[part.tensor.name]
-        size = stored.spec.dtype.itemsize
-        length = (part.stop - part.start) * size
-        wanted.append((stored.file, stored.offset + part.start * size, at, length, part.tensor.name))
-        at += length
+        for file, offset, length in tensors[part.tensor.name].runs(part.start, part.stop):
+            wanted.append((file, offset, at, length, part.tensor.name))
+            at += length
     wanted.sort()
     file, begin, at, length, name = wanted[0]
     stretches, end = [(at, length)], begin + length

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.errors import shortened
-from swa_cli.formats import Checkpoint, OpenFiles, read_tensor
+from swa_cli.formats import Checkpoint, OpenFiles
 
 _COUNTER = "num_batches_tracked"
 _STATISTICS = ("running_mean", "running_var")
@@ -91,10 +91,7 @@ def _joined(layer: str, buffer: str) -> str:
 
 
 def _read(files: OpenFiles, source: Checkpoint, name: str) -> npt.NDArray[np.generic]:
-    stored = source.tensors[name]
-    values = np.empty(stored.spec.shape, stored.spec.dtype)
-    read_tensor(files, source.file_of(stored.file), stored, values, name)
-    return values
+    return source.read_elements(files, name, 0, source.spec(name).numel)
 
 
 def _same_bits(first: npt.NDArray[np.generic], other: npt.NDArray[np.generic]) -> bool:

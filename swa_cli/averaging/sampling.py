@@ -12,7 +12,7 @@ from swa_cli.averaging.context import Worker
 from swa_cli.averaging.outliers import Ratios, blocks_of, outliers, ratios_at
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.averaging.unrelated import Correlations, are_unrelated, correlations_at
-from swa_cli.formats import Checkpoint, OpenFiles, read_tensor, real_dtype
+from swa_cli.formats import Checkpoint, OpenFiles, real_dtype
 
 _PLACES = 32
 _LENGTH = 2048
@@ -95,14 +95,9 @@ class Sampler:
         return [self._seen[number] for number in sorted(self._seen)]
 
     def _read(self, source: Checkpoint, place: Place) -> npt.NDArray[np.float64]:
-        stored = source.tensors[place.tensor]
-        parts: list[npt.NDArray[np.generic]] = []
-        for part in stored.parts(place.start, place.stop):
-            values = np.empty(part.spec.shape, part.spec.dtype)
-            read_tensor(self._files, source.file_of(part.file), part, values, place.tensor)
-            parts.append(values.reshape(-1))
+        values = source.read_elements(self._files, place.tensor, place.start, place.stop)
         with np.errstate(all="ignore"):  # NaN and infinity, which may be let through
-            return np.concatenate(parts).view(real_dtype(stored.spec.dtype)).astype(np.float64)
+            return values.view(real_dtype(values.dtype)).astype(np.float64)
 
 
 class SamplingWorker:

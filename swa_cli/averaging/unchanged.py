@@ -8,8 +8,8 @@ from pathlib import Path
 from swa_cli.errors import CheckpointError
 from swa_cli.formats import (
     PROVENANCE,
+    ByteRange,
     Checkpoint,
-    Extent,
     Provenance,
     escape_surrogates,
     frame_digest,
@@ -27,9 +27,10 @@ def changed_files(average: Checkpoint, record: Provenance) -> tuple[list[str], l
         What was found, a sentence for each file; and names of copies that are not there.
     """
     text = average.metadata[PROVENANCE]
-    tensors: defaultdict[Path, set[Extent]] = defaultdict(set)
-    for stored in average.tensors.values():
-        tensors[average.file_of(stored.file)].add((stored.offset, stored.offset + stored.spec.nbytes))
+    tensors: defaultdict[Path, set[ByteRange]] = defaultdict(set)
+    for layout in average.tensors.values():
+        for file, offset, length in layout.runs(0, layout.spec.numel):
+            tensors[average.file_of(file)].add((offset, offset + length))
     own: dict[Path, str | None] = dict.fromkeys(average.files or [average.path], text)
     own.setdefault(average.path, None)  # an index, which holds no record
     names = {escape_surrogates(path.name) for path in own}
@@ -46,7 +47,7 @@ def changed_files(average: Checkpoint, record: Provenance) -> tuple[list[str], l
     return problems, [name for name, path in copies.items() if path not in there]
 
 
-def _changed(path: Path, record: str | None, tensors: Iterable[Extent], frames: Mapping[str, str]) -> Iterable[str]:
+def _changed(path: Path, record: str | None, tensors: Iterable[ByteRange], frames: Mapping[str, str]) -> Iterable[str]:
     try:
         descriptor = open_regular(path)
         try:

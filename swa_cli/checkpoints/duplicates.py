@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 
-from swa_cli.formats import Checkpoint, StoredTensor, natural_key, step_in_name
+from swa_cli.formats import Checkpoint, TensorLayout, natural_key, step_in_name
 
 _SAMPLED_TENSORS = 64
 _SAMPLE = 256
@@ -59,7 +59,7 @@ def _fingerprint(checkpoint: Checkpoint, names: Sequence[str]) -> bytes:
 def _equal(first: Checkpoint, second: Checkpoint) -> bool:
     if any(first.spec(name) != second.spec(name) for name in first.tensors):
         return False
-    seen: set[tuple[StoredTensor, StoredTensor]] = set()
+    seen: set[tuple[TensorLayout, TensorLayout]] = set()
     for name in first.tensors:
         places = first.tensors[name], second.tensors[name]
         if places in seen:  # tied

@@ -85,9 +85,8 @@ def inspect_checkpoints(
 
 def describe(checkpoint: Checkpoint) -> Description:
     """What is in ``checkpoint``, from its header."""
-    places = {(stored.file, stored.offset, stored.stride, stored.spec) for stored in checkpoint.tensors.values()}
-    specs = [spec for *_, spec in places]
-    dtypes = Counter(stored.spec.dtype.name for stored in checkpoint.tensors.values())
+    specs = [layout.spec for layout in {*checkpoint.tensors.values()}]
+    dtypes = Counter(layout.spec.dtype.name for layout in checkpoint.tensors.values())
     is_ema = {name: any(part in name.lower() for part in _EMA) for name in checkpoint.alternatives}
     provenance = checkpoint.provenance
     return Description(

@@ -4,9 +4,9 @@ from swa_cli.formats.checkpoint import Checkpoint
 from swa_cli.formats.detect import open_checkpoint, read_record
 from swa_cli.formats.dtypes import BY_NAME, Dtype, is_averaged, is_floating, real_dtype, reals
 from swa_cli.formats.file_checksums import checksums
-from swa_cli.formats.file_reader import OpenFiles, read_tensor
+from swa_cli.formats.file_reader import OpenFiles
 from swa_cli.formats.foreign import about_dcp, about_format, is_dcp
-from swa_cli.formats.frame import Extent, frame_digest
+from swa_cli.formats.frame import ByteRange, frame_digest
 from swa_cli.formats.hf_sharded import INDEX_SUFFIX, shards_of
 from swa_cli.formats.output_layout import Contents, Layout, OutputFile
 from swa_cli.formats.provenance import BnStatistics, BnUpdate, Options, Provenance, Source
@@ -15,7 +15,7 @@ from swa_cli.formats.provenance_text import EXTRA_STATE, PROVENANCE, as_text
 from swa_cli.formats.rounding import LOST, round_into, round_once
 from swa_cli.formats.safetensors.header import file_order
 from swa_cli.formats.safetensors.writer import index_file, part_of, safetensors_file, sharded_files
-from swa_cli.formats.tensor_layout import StoredTensor, TensorSpec
+from swa_cli.formats.tensor_layout import Box, TensorLayout, TensorSpec
 from swa_cli.formats.tied_weights import find_ties
 from swa_cli.formats.torch.legacy_container import looks_legacy
 from swa_cli.formats.torch.rewrite_template import torch_file_like
@@ -37,17 +37,18 @@ __all__ = [
     "ZIP_MAGIC",
     "BnStatistics",
     "BnUpdate",
+    "Box",
+    "ByteRange",
     "Checkpoint",
     "Contents",
     "Dtype",
-    "Extent",
     "Layout",
     "OpenFiles",
     "Options",
     "OutputFile",
     "Provenance",
     "Source",
-    "StoredTensor",
+    "TensorLayout",
     "TensorSpec",
     "about_dcp",
     "about_format",
@@ -68,7 +69,6 @@ __all__ = [
     "open_checkpoint",
     "part_of",
     "read_record",
-    "read_tensor",
     "read_zip",
     "real_dtype",
     "reals",

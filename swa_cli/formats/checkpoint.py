@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from swa_cli.formats.file_reader import OpenFiles, Stamp, read_tensor
 from swa_cli.formats.provenance import Provenance
-from swa_cli.formats.tensor_layout import StoredTensor, TensorSpec
+from swa_cli.formats.tensor_layout import Box, TensorLayout, TensorSpec, boxes_of
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ class Checkpoint:
     """
 
     path: Path
-    tensors: Mapping[str, StoredTensor]
+    tensors: Mapping[str, TensorLayout]
     files: tuple[Path, ...] = ()
     """The files that hold the tensors, if ``path`` is the index of a sharded checkpoint."""
     stamps: Mapping[Path, Stamp] = field(default_factory=dict[Path, Stamp])
@@ -66,7 +66,7 @@ class Checkpoint:
         return self.tensors[name].spec
 
     def file_of(self, number: int) -> Path:
-        """The file that a `StoredTensor` means by ``file``."""
+        """The file that a `TensorLayout` means by its number."""
         return self.files[number] if self.files else self.path
 
     @property
@@ -82,11 +82,17 @@ class Checkpoint:
         """
         import torch  # noqa: PLC0415  # averaging on the CPU does without
 
-        stored = self.tensors[name]
-        values = torch.empty(stored.spec.shape, dtype=getattr(torch, stored.spec.dtype.name))
-        if stored.spec.numel:
+        layout = self.tensors[name]
+        spec = layout.spec
+        values = torch.empty(spec.shape, dtype=getattr(torch, spec.dtype.name))
+        if spec.numel:
             raw = values.reshape(-1).view(torch.uint8).numpy()
-            self._read(name, stored, raw.view(stored.spec.dtype).reshape(stored.spec.shape))
+            with OpenFiles(self.stamps, limit=1) as files:
+                if layout.is_row_major:
+                    self.read_runs(files, name, 0, spec.numel, raw.data)
+                else:
+                    whole = tuple((0, size) for size in spec.shape)
+                    self.read_box(files, name, whole, raw.view(spec.dtype).reshape(spec.shape))
         return values
 
     def get_elements(self, name: str, start: int, stop: int) -> npt.NDArray[np.generic]:
@@ -95,18 +101,45 @@ class Checkpoint:
         Raises:
             CheckpointError: as `get_tensor`.
         """
-        stored = self.tensors[name]
-        parts = [
-            self._read(name, part, np.empty(part.spec.shape, part.spec.dtype)) for part in stored.parts(start, stop)
-        ]
-        flat = [part.reshape(-1) for part in parts]
-        return flat[0] if len(flat) == 1 else np.concatenate([np.empty(0, stored.spec.dtype), *flat])
-
-    def _read(self, name: str, stored: StoredTensor, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-        """Fill ``values``, contiguous and of the shape of ``stored``."""
         with OpenFiles(self.stamps, limit=1) as files:
-            if stored.is_contiguous and values.size:
-                files.read(self.file_of(stored.file), stored.offset, [values.reshape(-1).view(np.uint8).data], name)
-            else:
-                read_tensor(files, self.file_of(stored.file), stored, values, name)
-        return values
+            return self.read_elements(files, name, start, stop)
+
+    def read_elements(self, files: OpenFiles, name: str, start: int, stop: int) -> npt.NDArray[np.generic]:
+        """`get_elements`, from files that stay open.
+
+        Raises:
+            CheckpointError: as `OpenFiles.read`.
+        """
+        layout = self.tensors[name]
+        dtype = layout.spec.dtype
+        if layout.is_row_major:
+            values = np.empty(max(0, stop - start), dtype)
+            self.read_runs(files, name, start, stop, values.view(np.uint8).data)
+            return values
+        parts = [np.empty(0, dtype)]
+        for box in boxes_of(layout.spec.shape, start, stop):
+            values = np.empty([last - first for first, last in box], dtype)
+            self.read_box(files, name, box, values)
+            parts.append(values.reshape(-1))
+        return np.concatenate(parts)
+
+    def read_runs(self, files: OpenFiles, name: str, start: int, stop: int, view: memoryview) -> None:
+        """Fill ``view`` (of bytes) with elements ``start`` to ``stop`` of a tensor whose layout is row-major.
+
+        Raises:
+            CheckpointError: as `OpenFiles.read`.
+        """
+        at = 0
+        for file, offset, length in self.tensors[name].runs(start, stop) if start < stop else ():
+            files.read(self.file_of(file), offset, [view[at : at + length]], name)
+            at += length
+
+    def read_box(self, files: OpenFiles, name: str, box: Box, into: npt.NDArray[np.generic]) -> None:
+        """Fill ``into``, an array of the shape of ``box``, with its elements.
+
+        Raises:
+            CheckpointError: as `OpenFiles.read`.
+        """
+        for start, stored in self.tensors[name].extents(box):
+            place = tuple(slice(first, first + size) for first, size in zip(start, stored.spec.shape, strict=True))
+            read_tensor(files, self.file_of(stored.file), stored, into[(*place, ...)], name)

@@ -14,7 +14,7 @@ from swa_cli.errors import CheckpointError
 from swa_cli.formats.provenance_text import PROVENANCE
 from swa_cli.formats.torch.zip_reader import ZIP_MAGIC, ZipDirectory
 
-Extent = tuple[int, int]
+ByteRange = tuple[int, int]
 """The first byte and the one after the last."""
 
 _BLOCK = 1 << 20
@@ -25,7 +25,7 @@ _LONGEST_HEADER = 512
 """Bytes of the header before the record that swa-cli writes into an archive, at most."""
 
 
-def frame_digest(descriptor: int, record: str | None, tensors: Iterable[Extent]) -> str:
+def frame_digest(descriptor: int, record: str | None, tensors: Iterable[ByteRange]) -> str:
     """Return the SHA-256 of the frame of an open file, in hexadecimal.
 
     Args:
@@ -48,7 +48,7 @@ def frame_digest(descriptor: int, record: str | None, tensors: Iterable[Extent])
     return hashed.hexdigest()
 
 
-def _record_in(descriptor: int, size: int, record: bytes) -> list[Extent]:
+def _record_in(descriptor: int, size: int, record: bytes) -> list[ByteRange]:
     if os.pread(descriptor, len(ZIP_MAGIC), 0) == ZIP_MAGIC:
         return _record_in_zip(descriptor, size, record)
     length = int.from_bytes(os.pread(descriptor, _LENGTH, 0), "little")
@@ -60,7 +60,7 @@ def _record_in(descriptor: int, size: int, record: bytes) -> list[Extent]:
     return [(at, at + len(value))]
 
 
-def _record_in_zip(descriptor: int, size: int, record: bytes) -> list[Extent]:
+def _record_in_zip(descriptor: int, size: int, record: bytes) -> list[ByteRange]:
     """Where the record is, which is the last of the archive, and its CRC-32 before it and in the directory."""
     directory = ZipDirectory(descriptor)
     offset, length = directory.extent(PROVENANCE) if PROVENANCE in directory else (0, 0)

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from swa_cli.errors import CheckpointError, listed
 from swa_cli.formats.checkpoint import Checkpoint
-from swa_cli.formats.tensor_layout import StoredTensor
+from swa_cli.formats.tensor_layout import TensorLayout
 from swa_cli.formats.torch.state_dict import strip_wrappers
 from swa_cli.formats.training_metrics import metrics_in_name
 from swa_cli.system.checked_json import parse_json
@@ -75,13 +75,13 @@ def open_sharded(index: Path, open_shard: Callable[[Path], Checkpoint]) -> Check
         what = f"{index}: these of its {len(files)} shards are missing:"
         raise CheckpointError(what, *listed(missing), "Copy them beside it.")
     shards = _stripped_alike([open_shard(file) for file in files])
-    tensors: dict[str, StoredTensor] = {}
+    tensors: dict[str, TensorLayout] = {}
     for number, shard in enumerate(shards):
-        for name, stored in shard.tensors.items():
+        for name, layout in shard.tensors.items():
             if name in tensors:
-                msg = f"{index}: tensor {name} is in two shards, {files[tensors[name].file]} and {files[number]}."
+                msg = f"{index}: tensor {name} is in two shards, {files[tensors[name].origin[0]]} and {files[number]}."
                 raise CheckpointError(msg)
-            tensors[name] = stored._replace(file=number) if number else stored
+            tensors[name] = layout.beside(number) if number else layout
     extra = {name: value for shard in shards for name, value in shard.extra.items()}
     left_out = tuple(name for shard in shards for name in shard.left_out)
     known = {*extra, *left_out}

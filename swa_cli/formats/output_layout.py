@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 
-from swa_cli.formats.frame import Extent
+from swa_cli.formats.frame import ByteRange
 from swa_cli.formats.provenance import Provenance
 from swa_cli.formats.tensor_layout import TensorSpec
 
@@ -41,7 +41,7 @@ class OutputFile:
     name: str
     size: int
     offsets: Mapping[str, int]
-    tensors: Sequence[Extent]
+    tensors: Sequence[ByteRange]
     frame: Frame
     seal: Seal | None
 

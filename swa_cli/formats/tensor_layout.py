@@ -1,10 +1,10 @@
-"""Where a tensor lies in a file, as the file's header describes it."""
+"""Where the elements of a tensor lie, as the headers of files describe it: in one place, or in boxes in several."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from swa_cli.formats.dtypes import Dtype
 
@@ -30,11 +30,59 @@ class TensorSpec:
         return f"{self.dtype.name} {list(self.shape)}"
 
 
+Index = tuple[int, ...]
+"""A position along each axis."""
+Box = tuple[tuple[int, int], ...]
+"""First and last + 1, along each axis."""
+
+
+Run = tuple[int, int, int]
+"""Bytes that follow one another: in which of the checkpoint's files, from which offset on, and how many."""
+
+
+class Extent(NamedTuple):
+    """Elements of a box that lie in one file, and the index within the box at which they start."""
+
+    start: Index
+    stored: "StoredTensor"
+
+
+class TensorLayout(Protocol):
+    """Where a tensor lies. Two names with equal layouts are one tensor (tied weights)."""
+
+    @property
+    def spec(self) -> TensorSpec:
+        """Shape and dtype of the whole tensor."""
+        ...
+
+    @property
+    def is_row_major(self) -> bool:
+        """Whether the elements lie in row-major order without gaps, in one run or a few."""
+        ...
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """File and byte of the first element; they are apart for tensors that share no element."""
+        ...
+
+    def runs(self, start: int, stop: int) -> Sequence[Run]:
+        """Return where elements ``start`` to ``stop`` of the flattened tensor lie, which is row-major."""
+        ...
+
+    def extents(self, box: Box) -> Sequence[Extent]:
+        """Return where the elements of ``box`` lie."""
+        ...
+
+    def beside(self, files: int) -> "TensorLayout":
+        """Return the same layout among ``files`` other files, which are counted first."""
+        ...
+
+
 class StoredTensor(NamedTuple):  # made by the ten thousand, in a quarter of the time that a dataclass takes
-    """A dense tensor inside a file.
+    """A dense tensor in one place of a file: the `TensorLayout` of almost every tensor.
 
     ``offset`` is the byte at which its first element lies, counted from the start of the file; ``stride`` is in
-    elements, as torch counts it. Two names of one file with equal records are one tensor (tied weights).
+    elements, as torch counts it.
     """
 
     spec: TensorSpec
@@ -44,14 +92,35 @@ class StoredTensor(NamedTuple):  # made by the ten thousand, in a quarter of the
     """Which of the checkpoint's files holds it; all but sharded checkpoints have one."""
 
     @property
-    def is_contiguous(self) -> bool:
-        """Whether the elements lie in row-major order without gaps."""
+    def is_row_major(self) -> bool:
+        """See `TensorLayout`."""
         return _is_row_major(self.spec.shape, self.stride)
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """See `TensorLayout`."""
+        return self.file, self.offset
+
+    def runs(self, start: int, stop: int) -> Sequence[Run]:
+        """See `TensorLayout`."""
+        size = self.spec.dtype.itemsize
+        return ((self.file, self.offset + start * size, (stop - start) * size),)
+
+    def extents(self, box: Box) -> Sequence[Extent]:
+        """See `TensorLayout`."""
+        stored = self
+        for axis, (first, last) in enumerate(box):
+            stored = stored.narrow(axis, first, last)
+        return (Extent((0,) * len(box), stored),)
+
+    def beside(self, files: int) -> "StoredTensor":
+        """See `TensorLayout`."""
+        return self._replace(file=self.file + files)
 
     @property
     def span(self) -> int:
         """Bytes from the first to the last element, both included."""
-        if self.is_contiguous:
+        if self.is_row_major:
             return self.spec.nbytes
         last = sum((size - 1) * step for size, step in zip(self.spec.shape, self.stride, strict=True))
         return (last + 1) * self.spec.dtype.itemsize
@@ -59,7 +128,7 @@ class StoredTensor(NamedTuple):  # made by the ten thousand, in a quarter of the
     @property
     def amount(self) -> int:
         """Bytes to be looked at when it is read: those of the elements, or those that they are spread over."""
-        return self.spec.nbytes if self.is_contiguous else max(self.spec.nbytes, self.span if self.spec.numel else 0)
+        return self.spec.nbytes if self.is_row_major else max(self.spec.nbytes, self.span if self.spec.numel else 0)
 
     def narrow(self, axis: int, first: int, last: int) -> "StoredTensor":
         """The view from ``first`` to ``last`` along ``axis``."""
@@ -71,28 +140,84 @@ class StoredTensor(NamedTuple):  # made by the ten thousand, in a quarter of the
             file=self.file,
         )
 
-    def parts(self, start: int, stop: int) -> "Iterator[StoredTensor]":
-        """Views that hold, one after the other, the elements ``start`` to ``stop`` of the flattened tensor."""
-        if start >= stop:
-            return
-        if self.is_contiguous:
-            size = self.spec.dtype.itemsize
-            spec = TensorSpec(shape=(stop - start,), dtype=self.spec.dtype)
-            yield StoredTensor(spec=spec, offset=self.offset + start * size, stride=(1,), file=self.file)
-            return
-        inner = prod(self.spec.shape[1:])
-        first, last = -(-start // inner), stop // inner  # whole rows
-        if start < min(first * inner, stop):
-            yield from self._row(first - 1).parts(start - (first - 1) * inner, min(inner, stop - (first - 1) * inner))
-        if first < last:
-            yield self.narrow(0, first, last)
-        if first <= last and last * inner < stop:
-            yield from self._row(last).parts(0, stop - last * inner)
 
-    def _row(self, index: int) -> "StoredTensor":
-        spec = TensorSpec(shape=self.spec.shape[1:], dtype=self.spec.dtype)
-        offset = self.offset + index * self.stride[0] * self.spec.dtype.itemsize
-        return StoredTensor(spec=spec, offset=offset, stride=self.stride[1:], file=self.file)
+class ShardedTensor(NamedTuple):
+    """A dense tensor in several places, in files of their own perhaps: boxes that are disjoint and make up the whole.
+
+    ``shards`` are in the order of their first elements, none of them empty.
+    """
+
+    spec: TensorSpec
+    shards: tuple[Extent, ...]
+
+    @property
+    def is_row_major(self) -> bool:
+        """See `TensorLayout`: every shard holds whole rows."""
+        rows = self.spec.shape[1:]
+        return all(shard.stored.spec.shape[1:] == rows and shard.stored.is_row_major for shard in self.shards)
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """See `TensorLayout`."""
+        return self.shards[0].stored.origin
+
+    def runs(self, start: int, stop: int) -> Sequence[Run]:
+        """See `TensorLayout`."""
+        row = prod(self.spec.shape[1:])
+        found: list[Run] = []
+        for shard in self.shards:
+            first = shard.start[0] * row
+            low, high = max(start, first), min(stop, first + shard.stored.spec.numel)
+            if low < high:
+                found += shard.stored.runs(low - first, high - first)
+        return found
+
+    def extents(self, box: Box) -> Sequence[Extent]:
+        """See `TensorLayout`."""
+        found: list[Extent] = []
+        for shard in self.shards:
+            shape = shard.stored.spec.shape
+            common = [
+                (max(first, start), min(last, start + size))
+                for (first, last), start, size in zip(box, shard.start, shape, strict=True)
+            ]
+            if all(low < high for low, high in common):
+                within = tuple(
+                    (low - start, high - start) for (low, high), start in zip(common, shard.start, strict=True)
+                )
+                ((_, stored),) = shard.stored.extents(within)
+                found.append(
+                    Extent(tuple(low - first for (low, _), (first, _) in zip(common, box, strict=True)), stored)
+                )
+        return found
+
+    def beside(self, files: int) -> "ShardedTensor":
+        """See `TensorLayout`."""
+        return self._replace(shards=tuple(Extent(start, stored.beside(files)) for start, stored in self.shards))
+
+
+def boxes_of(shape: tuple[int, ...], start: int, stop: int) -> Iterator[Box]:
+    """Yield boxes that hold, one after the other, the elements ``start`` to ``stop`` of a flattened tensor.
+
+    >>> list(boxes_of((4, 3), 2, 10))
+    [((0, 1), (2, 3)), ((1, 3), (0, 3)), ((3, 4), (0, 1))]
+    """
+    if start >= stop:
+        return
+    if not shape:
+        yield ()
+        return
+    row = prod(shape[1:])
+    first, last = -(-start // row), stop // row  # whole rows
+    if start < min(first * row, stop):
+        before = (first - 1) * row
+        yield from (
+            ((first - 1, first), *rest) for rest in boxes_of(shape[1:], start - before, min(row, stop - before))
+        )
+    if first < last:
+        yield ((first, last), *((0, size) for size in shape[1:]))
+    if first <= last and last * row < stop:
+        yield from (((last, last + 1), *rest) for rest in boxes_of(shape[1:], 0, stop - last * row))
 
 
 @lru_cache(maxsize=4096)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from swa_cli.formats.checkpoint import Checkpoint
 from swa_cli.formats.safetensors.header import RESERVED
-from swa_cli.formats.tensor_layout import StoredTensor
 
 
 def find_ties(sources: Sequence[Checkpoint]) -> dict[str, str]:
@@ -18,10 +17,10 @@ def find_ties(sources: Sequence[Checkpoint]) -> dict[str, str]:
         return {}
     first_name: dict[tuple[object, ...], str] = {}
     tied: dict[str, str] = {}
-    for name, stored in newest.tensors.items():
-        if stored.spec.numel == 0 or name in RESERVED or any(name not in source.tensors for source in sources):
+    for name, layout in newest.tensors.items():
+        if layout.spec.numel == 0 or name in RESERVED or any(name not in source.tensors for source in sources):
             continue
-        places = tuple(_place(source.tensors[name]) for source in sources)
+        places = tuple(source.tensors[name] for source in sources)
         kept = first_name.setdefault(places, name)
         if kept != name:
             tied[name] = kept
@@ -29,8 +28,4 @@ def find_ties(sources: Sequence[Checkpoint]) -> dict[str, str]:
 
 
 def _all_apart(source: Checkpoint) -> bool:
-    return len({(stored.file, stored.offset) for stored in source.tensors.values()}) == len(source.tensors)
-
-
-def _place(stored: StoredTensor) -> object:
-    return stored.file, stored.offset, stored.spec, stored.stride
+    return len({layout.origin for layout in source.tensors.values()}) == len(source.tensors)

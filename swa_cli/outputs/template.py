@@ -18,7 +18,7 @@ from swa_cli.formats import (
     Contents,
     Layout,
     OutputFile,
-    StoredTensor,
+    TensorLayout,
     index_file,
     looks_legacy,
     open_checkpoint,
@@ -148,7 +148,7 @@ def _check_same(checkpoint: Checkpoint, contents: Contents) -> None:
 
 
 def _one_there(checkpoint: Checkpoint, contents: Contents) -> Iterator[tuple[str, str]]:
-    seen: dict[StoredTensor, str] = {}
+    seen: dict[TensorLayout, str] = {}
     for name, spec in contents.specs.items():
         stored = checkpoint.tensors.get(name)
         if stored is not None and spec.numel and seen.setdefault(stored, name) != name:
@@ -159,7 +159,7 @@ def _by_file(checkpoint: Checkpoint, contents: Contents) -> list[list[str]]:
     """Which tensors each of the checkpoint's files is to hold."""
     kept: list[list[str]] = [[] for _ in checkpoint.files]
     for name in contents.specs:
-        kept[checkpoint.tensors[name].file].append(name)
+        kept[checkpoint.tensors[name].origin[0]].append(name)
     return kept
 
 

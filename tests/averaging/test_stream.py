@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from support.boxes import boxed_checkpoint
 from support.measuring import cost
 from support.references import mean_rounded_once
 from support.runs import digest, plan_of, same, save_as, states_of_all_kinds
@@ -21,6 +23,25 @@ from swa_cli.errors import CheckpointError, OutputError
 from swa_cli.formats import open_checkpoint
 
 CONTAINERS = ["torch", "nested", "reversed", "safetensors", "shards 2", "shards 3"]
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,), None], ids=["rows", "columns", "boxes"])
+@pytest.mark.parametrize("chunk", [3, 64, 1 << 18])
+def test_tensors_in_several_places_give_the_same_average(tmp_path, axes, chunk):
+    shapes = {"a": (6, 10), "b": (5,), "c": (4, 3, 5), "d": (1, 7), "e": (300, 4)}
+    rng = np.random.default_rng(0)
+    states = [{name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()} for _ in range(4)]
+    boxed = [
+        boxed_checkpoint(state, tmp_path / str(step), random.Random(step), axes) for step, state in enumerate(states)
+    ]
+    whole = save_as("torch", {name: torch.from_numpy(array) for name, array in states[1].items()}, tmp_path / "whole")
+    plan = plan_average([boxed[0], open_checkpoint(whole), *boxed[2:]])
+
+    average(plan, tmp_path / "average.safetensors", engine=Engine(chunk=chunk, threads=2))
+
+    result = load_file(tmp_path / "average.safetensors")
+    for name in shapes:
+        assert same(result[name], mean_rounded_once([torch.from_numpy(state[name]) for state in states])), name
 
 
 def test_layouts_and_containers_change_nothing(tmp_path):
