@@ -2,11 +2,10 @@
 
 import os
 import re
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
-from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from swa_cli.config.option import TakenAs
@@ -94,20 +93,21 @@ Paths = Annotated[tuple[AnyPath, ...], BeforeValidator(_as_list)]
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 """One pattern, or several."""
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_SIZE = re.compile(r"\d+(\.\d+)? ?[A-Za-z]*")
 
 
-def _in_bytes(value: object) -> object:
-    """``5GB``, as Hugging Face's tools read it."""
-    found = (
-        re.fullmatch(r"([0-9]{1,20}(?:\.[0-9]{0,20})?) ?([A-Za-z]*)", value.strip()) if isinstance(value, str) else None
-    )
-    if isinstance(value, str) and (found is None or found[2].upper() not in _UNITS):
-        raise PydanticCustomError("size", "a size in bytes, as 5GB or 500MiB")  # noqa: EM101  # as pydantic has it
-    if found is None:
-        return value
-    return int(Decimal(found[1]) * _UNITS[found[2].upper()])
+def _whole_size(value: object) -> object:
+    """Refuse what `ByteSize` would read the beginning of and drop the rest: 5,5GB as 5 bytes."""
+    if isinstance(value, str) and not _SIZE.fullmatch(value.strip()):
+        raise PydanticCustomError("byte_size", "")  # noqa: EM101  # pydantic's own, for all other texts
+    return value
 
 
-Size = Annotated[Count, BeforeValidator(_in_bytes), TakenAs(str)]
-"""Bytes, as a number or with a unit."""
+Size = Annotated[
+    ByteSize,
+    Field(gt=0, le=_LARGEST),
+    BeforeValidator(_whole_size),
+    BeforeValidator(_not_boolean),
+    TakenAs(str),
+]
+"""Bytes, as a number or with a unit: 5GB, 500MiB."""

@@ -9,6 +9,7 @@ _SHOWN = 60
 """Characters of a wrong value."""
 _KINDS = {
     "bool": "true or false",
+    "byte": "a size in bytes, as 5GB or 500MiB",
     "dataclass": "a mapping",
     "dict": "a mapping",
     "float": "a number",

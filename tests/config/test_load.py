@@ -284,16 +284,22 @@ def test_a_long_value_is_said_in_a_line(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    "size", [HUGE, f"{HUGE}GB", "1e400", f"1{HUGE}.5TB", ".", "..", "5.5.5GB", "inf", "nanGB", "1" * 5000]
+    "size",
+    [
+        *(f"{HUGE}GB", "1e400", f"1{HUGE}.5TB", "1" * 5000),
+        *(".", "..", "5.5.5GB", "5,5GB", "1,000", "5 GB a shard", "inf", "nanGB", "-5GB", "5 bananas", [5]),
+    ],
 )
 def test_a_size_that_is_none_is_refused(size):
     with pytest.raises(
-        ConfigError, match=r"average\.max_shard_size: expected a size in bytes, as 5GB or 500MiB, found '"
+        ConfigError, match=r"average\.max_shard_size: expected a size in bytes, as 5GB or 500MiB, found "
     ):
         load_config(None, {"average": {"max_shard_size": size}})
 
 
-@pytest.mark.parametrize(("size", "nbytes"), [("5GB", 5 * 10**9), ("1.5 MiB", 3 << 19), ("0.3kB", 300), (7, 7)])
+@pytest.mark.parametrize(
+    ("size", "nbytes"), [("5GB", 5 * 10**9), ("1.5 MiB", 3 << 19), ("5gib", 5 << 30), ("0.3kB", 300), ("7", 7), (7, 7)]
+)
 def test_a_size_is_exact(size, nbytes):
     assert load_config(None, {"average": {"max_shard_size": size}}).average.max_shard_size == nbytes
 
