@@ -113,6 +113,10 @@ def _shown(value: object) -> str:
     return f"`{value}`"
 
 
+_PATH = {"type": "string", "format": "path"}
+"""The keys that one field gathers are all of files to write."""
+
+
 def config() -> str:
     """Every section of a configuration with every key."""
     schema = TypeAdapter(Config).json_schema()
@@ -122,8 +126,8 @@ def config() -> str:
         rows = [
             [
                 f"`{setting.name}`",
-                _described(keys[setting.name]),
-                _default_of(keys[setting.name]),
+                _described(keys.get(setting.name, _PATH)),
+                _default_of(keys.get(setting.name, _PATH)),
                 ", ".join(f"`{flag}`" for flag in setting.flags),
                 sentence(setting.option.help),
             ]

@@ -1,5 +1,6 @@
 """``swa-eval``."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
@@ -8,6 +9,7 @@ from swa_cli.cli.ending import only_results_on_stdout
 from swa_cli.cli.parameters import configured
 from swa_cli.cli.save_report import is_stdout, save
 from swa_cli.cli.terminal import notify, say, show, track, warn
+from swa_cli.config.reporters import REPORTERS
 from swa_cli.config.schema import Config, EvalConfig
 
 if TYPE_CHECKING:
@@ -36,18 +38,13 @@ def evaluate(config: Config) -> None:
 
 def save_reports(result: "EvaluationResult", options: EvalConfig) -> None:
     """Write the files, before anything is printed, so that nothing that happens to the terminal can lose them."""
-    from swa_cli.report.csv_report import to_csv  # noqa: PLC0415
-    from swa_cli.report.json_report import to_json  # noqa: PLC0415
-    from swa_cli.report.markdown import to_markdown  # noqa: PLC0415
-
-    save(options.csv, lambda: to_csv(result))
-    save(options.markdown, lambda: to_markdown(result))
-    save(options.json, lambda: to_json(result))
+    for name, path in options.reports.items():
+        save(path, partial(REPORTERS[name].render, result))
 
 
 def has_stdout(options: EvalConfig) -> bool:
     """Whether one of the files is standard output, which is then that file alone."""
-    return any(is_stdout(path) for path in (options.json, options.csv, options.markdown))
+    return any(map(is_stdout, options.reports.values()))
 
 
 def show_evaluation(result: "EvaluationResult", options: EvalConfig) -> None:

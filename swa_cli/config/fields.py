@@ -8,7 +8,8 @@ from typing import Annotated, Literal, cast
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
-from swa_cli.config.option import TakenAs
+from swa_cli.config.option import Gathered, Option, Panel, TakenAs
+from swa_cli.config.reporters import REPORTERS
 
 
 def _not_boolean(value: object) -> object:
@@ -92,6 +93,20 @@ Paths = Annotated[tuple[AnyPath, ...], BeforeValidator(_as_list)]
 """One path, or several."""
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 """One pattern, or several."""
+
+
+def _of_reporters(reports: dict[str, Path]) -> dict[str, Path]:
+    if not reports.keys() <= REPORTERS.keys():
+        raise PydanticCustomError("reports", "{names}", {"names": f"only {', '.join(REPORTERS)}"})  # noqa: EM101  # as pydantic has it
+    return reports
+
+
+Reports = Annotated[
+    dict[str, AnyPath],
+    AfterValidator(_of_reporters),
+    Gathered({name: Option(help=reporter.help, panel=Panel.FILES) for name, reporter in REPORTERS.items()}),
+]
+"""By the names of reporters, each of which is a key: the files that an evaluation is written to."""
 
 _SIZE = re.compile(r"\d+(\.\d+)? ?[A-Za-z]*")
 

@@ -1,24 +1,21 @@
 """One YAML file, or flags, or flags over a file, to one configuration."""
 
 import re
-from collections.abc import Collection, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from swa_cli.config.pydantic_errors import mismatch
+from swa_cli.config.problems import explain, unpartnered
 from swa_cli.config.schema import Config, TargetConfig
-from swa_cli.config.settings import ordered_fields, sections, settings
-from swa_cli.errors import LISTED, ConfigError, cut
+from swa_cli.config.settings import sections, settings
+from swa_cli.errors import LISTED, ConfigError
 from swa_cli.system.regular_files import read_regular
 
 _LARGEST = 1 << 18
 _MOST_VALUES = 20_000
-_SHOWN = 60
-"""Characters of a wrong value or an unknown key."""
 _STRUCTURE = (",", "\n", "[", "{")
 
 
@@ -55,11 +52,13 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Mapping[str, A
             contents[section] = _override(section, contents.get(section), given)
     where = f"{path}: " if path else ""
     try:
-        return TypeAdapter(Config).validate_python(contents)
+        return TypeAdapter(Config).validate_python(
+            {section: _gathered(section, values) for section, values in contents.items()}
+        )
     except ValidationError as error:
         problems = error.errors()
         lines = [
-            _unpartnered(problem, in_file) or f"{where}{_explain(problem)}"
+            unpartnered(problem, in_file) or f"{where}{explain(problem)}"
             for problem in map(dict[str, Any], problems[:LISTED])
         ]
         more = len(problems) - LISTED
@@ -83,7 +82,7 @@ def _read(path: Path) -> dict[str, Any]:
     if contents is None:
         return {}
     if not isinstance(contents, dict):
-        msg = f"{path}: expected a mapping with {', '.join(_known(()))}, found {type(contents).__name__}."
+        msg = f"{path}: expected a mapping with {', '.join(sections())}, found {type(contents).__name__}."
         raise ConfigError(msg)
     config = cast("dict[str, Any]", contents)
     for section in config.keys() & sections():
@@ -139,6 +138,19 @@ def _check_size(node: yaml.Node | None, sizes: dict[int, int]) -> int:
     return sizes[id(node)]
 
 
+def _gathered(section: str, values: object) -> object:
+    """Return the values of a section with those of the keys that one field gathers as a mapping of that name."""
+    if section not in sections() or not isinstance(values, dict):
+        return values
+    fields = {setting.name: setting.field for setting in settings(section) if setting.field != setting.name}
+    given = cast("dict[str, Any]", values)
+    gathered: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in fields and value is not None:
+            gathered.setdefault(fields[name], {})[name] = value
+    return {**{name: value for name, value in given.items() if name not in fields}, **gathered}
+
+
 def _find_code(target: object, folder: Path) -> None:
     if not isinstance(target, dict):
         return
@@ -168,36 +180,3 @@ def _update(written: object, given: dict[str, Any]) -> object:
     if written is None:
         return given
     return {**cast("dict[str, Any]", written), **given} if isinstance(written, dict) else written
-
-
-def _unpartnered(problem: Mapping[str, Any], in_file: Collection[str]) -> str | None:
-    """The message for ``--model-arg`` where neither ``--model`` nor the file names a model; None for other problems."""
-    if problem["type"] != "missing" or (section := problem["loc"][0]) in in_file:
-        return None
-    return f"--{section}-arg is given without --{section}. Name with --{section} what takes the arguments."
-
-
-def _explain(problem: Mapping[str, Any]) -> str:
-    location = tuple(str(part) for part in problem["loc"])
-    if problem["type"] == "string_unicode":  # a key with a lone surrogate, which pydantic does not take for a key
-        location = (*location, problem["input"])
-    name = ".".join(location)
-    if problem["type"] in {"unexpected_keyword_argument", "string_unicode"}:
-        known = _known(location[:-1])
-        near = get_close_matches(location[-1], known, n=1, cutoff=0.0)
-        return f"unknown key {cut(repr(name), _SHOWN)}. Did you mean {near[0]!r}? Known here: {', '.join(known)}."
-    if problem["type"] == "dataclass_type":
-        found = cut(repr(problem["input"]), _SHOWN)
-        return f"{name}: expected a section with {', '.join(_known(location))}, found {found}."
-    if problem["type"] == "missing":
-        return f"{name} is missing. Add it to the section."
-    return f"{name.removesuffix('.')}: {mismatch(problem)}."  # the margin of the primary metric has no name
-
-
-def _known(section: tuple[str, ...]) -> list[str]:
-    owner: Any = Config
-    if section[:2] == ("eval", "metrics"):
-        owner = TargetConfig
-    elif section:
-        owner = sections().get(section[0], TargetConfig)
-    return [entry.name for entry in ordered_fields(owner)]

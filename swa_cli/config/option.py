@@ -1,5 +1,6 @@
 """What a field of the configuration says of itself beside its type: its help, and how a command line gives it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, final
@@ -58,6 +59,14 @@ class ImportOption:
     help: str
     arguments: str
     panel: Panel
+
+
+@final
+@dataclass(frozen=True)
+class Gathered:
+    """Metadata of a field that no key sets: it has the values of several keys, by their names."""
+
+    options: Mapping[str, Option]
 
 
 @final

@@ -20,6 +20,7 @@ from swa_cli.config.fields import (
     Numbers,
     Paths,
     Patterns,
+    Reports,
     Size,
     Step,
     Threads,
@@ -305,15 +306,7 @@ class EvalConfig(SelectionConfig):
         AnyPath | None,
         Option(help="Folder for outputs, which are used again for the same weights and data.", panel=Panel.SPEED),
     ] = None
-    json: Annotated[
-        AnyPath | None,
-        Option(help="Write the result as JSON; - for standard output, without the table.", panel=Panel.FILES),
-    ] = None
-    csv: Annotated[AnyPath | None, Option(help="Write all scores of all rows as CSV.", panel=Panel.FILES)] = None
-    markdown: Annotated[
-        AnyPath | None,
-        Option(help="Write the report, as it goes into a pull request.", panel=Panel.FILES),
-    ] = None
+    reports: Reports = field(default_factory=dict[str, AnyPath])
     save_records: Annotated[
         AnyPath | None,
         Option(

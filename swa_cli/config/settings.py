@@ -8,7 +8,7 @@ from typing import Annotated, Any, Union, cast, final, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from swa_cli.config.option import ImportOption, Option, TakenAs, flag
+from swa_cli.config.option import Gathered, ImportOption, Option, TakenAs, flag
 from swa_cli.config.schema import Config
 
 _LARGEST = 2**53
@@ -22,6 +22,7 @@ class Setting:
 
     Attributes:
         kind: the type that a flag takes: str, int, float, bool, Path, a Literal, or a list of one of these.
+        field: of the section's class; another than the name if it gathers several keys.
         low, high: the least and the greatest integer allowed, if any.
     """
 
@@ -29,6 +30,7 @@ class Setting:
     name: str
     option: Option
     kind: Any
+    field: str
     low: int | None = None
     high: int | None = None
     default: object = None
@@ -69,33 +71,41 @@ def settings(section: str) -> tuple[Setting, ...]:
 
 def fields_of(section: str, kind: type) -> tuple[Setting, ...]:
     """The keys of a section, given the class that has its fields."""
-    return tuple(_setting(section, entry) for entry in ordered_fields(kind))
-
-
-def ordered_fields(kind: type) -> list[Field[Any]]:
-    """The fields of a dataclass, those of a base class last."""
     own = vars(kind).get("__annotations__", {})
-    return sorted(fields(cast("Any", kind)), key=lambda entry: entry.name not in own)
+    ordered = sorted(fields(cast("Any", kind)), key=lambda entry: entry.name not in own)
+    return tuple(setting for entry in ordered for setting in _settings_of(section, entry))
 
 
 def _target(section: str, about: ImportOption) -> Iterator[Setting]:
     name = Option(help=about.help, flags=(flag(section),), panel=about.panel)
     arguments = Option(help=about.arguments, flags=(f"{flag(section)}-arg",), panel=about.panel)
-    yield Setting(section=section, name="class_path", option=name, kind=str)
-    yield Setting(section=section, name="init_args", option=arguments, kind=list[str])
+    yield Setting(section=section, name="class_path", field="class_path", option=name, kind=str)
+    yield Setting(section=section, name="init_args", field="init_args", option=arguments, kind=list[str])
 
 
-def _setting(section: str, entry: Field[Any]) -> Setting:
+def _settings_of(section: str, entry: Field[Any]) -> Iterator[Setting]:
+    kind, metadata = _bare(entry.type)
+    for about in metadata:
+        if isinstance(about, Option):
+            yield _setting(section, entry, about)
+        elif isinstance(about, Gathered):
+            each, _ = _bare(get_args(kind)[1])
+            for name, option in about.options.items():
+                yield Setting(section=section, name=name, option=option, kind=each, field=entry.name)
+
+
+def _setting(section: str, entry: Field[Any], option: Option) -> Setting:
     kind, metadata = _bare(entry.type)
     taken = next((about.kind for about in metadata if isinstance(about, TakenAs)), _of_flag(kind))
     low, high = _bounds(metadata) if taken is int else (None, None)
     return Setting(
         section=section,
         name=entry.name,
-        option=next(about for about in metadata if isinstance(about, Option)),
+        option=option,
         kind=taken,
         low=low,
         high=high,
+        field=entry.name,
         default=entry.default if entry.default_factory is MISSING else entry.default_factory(),
     )
 

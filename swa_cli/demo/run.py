@@ -18,7 +18,7 @@ def demo_config(folder: Path, *, seed: int) -> Config:
         data=TargetConfig(class_path="swa_cli.demo.digits.DigitsData", init_args={"seed": seed}),
         average=AverageConfig(sources=(folder / "checkpoints",), output=folder / "swa.safetensors", force=True),
         bn_update=BnUpdateConfig(),
-        eval=EvalConfig(compare_ensemble=True, json=folder / "results.json"),
+        eval=EvalConfig(compare_ensemble=True, reports={"json": folder / "results.json"}),
     )
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from swa_cli.checkpoints import SUFFIXES, Selection, open_single, recorded_key
+from swa_cli.config.reporters import REPORTERS
 from swa_cli.config.schema import AverageConfig, EvalConfig
-from swa_cli.errors import UsageError
+from swa_cli.errors import UsageError, option
 from swa_cli.formats import Checkpoint
 from swa_cli.system.atomic_file import check_output
 from swa_cli.system.process_group import world_size
@@ -45,32 +46,27 @@ def require(value: T | None, what: str, *, flag: str, key: str) -> T:
     return value
 
 
-def check_json_output(path: Path | None) -> None:
-    """Find out before the work starts whether the JSON can be written; an existing file will be replaced.
+def check_report(path: Path | None, name: str) -> None:
+    """Find out before the work starts whether a report can be written; an existing file will be replaced.
+
+    Args:
+        path: nothing is written for None, and for ``-`` to standard output.
+        name: of the option that names the file, which for a rendering is that of its reporter.
 
     Raises:
-        UsageError: it has the name of a checkpoint, or is there and no JSON.
+        UsageError: it has the name of a checkpoint, or is there and no such report.
         OutputError: it cannot be written.
     """
     if path is None or str(path) == "-":
         return
-    check_report(path, flag="--json")
-    if path.is_file() and not _starts_with(path, b"{"):
-        msg = f"--json {path}: that file is there already and is no JSON. Name another one."
-        raise UsageError(msg)
-
-
-def check_report(path: Path, *, flag: str) -> None:
-    """Find out before the work starts whether a report can be written; an existing file will be replaced.
-
-    Raises:
-        UsageError: it has the name of a checkpoint.
-        OutputError: it cannot be written.
-    """
     if path.name.endswith(SUFFIXES):
-        msg = f"{flag} {path}: that is the name of a checkpoint, which would be replaced. Name another file."
+        msg = f"{option(name)} {path}: that is the name of a checkpoint, which would be replaced. Name another file."
         raise UsageError(msg)
     check_output(path, overwrite=True)
+    start = REPORTERS[name].start if name in REPORTERS else b""
+    if path.is_file() and not _starts_with(path, start):
+        msg = f"{option(name)} {path}: that file is there already and is no {name.upper()}. Name another one."
+        raise UsageError(msg)
 
 
 def _starts_with(path: Path, start: bytes) -> bool:

@@ -11,7 +11,7 @@ from swa_cli.outputs import Target, check_target
 from swa_cli.pipeline.average import average_step
 from swa_cli.pipeline.bn_update.step import BnUpdateResult, bn_update_step
 from swa_cli.pipeline.build_user_objects import task_of
-from swa_cli.pipeline.common import Notify, check_json_output, only_process, require
+from swa_cli.pipeline.common import Notify, check_report, only_process, require
 from swa_cli.pipeline.evaluation.evaluator import check_metrics
 from swa_cli.pipeline.evaluation.step import check_evaluation_outputs, eval_step
 from swa_cli.system.progress import Track, silent
@@ -62,7 +62,7 @@ def _check(config: Config) -> None:
     task_of(config)
     check_metrics(config.eval.metrics)
     check_evaluation_outputs(config.eval)
-    check_json_output(config.bn_update.json)
+    check_report(config.bn_update.json, "json")
     if str(config.bn_update.json) == "-":
         msg = "swa run prints one JSON, that of the evaluation: give bn_update.json the name of a file."
         raise UsageError(msg)

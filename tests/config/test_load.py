@@ -31,6 +31,8 @@ bn_update:
   num_batches: 10
 eval:
   compare_ensemble: true
+  csv: result.csv
+  json: null
 """
 
 
@@ -51,6 +53,7 @@ def test_a_file_fills_every_section(config_file):
     assert config.average.sources == (Path("a"), Path("b/*.pt"))
     assert config.average.last == 5
     assert config.bn_update.num_batches == 10
+    assert config.eval.reports == {"csv": Path("result.csv")}
     assert config.eval.compare_ensemble is True
     assert config.average.device == "auto"
 
@@ -137,6 +140,9 @@ def test_code_beside_the_file_is_found_from_anywhere(config_file, monkeypatch):
         (r'average: {output: "\uD800"}', r"average\.output: expected a path of Unicode characters, found '\\ud800'"),
         (r'eval: {cache: "a/\uDFFF"}', r"eval\.cache: expected a path of Unicode characters, found 'a/\\udfff'"),
         (r'average: {sources: [a, "\uD800"]}', r"average\.sources\.1: expected a path of Unicode characters"),
+        ("eval: {csv: [a]}", r"eval\.csv: expected a path, found \['a'\]"),
+        ("eval: {cvs: a}", r"unknown key 'eval\.cvs'\. Did you mean 'csv'\?"),
+        ("eval: {reports: {cvs: a}}", r"eval\.reports: expected only json, csv, markdown"),
         ("eval: {swa: !!set {a}}", r"eval\.swa: expected a path, found {'a'}"),
         ("average: {include: [~]}", r"average\.include\.0: expected text, found None"),
         ("average: {last: yes}", r"average\.last: expected a number, found True"),

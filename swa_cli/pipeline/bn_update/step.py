@@ -11,7 +11,7 @@ from swa_cli.errors import MismatchError, UsageError, shortened
 from swa_cli.formats import BnUpdate, Checkpoint
 from swa_cli.pipeline.bn_update.prepare import FROZEN, BnUpdateInputs, TrainingData, open_data, prepare
 from swa_cli.pipeline.bn_update.write import known_of, new_buffers, record_of, write
-from swa_cli.pipeline.common import Notify, check_json_output
+from swa_cli.pipeline.common import Notify, check_report
 from swa_cli.system.devices import resolve_device
 from swa_cli.system.process_group import Ranks, Step, alone, meet_if_several, once, own_device
 from swa_cli.system.progress import Track, silent
@@ -86,7 +86,7 @@ def bn_update_step(config: Config, *, notify: Notify, track: Track = silent) -> 
 
 def _check(options: BnUpdateConfig) -> None:
     """What can be said before anything is opened."""
-    check_json_output(options.json)
+    check_report(options.json, "json")
     resolve_device(own_device(options.device))
     if options.compile and options.estimator == "sequential":
         msg = "--compile does not go with --estimator sequential, whose every pass ends at another layer. Leave it out."

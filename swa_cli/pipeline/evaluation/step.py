@@ -5,17 +5,17 @@ from dataclasses import fields
 from pathlib import Path
 
 from swa_cli.config.schema import Config, EvalConfig
-from swa_cli.errors import UsageError
+from swa_cli.errors import UsageError, option
 from swa_cli.evaluation import Context, EvaluationResult, SplitRecords, summarise
 from swa_cli.pipeline.build_user_objects import task_of
-from swa_cli.pipeline.common import Notify, check_json_output, check_report
+from swa_cli.pipeline.common import Notify, check_report
 from swa_cli.pipeline.evaluation.records_io import check_form, load_records, save_records, sensible
 from swa_cli.pipeline.evaluation.run_members import observe_all
 from swa_cli.system.atomic_file import written
 from swa_cli.system.process_group import meet_if_several, once, own_rank
 from swa_cli.system.progress import Track, silent
 
-_OF_RECORDS = {"from_records", "split", "margin", "fail_unless", "json", "csv", "markdown", "save_records"}
+_OF_RECORDS = {"from_records", "split", "margin", "fail_unless", "reports", "save_records"}
 _NAMES = {"checkpoints": "the checkpoints", "best_by_val": "--no-best-by-val"}
 
 
@@ -65,26 +65,24 @@ def check_evaluation_outputs(options: EvalConfig) -> None:
         UsageError: an output has the name of a checkpoint, or of another output.
         OutputError: one cannot be written.
     """
-    check_json_output(options.json)
-    reports = {"--csv": options.csv, "--markdown": options.markdown, "--save-records": options.save_records}
-    for flag, path in reports.items():
-        if path is not None and str(path) != "-":
-            check_report(path, flag=flag)
+    files = {**options.reports, "save_records": options.save_records}
+    for name, path in files.items():
+        check_report(path, name)
     check_form(options.save_records)
     if options.from_records and options.save_records:
         msg = "--from-records makes the result of records that are saved already: leave out --save-records."
         raise UsageError(msg)
-    _check_apart({"--json": options.json, **reports, "--cache": options.cache, "--from-records": options.from_records})
+    _check_apart({**files, "cache": options.cache, "from_records": options.from_records})
 
 
 def _check_apart(files: Mapping[str, Path | None]) -> None:
-    flags: dict[Path, str] = {}
-    for flag, path in files.items():
+    names: dict[Path, str] = {}
+    for name, path in files.items():
         if path is None:
             continue
-        other = flags.setdefault(written(path), flag)
-        if other != flag:
-            msg = f"{other} and {flag} name the same file, {path}. Give each a name of its own."
+        other = names.setdefault(written(path), name)
+        if other != name:
+            msg = f"{option(other)} and {option(name)} name the same file, {path}. Give each a name of its own."
             raise UsageError(msg)
 
 
