@@ -1,4 +1,4 @@
-"""Every member and the ensembles, scored in one pass over the data and compared with the average."""
+"""Scoring every member and the ensembles in one pass over the data, and comparing them with the average."""
 
 from swa_cli.evaluation.batch_evaluation import OutputCache
 from swa_cli.evaluation.compare import Other, compare

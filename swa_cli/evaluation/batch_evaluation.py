@@ -1,4 +1,4 @@
-"""One batch on its way through the members."""
+"""Running the members on one batch, and scoring their outputs."""
 
 from collections.abc import Callable, Container, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,34 +16,34 @@ from swa_cli.user.forward import Forward
 from swa_cli.user.guard import user_code
 
 Key = tuple[Literal["member", "prefix", "members", "ensemble", "geometric"], int]
-"""Whose records: ``("member", its place)``, ``("prefix", k)``, ``("members", 0)``, ``("ensemble", 0)``, ``("geometric",
-0)``."""
+"""Identifies a row's records: ``("member", index)``, ``("prefix", k)``, ``("members", 0)``, ``("ensemble", 0)`` or
+``("geometric", 0)``."""
 
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class OutputCache(Protocol):
-    """Outputs of members that were evaluated before, by the contents of both."""
+    """Outputs of earlier evaluations, by the digests of member and batch."""
 
     def digest(self, example: Batch) -> str | None:
-        """Of what a batch holds; None where its outputs are not to be kept."""
+        """Return a digest of the batch's contents, or None if its outputs must not be cached."""
         ...
 
     def get(self, member: str, batch: str) -> torch.Tensor | None:
-        """What that member gave for that batch, on the CPU, if it is known."""
+        """Return the member's output for the batch, on the CPU, or None if it is not cached."""
         ...
 
     def put(self, member: str, batch: str, output: torch.Tensor) -> None:
-        """Keep it."""
+        """Cache the member's output for the batch."""
         ...
 
 
 @dataclass(kw_only=True)
 class Work:
-    """A batch, what is known of its target, and the records of those that have seen it.
+    """A batch, its target, and the records of the members that were run on it.
 
-    ``sanity_warning`` is what the task says against the outputs of the average, or of the last member there is.
+    ``sanity_warning`` is the task's warning about the outputs of the average, or of the last member without one.
     """
 
     place: int
@@ -59,11 +59,11 @@ class Work:
 
 @final
 class MemberEvaluation:
-    """The batches of one stream, through the members in their order.
+    """Runs the members of one stream on its batches, in order.
 
     Attributes:
-        task: known from the first batch on, at the latest.
-        scorers: torchmetrics' objects of each row.
+        task: set at the first batch, unless it was given.
+        scorers: the torchmetrics objects of each row.
     """
 
     def __init__(
@@ -78,12 +78,12 @@ class MemberEvaluation:
         metrics: Callable[[], Mapping[str, Any]] | None = None,
         check: Callable[[Sequence[Metric]], None] | None = None,
     ) -> None:
-        """Nothing is run yet.
+        """Prepare the evaluation; nothing is run yet.
 
         Args:
-            metrics: makes the torchmetrics objects of one row.
-            check: called with the scores as soon as they are known.
-            split: that the batches are of, for messages.
+            metrics: creates the torchmetrics objects of one row.
+            check: called with the task's metrics as soon as they are known.
+            split: name of the split, for error messages.
         """
         self.members, self._split, self.task = members, split, task
         self.scorers: dict[Key, Mapping[str, Any]] = {}
@@ -93,12 +93,12 @@ class MemberEvaluation:
         self._doubted = next((n for n, member in enumerate(members) if member.kind == "swa"), len(members) - 1)
 
     def start(self, example: Batch, place: int) -> Work:
-        """A batch that nobody has seen."""
+        """Return the work for a batch that no member was run on."""
         digest = self._kept.digest(example) if self._kept else None
         return Work(place=place, example=example, digest=digest)
 
     def advance(self, work: Work, group: Container[Member], residents: Residents) -> None:
-        """Let the members of ``group`` see the batch.
+        """Run the members of ``group`` on the batch.
 
         Raises:
             SwaError: as `swa_cli.evaluation.observe`.
@@ -130,9 +130,9 @@ class MemberEvaluation:
         return output
 
     def _run(self, work: Work, example: Batch, member: Member, residents: Residents) -> Any:
-        """What the model returns for the batch as it was loaded.
+        """Return the model's output for the batch as it was loaded.
 
-        A model that changes its input in place, as the first batch shows, gets a copy each time.
+        A model that changed the first batch in place gets a copy of every batch.
         """
         given = example
         if self._changes_input is not False:
@@ -159,8 +159,8 @@ class MemberEvaluation:
                 work.target = self.task.target(example, output)
         elif shape != work.shape and self.task.name in TASKS:
             msg = (
-                f"{self._split} split: {member.name}, batch {work.place}: an output of shape {list(shape)}, and "
-                f"{self.members[0].name} gave {list(work.shape)}: they cannot be compared. All must be of one task, "
+                f"{self._split} split: {member.name}, batch {work.place}: the output has shape {list(shape)}, that of "
+                f"{self.members[0].name} {list(work.shape)}, so they cannot be compared. Evaluate models of one task "
                 "with the same classes."
             )
             raise MismatchError(msg)
@@ -173,7 +173,7 @@ class MemberEvaluation:
             self._mix(work, index, prediction)
 
     def _mix(self, work: Work, index: int, prediction: Any) -> None:
-        """A checkpoint goes into the mixture; what comes after all of them is compared with it."""
+        """Add a checkpoint's prediction to the ensemble, or compare another member's prediction with it."""
         assert self.task is not None
         if not work.predicted:
             work.mixture = self.task.ensemble_accumulator()
@@ -210,12 +210,12 @@ class MemberEvaluation:
         made = self._metrics()
         taken = [metric.name for metric in self.task.metrics(records) if metric.name in made]
         if taken:
-            msg = f"eval.metrics.{taken[0]}: the task {self.task.name} has a score of that name. Give yours another."
+            msg = f"eval.metrics.{taken[0]}: the task {self.task.name} has a score of that name. Rename yours."
             raise UsageError(msg)
         return made
 
     def end(self, work: Work) -> None:
-        """All members have seen the batch: add what their ensembles give.
+        """Score the ensembles, after all members were run on the batch.
 
         Raises:
             DataError: the groups of the batch do not fit its units.
@@ -230,10 +230,10 @@ class MemberEvaluation:
                 work.records["members", 0] = close
 
     def groups(self, work: Work) -> list[Any] | None:
-        """The group of each unit that is scored.
+        """Return the group of each scored unit, or None if the batch has no groups.
 
         Raises:
-            DataError: there is not one for each, or one is neither an integer nor a text.
+            DataError: their number is wrong, or one is neither an integer nor a string.
         """
         given = work.example.groups
         if given is None or self.task is None:
@@ -243,7 +243,7 @@ class MemberEvaluation:
             groups: list[Any] = [entry.item() if hasattr(entry, "item") else entry for entry in listed]
         odd = [group for group in groups if type(group) not in {int, str}]
         if odd:
-            msg = f"batch {work.place}: {odd[0]!r} as a group; split_batch gives an integer or a text for each unit."
+            msg = f"batch {work.place}: found {odd[0]!r} as a group, expected an integer or a string for each unit."
             raise DataError(msg)
         places = self.task.scored_indices(work.target)
         n_units = next(iter(work.records.values())).n_units
@@ -251,8 +251,8 @@ class MemberEvaluation:
             groups = [groups[int(place)] for place in places]
         if len(groups) != n_units:
             msg = (
-                f"batch {work.place}: {len(groups)} groups for {n_units} {self.task.unit}s; split_batch gives one for "
-                "each as its fourth part."
+                f"batch {work.place}: {len(groups)} groups for {n_units} {self.task.unit}s. Let split_batch return one "
+                "group per unit as its fourth element."
             )
             raise DataError(msg)
         return groups
@@ -261,7 +261,7 @@ class MemberEvaluation:
 def _check_dense(target: object) -> None:
     if isinstance(target, torch.Tensor) and not _is_dense(target):
         kind = f"{str(target.dtype).removeprefix('torch.')}, {str(target.layout).removeprefix('torch.')}"
-        msg = f"the target is {kind}, on {target.device}; expected a dense tensor. Let split_batch make it one."
+        msg = f"the target is {kind}, on {target.device}; expected a dense tensor. Convert it in split_batch."
         raise DataError(msg)
 
 
@@ -277,7 +277,7 @@ def _check(output: torch.Tensor) -> None:
         raise DataError(msg)
     if not bool(torch.isfinite(output).all()):
         msg = (
-            "the model gives NaN or infinite outputs. Check that checkpoint, and its BatchNorm statistics; leave it "
+            "the model's output holds NaN or infinity. Check this checkpoint and its BatchNorm statistics; leave it "
             "out if the run diverged there."
         )
         raise NonFiniteError(msg)
@@ -285,7 +285,7 @@ def _check(output: torch.Tensor) -> None:
 
 @contextmanager
 def named(what: str) -> Generator[None]:
-    """Say of an error what it is about; options that are wrong are so for all."""
+    """Prefix errors of the body with ``what``, except for usage errors, which concern all members."""
     try:
         yield
     except UsageError:

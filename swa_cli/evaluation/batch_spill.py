@@ -9,12 +9,12 @@ from typing import IO, Any, final
 from swa_cli.user.guard import user_code
 
 _IN_MEMORY = 1 << 30
-"""Bytes beyond which a temporary file takes over."""
+"""Size in bytes from which a temporary file is used."""
 
 
 @final
 class BatchSpill:
-    """Values, given back once, in order. Tensors come back on the device that they were on."""
+    """Values that are read back once, in order. Tensors return to the device that they were on."""
 
     def __init__(self, file: IO[bytes]) -> None:
         """Start with no values."""
@@ -24,7 +24,7 @@ class BatchSpill:
         """Append ``value``.
 
         Raises:
-            UserCodeError: it holds what cannot be pickled.
+            UserCodeError: ``value`` cannot be pickled.
         """
         with user_code("buffering a batch for the next group of models (raise --at-once to keep more in memory)"):
             pickle.dump(value, self._file, protocol=pickle.HIGHEST_PROTOCOL)

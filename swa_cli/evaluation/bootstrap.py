@@ -1,4 +1,8 @@
-"""Resampling the units of a test set, and the intervals that follow from it."""
+"""Bootstrap resampling of the units of a test set, and confidence intervals from it.
+
+`scipy.stats.bootstrap` has BCa too. It is not used because its resamples cannot be shared by all columns, it holds all
+of them in memory, and it has neither the expansion for few units nor the p-value that agrees with the interval.
+"""
 
 import math
 from dataclasses import dataclass, replace
@@ -12,27 +16,27 @@ Floats = npt.NDArray[np.float64]
 _MOST_RESAMPLES = 9_999
 _FEWEST_RESAMPLES = 1_999
 _DRAWS = 10**8
-_BLOCK = 2**14  # units whose counts are drawn together: their table stays in the cache
+_BLOCK = 2**14  # units whose counts are drawn together, so that their table stays in the cache
 _CELLS = 2**20  # counts held at once; with the draws and their float64 copies about 25 MB
-ROUNDING = 1e-6  # of a forward pass in float32; members that are the same must come out the same
-FEWEST_UNITS = 6  # of five, all on one side of zero have a chance of 2/32: no test at 5 % is to be had
+ROUNDING = 1e-6  # relative rounding of a float32 forward pass, below which two members count as equal
+FEWEST_UNITS = 6  # five units all lie on one side of zero with probability 2/32, so no 5 % test exists
 
 
 def resamples_for(n_units: int) -> int:
-    """9,999 for up to 10,000 units; beyond, about 1e8 draws in all, but never fewer than 1,999."""
+    """Return the default number of resamples: 9,999 up to 10,000 units, then about 1e8 draws, at least 1,999."""
     return max(_FEWEST_RESAMPLES, min(_MOST_RESAMPLES, _DRAWS // n_units))
 
 
 def resampled_sums(sums: Floats, *, n_resamples: int | None = None, seed: int = 0) -> Floats:
-    """The totals of each resample, n of the n units drawn with replacement.
+    """Return the column sums of each resample: n units drawn with replacement from n.
 
-    The same resamples serve all columns, so pass all columns that are to be compared in one call. They follow
-    from the seed and the number of units alone. Units are drawn block by block, after how many fall into each block,
-    which is the same distribution.
+    All columns share the same resamples, so pass all columns that are to be compared in one call. The resamples depend
+    only on the seed and the number of units. How many draws fall into each block of units is drawn first, then the
+    units within the blocks, which is the same distribution.
 
     Args:
-        sums: of each unit, shape (units, D), at least one unit. A column with a non-finite entry gives NaN.
-        n_resamples: by default ``resamples_for`` the units.
+        sums: one row per unit, shape (units, D), at least one unit. A column with a non-finite entry gives NaN.
+        n_resamples: default: `resamples_for` the number of units.
 
     Returns:
         Shape (n_resamples, D).
@@ -52,7 +56,7 @@ def resampled_sums(sums: Floats, *, n_resamples: int | None = None, seed: int = 
 
 
 def _counts(rng: np.random.Generator, size: int, draws: npt.NDArray[np.int64]) -> Floats:
-    """How often each of ``size`` units comes up in as many draws as each row has; shape (rows, size)."""
+    """Count how often each of ``size`` units is drawn, with ``draws[r]`` draws in row r; shape (rows, size)."""
     cells = np.repeat(np.arange(len(draws)) * size, draws)
     cells += rng.integers(0, size, size=len(cells))
     return np.bincount(cells, minlength=len(draws) * size).reshape(-1, size).astype(np.float64)
@@ -60,7 +64,7 @@ def _counts(rng: np.random.Generator, size: int, draws: npt.NDArray[np.int64]) -
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A confidence interval, with the two-sided p-value of zero. Infinite, p 1, where nothing is known."""
+    """A confidence interval with the two-sided p-value of no difference; infinite with p = 1 if nothing is known."""
 
     low: float
     high: float
@@ -68,7 +72,7 @@ class Interval:
     standard_error: float
 
     def times(self, unit: float) -> "Interval":
-        """The interval of so many times as much."""
+        """Return the interval scaled by ``unit``."""
         return replace(self, low=self.low * unit, high=self.high * unit, standard_error=self.standard_error * unit)
 
 
@@ -76,24 +80,22 @@ UNKNOWN = Interval(low=-math.inf, high=math.inf, p_value=1.0, standard_error=mat
 
 
 def bca(estimate: float, resampled: Floats, jackknife: Floats, *, level: float = 0.95, scale: float = 1.0) -> Interval:
-    """Efron's bias-corrected and accelerated interval (1987, doi:10.1080/01621459.1987.10478410), wider for few units.
+    """Return Efron's BCa interval (1987, doi:10.1080/01621459.1987.10478410), expanded for few units.
 
-    It is taken at `expanded_z` instead of z (Hesterberg 2015, doi:10.1080/00031305.2015.1089789), as the bootstrap
-    leaves out that the spread is itself an estimate.
+    It uses `expanded_z` in place of z (Hesterberg 2015, doi:10.1080/00031305.2015.1089789), because the bootstrap
+    ignores that the spread is itself an estimate. The bias correction counts ties half; the acceleration comes from
+    the jackknife. The p-value is 1 − the level at which an end of the interval would be zero, so it is below
+    1 − ``level`` exactly if the interval excludes zero. It is never below 2 / (B + 1), the least that B resamples can
+    show.
 
-    The bias correction counts ties half; the acceleration comes from the jackknife. The p-value is 1 − the level at
-    which an end of the interval would be zero, so that it is below 1 − ``level`` where the interval excludes zero and
-    nowhere else. The resamples show none below 2 / (B + 1), the least that is given.
-
-    All of ``resampled`` equal: the interval is that point. Five units or fewer, of which no test at 5 % is to be had,
-    or a value that is not finite: nothing is known. It is too narrow where few units make the difference: see
-    `student`, and ``mcnemar_exact``.
+    If all of ``resampled`` are equal, the interval is that point. With fewer than six units, or a value that is not
+    finite, the interval is `UNKNOWN`. BCa is too narrow where few units make the difference: see `student`.
 
     Args:
-        estimate: from all units.
-        resampled: of each resample, shape (B,), B ≥ 1,999.
-        jackknife: without each unit in turn, shape (units,).
-        scale: size of the figures of which this is a difference; 1e-6 of it is taken for rounding.
+        estimate: the difference on all units.
+        resampled: the difference on each resample, shape (B,), B ≥ 1,999.
+        jackknife: the difference without each unit in turn, shape (units,).
+        scale: magnitude of the scores; a difference below 1e-6 of it counts as rounding.
     """
     finite = math.isfinite(estimate) and np.isfinite(resampled).all() and np.isfinite(jackknife).all()
     n = len(jackknife)
@@ -124,15 +126,15 @@ def bca(estimate: float, resampled: Floats, jackknife: Floats, *, level: float =
 
 
 def student(estimate: float, jackknife: Floats, *, error: float | None = None, level: float = 0.95) -> Interval:
-    """Student's interval with the jackknife's standard error, which for a mean is the usual one.
+    """Return Student's interval with the jackknife's standard error, which for a mean is the usual one.
 
-    Where a few units have most of the difference, as the NLL of nearly perfect models has it, the bootstrap takes the
-    skewness that it sees for real, and finds differences that are not there; this one does not.
+    Where a few units make most of the difference (the NLL of nearly perfect models), the bootstrap trusts the
+    skewness of the sample and finds differences that do not exist; this interval does not.
 
     Args:
-        estimate: from all units.
-        jackknife: without each unit in turn, shape (units,).
-        error: the standard error, by default the jackknife's.
+        estimate: the difference on all units.
+        jackknife: the difference without each unit in turn, shape (units,).
+        error: the standard error; default: the jackknife's.
     """
     n = len(jackknife)
     if n < FEWEST_UNITS or not np.isfinite(jackknife).all():
@@ -151,7 +153,7 @@ def student(estimate: float, jackknife: Floats, *, error: float | None = None, l
 
 
 def wider(one: Interval, other: Interval) -> Interval:
-    """Both of them, with the standard error of the first."""
+    """Return the union of two intervals and the larger p-value, with the standard error of the first."""
     return Interval(
         low=min(one.low, other.low),
         high=max(one.high, other.high),
@@ -161,7 +163,7 @@ def wider(one: Interval, other: Interval) -> Interval:
 
 
 def expanded_z(level: float, n_units: int) -> float:
-    """√(n / (n − 1)) t, of n − 1 degrees of freedom, both sides leaving out 1 − ``level``.
+    """Return √(n / (n − 1)) t, where t is the two-sided quantile of Student's distribution with n − 1 degrees.
 
     >>> round(expanded_z(0.95, 6), 3), round(expanded_z(0.95, 10), 3), round(expanded_z(0.95, 10_000), 3)
     (2.816, 2.385, 1.96)
@@ -170,21 +172,21 @@ def expanded_z(level: float, n_units: int) -> float:
 
 
 def _acceleration(jackknife: Floats) -> float:
-    """A sixth of the skewness of the influences; within ±1/6."""
+    """Return a sixth of the skewness of the influences; within ±1/6."""
     influence = jackknife.mean() - jackknife
     squares = float((influence**2).sum())
     return float((influence**3).sum()) / (6 * squares**1.5) if squares else 0.0
 
 
 def _accelerated(z: float, acceleration: float) -> float:
-    """Its own inverse with the acceleration negated."""
+    """Apply the acceleration to ``z``; with the acceleration negated, this is the inverse."""
     divisor = 1 - acceleration * z
     return z / divisor if divisor > 0 else math.copysign(math.inf, z)
 
 
 def _tail(ordered: Floats, bias: float, acceleration: float) -> float:
-    """The one-sided level at which the lower end is zero: how much of the distribution lies at or below it."""
-    last = int(np.searchsorted(ordered, 0.0, side="right")) - 1  # not above zero
+    """Return the one-sided level at which the lower end of the interval is zero."""
+    last = int(np.searchsorted(ordered, 0.0, side="right")) - 1  # the last that is not above zero
     if last < 0 or last == len(ordered) - 1:
         return 0.0 if last < 0 else 1.0
     fraction = float(ordered[last] / (ordered[last] - ordered[last + 1]))
@@ -194,6 +196,6 @@ def _tail(ordered: Floats, bias: float, acceleration: float) -> float:
 
 
 def agreeing(p_value: float, alpha: float, *, excludes_zero: bool) -> float:
-    """On its side of ``alpha``, from which rounding could move it."""
+    """Return the p-value on the side of ``alpha`` that agrees with the interval, against rounding."""
     alpha = round(alpha, 12)
     return min(p_value, math.nextafter(alpha, 0)) if excludes_zero else max(p_value, alpha)

@@ -1,4 +1,4 @@
-"""SWA against others on the same units: is a difference larger than the test set can blur?"""
+"""Comparing SWA with others on the same units."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,12 +19,12 @@ from swa_cli.evaluation.verdict import ALPHA, verdict_of
 from swa_cli.tasks import Array, Metric, Records
 
 _OF_MEMBERS = ("mean", "ensemble")
-"""Kinds that see the errors of all checkpoints, where SWA sees its own."""
+"""Kinds whose scores average over the errors of all checkpoints, while SWA's has only its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Other:
-    """What SWA is compared with; of several records the mean of their scores."""
+    """A candidate that SWA is compared with; several records stand for the mean of their scores."""
 
     name: str
     kind: Kind
@@ -41,17 +41,17 @@ def compare(
     n_resamples: int | None = None,
     seed: int = 0,
 ) -> tuple[Comparison, ...]:
-    """SWA minus each of the others, by each metric that is ``compared``.
+    """Compare SWA with each of the others by each metric that is ``compared``; differences are SWA minus other.
 
-    All share the same resamples, of units, or of whole groups of them; what is resampled is what ``units_needed``
-    counts. For a score of right or wrong of independent units the interval is that of `shares`, else that of the
-    bootstrap (`bca`), never narrower than Student's.
+    All comparisons share the same resamples of units, or of whole groups if ``groups`` is given; ``units_needed``
+    counts what is resampled. For right-or-wrong scores of independent units the interval is that of `shares`. For all
+    others it is the bootstrap's (`bca`), but never narrower than Student's.
 
     Args:
         others: records of the same units in the same order.
         groups: the group of each unit, 0, 1, …
-        margins: the loss that is accepted, for a metric, in its own unit.
-        n_resamples: of the bootstrap, by default ``resamples_for`` the units.
+        margins: the accepted loss per metric, in the metric's own unit.
+        n_resamples: number of bootstrap resamples; default: `resamples_for` the number of units.
     """
     everybody = list({id(one): one for one in (swa, *(one for other in others for one in other.records))}.values())
     places = {id(one): place for place, one in enumerate(everybody)}
@@ -89,16 +89,16 @@ def compare(
 def _compared(
     metric: Metric, other: Other, places: Sequence[int], members: Sequence[int], figures: Figures, margin: float | None
 ) -> Comparison:
-    """From the resamples and the jackknife.
+    """Compute one comparison from the resamples and the jackknife.
 
     Args:
-        places: of the other's records.
-        members: of those of the checkpoints, where the other is their mean.
+        places: positions of the other's records.
+        members: positions of the checkpoints' records, if their mean is compared.
     """
     ours, theirs = figures.all_units[0], float(np.mean([figures.all_units[place] for place in places]))
     without = figures.without[0] - np.mean([figures.without[place] for place in places], axis=0)
     resampled = figures.resampled[0] - np.mean([figures.resampled[place] for place in places], axis=0)
-    unit = power_of_two(ours, theirs)  # of which no fourth power overflows, or is 0
+    unit = power_of_two(ours, theirs)  # so that fourth powers neither overflow nor become 0
     scale, without = max(abs(ours), abs(theirs)) / unit, without / unit
     difference = _rounded((ours - theirs) / unit, scale)
     interval = bca((ours - theirs) / unit, resampled / unit, without, scale=scale)
@@ -114,7 +114,7 @@ def _compared(
 
 
 def _in_swa_s_place(figures: Figures, places: Sequence[int], members: Sequence[int]) -> Iterator[Array]:
-    """The jackknife of each checkpoint's difference: from the mean over the others and SWA, or from the one other."""
+    """Yield the jackknife of each checkpoint in SWA's place: against the mean over the rest, or against the other."""
     if len(places) == 1:
         yield from (figures.without[member] - figures.without[places[0]] for member in members)
         return
@@ -125,7 +125,7 @@ def _in_swa_s_place(figures: Figures, places: Sequence[int], members: Sequence[i
 
 
 def _without_spread(metric: Metric, difference: float, n_units: int) -> Interval:
-    """Where all units differ by as much: what else there is was not seen, and is bounded for a share only."""
+    """Return an interval if all units differ by the same amount: unseen units are bounded only for a share."""
     if not metric.percent:
         return replace(UNKNOWN, standard_error=0.0)
     low, high = shares.with_room(difference, n_units)
@@ -165,14 +165,14 @@ def _comparison(
 
 
 def _to_rule_out(metric: Metric, difference: float, margin: float | None) -> float:
-    """The distance from no difference, or with a margin from a loss of as much; 0 where the loss is larger already."""
+    """Return the distance to no difference, or to a loss of ``margin``; 0 if the loss is larger already."""
     if margin is None:
         return difference
     return max(0.0, (difference if metric.higher_is_better else -difference) + margin)
 
 
 def _as_nothing_seen(row: Comparison, metric: Metric, n_units: int) -> Comparison:
-    """With what as many units leave open of a share that is the same on all of them, where other scores differ."""
+    """Widen the interval of a share that is equal on all units by what unseen units could change."""
     if not (row.is_nothing and metric.percent):
         return row
     low, high = shares.with_room(0.0, n_units)
@@ -180,7 +180,7 @@ def _as_nothing_seen(row: Comparison, metric: Metric, n_units: int) -> Compariso
 
 
 def _by_right_and_wrong(row: Comparison, column: str, swa: Records, others: Sequence[Records], seed: int) -> Comparison:
-    """For independent units that are right or wrong, whose difference is bounded; nothing dominates it."""
+    """Replace the interval for independent units that are right or wrong: the difference is bounded by 1 per unit."""
     theirs = np.mean([one.columns[column] > 0 for one in others], axis=0)
     differences = (swa.columns[column] > 0) - theirs
     n_units, resolvable = len(differences), row.smallest_resolvable
@@ -200,11 +200,12 @@ def _by_right_and_wrong(row: Comparison, column: str, swa: Records, others: Sequ
 
 
 def _judged(rows: Sequence[Comparison], metric: Metric) -> list[Comparison]:
-    """With p-values adjusted for how many comparisons can lead to the same mistake.
+    """Adjust the p-values for the number of comparisons that can lead to the same mistake, and judge them.
 
-    An average has to beat all incumbents, which needs no correction; a loss against any of them forbids it, which does,
-    by Holm's method over the incumbents. A loss against the control is one more way to forbid it, and leaves the
-    incumbents' p-values as they are. What does not decide is corrected among itself.
+    To be shipped, an average has to beat all incumbents, which needs no correction. A loss against any incumbent
+    forbids it, which is corrected by Holm's method over the incumbents. A loss against the control is one more way to
+    forbid it; it is corrected too, and does not change the incumbents' p-values. Comparisons that do not decide are
+    corrected among themselves.
     """
     lost = [metric.higher_is_better == (row.difference < 0) for row in rows]
     incumbents = [place for place, row in enumerate(rows) if row.kind in INCUMBENTS]

@@ -1,4 +1,4 @@
-"""From comparisons to whether the average is to be shipped."""
+"""Deciding from the comparisons whether to ship the average."""
 
 from collections.abc import Sequence
 
@@ -6,27 +6,25 @@ from swa_cli.evaluation.result import Comparison, Decision
 from swa_cli.evaluation.verdict import Verdict
 
 INCUMBENTS = ("last", "best")
-"""Kinds of what would be shipped otherwise."""
+"""Kinds of candidates that would be shipped without an average."""
 CONTROL = "control"
-"""The kind of what could be shipped otherwise, and counts only where it is better."""
+"""The kind of candidate that forbids shipping if it is better, and has no other influence."""
 DECIDING = (*INCUMBENTS, CONTROL)
-"""Kinds of which the verdict depends on nothing but their own comparisons."""
+"""Kinds whose comparisons the decision rests on."""
 
 WORST_FIRST: tuple[Verdict, ...] = ("worse", "inconclusive", "non-inferior", "better")
 
 
 def decide(comparisons: Sequence[Comparison], *, primary: str, secondary: str | None) -> Decision:
-    """The average against the last checkpoint and the best by validation: the worst of both verdicts.
+    """Judge the average against the last checkpoint and the best by validation; the worse verdict counts.
 
-    Against one of them it is better where the primary metric is and the secondary is not worse, or where the secondary
-    is better and the primary non-inferior; worse where the primary is, or where the secondary is and the primary not
-    better; non-inferior where the primary is and the secondary not worse. Where the primary is better and the
-    secondary worse (``mixed``) nothing is decided. An average that is worse than the control is not to be shipped
-    either: the last checkpoint with recomputed statistics is. A comparison that rests on a few examples is
-    inconclusive, and so neither ships an average nor holds it back.
+    `together` combines the verdicts of the two metrics against one incumbent. If the primary metric is better and the
+    secondary worse (``mixed``), nothing is decided. An average that is worse than the control, the last checkpoint
+    with recomputed BatchNorm statistics, is not shipped either. A comparison that rests on a few examples is
+    inconclusive, so it neither ships an average nor forbids it.
 
     Args:
-        secondary: None where there is no other metric.
+        secondary: the metric that must not be worse; None if there is none.
     """
     found: dict[tuple[str, str], Verdict] = {(one.kind, one.metric): one.verdict for one in comparisons}
     by_kind: dict[str, tuple[Verdict, Verdict | None]] = {
@@ -45,7 +43,12 @@ def decide(comparisons: Sequence[Comparison], *, primary: str, secondary: str | 
 
 
 def together(primary: Verdict, secondary: Verdict | None) -> Verdict:
-    """What the two deciding metrics say together, against one of the others."""
+    """Combine the verdicts of the primary and the secondary metric against one candidate.
+
+    Better: the primary is better and the secondary not worse, or the secondary is better and the primary non-inferior.
+    Worse: the primary is worse, or the secondary is worse and the primary not better. Non-inferior: the primary is
+    non-inferior and the secondary not worse. Otherwise inconclusive.
+    """
     if secondary is None or secondary in {"inconclusive", "non-inferior"} or primary == "worse":
         return primary
     if secondary == "worse":

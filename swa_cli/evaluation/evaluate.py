@@ -1,4 +1,4 @@
-"""All of it for weights that are at hand: one pass, scores, comparisons, the decision."""
+"""Evaluating weights in memory: one pass over the data, scores, comparisons, decision."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from swa_cli.user.forward import Forward
 _FORWARD = Forward()
 
 
-def evaluate(  # noqa: PLR0913  # what a caller may say of it
+def evaluate(  # noqa: PLR0913  # the options of an evaluation
     model: nn.Module,
     checkpoints: Sequence[Member],
     swa: Member,
@@ -32,24 +32,24 @@ def evaluate(  # noqa: PLR0913  # what a caller may say of it
     forward: Forward = _FORWARD,
     track: Track = silent,
 ) -> EvaluationResult:
-    """Score every checkpoint, their mean, SWA and the ensembles of the checkpoints on ``batches``, in one pass.
+    """Score every checkpoint, their mean, SWA and the checkpoints' ensembles on ``batches``, in one pass.
 
-    Each batch is loaded and moved once and goes through every member. All sums are in float64.
+    Each batch is loaded and moved to the device once, then every member is run on it. All sums are in float64.
 
     Args:
-        model: as it was built; copied for each member and left as it is. All copies are on the device at once.
+        model: is copied for each member and not changed. All copies are on the device at once.
         checkpoints: at least one, in the order of training.
         split: name of the data, for the report.
-        task: None: classification or segmentation, as the shapes of the first batch and its output say.
-        others: to be scored too.
+        task: None chooses classification or segmentation by the shapes of the first batch and its output.
+        others: further members to score.
         compare_ensemble: add the ensemble of Garipov et al. 2018 (arXiv:1802.10026), the arithmetic mean of the
             checkpoints' probabilities, and the geometric one, the mean of their logits.
-        margins: as `summarise` has them; without one nothing is non-inferior.
+        margins: the accepted losses, see `summarise`; without one, nothing is called non-inferior.
 
     Raises:
-        DataError: an empty loader, a batch without target, labels out of range, outputs of another shape.
-        NonFiniteError: a member gives NaN or infinity.
-        UserCodeError: the loader or the model's forward raises, or the model cannot be copied.
+        DataError: the loader is empty, a batch has no target, labels are out of range, or output shapes differ.
+        NonFiniteError: the output of a member holds NaN or infinity.
+        UserCodeError: the loader or the model's forward pass raises, or the model cannot be copied.
     """
     stream = Stream(
         split=split,

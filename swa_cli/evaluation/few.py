@@ -1,4 +1,4 @@
-"""How many units a difference rests on, and what is done where they are few."""
+"""Measuring how many units a difference rests on, and widening the error if they are few."""
 
 import math
 from collections.abc import Iterable
@@ -9,14 +9,15 @@ import numpy as np
 from swa_cli.tasks import Array
 
 _FEWEST = 5
-_SHARE = 1 / 12  # what is left of fewer than 60 units with tails as of a squared error
+_SHARE = 1 / 12  # a squared error of normal values has about this effective share of fewer than 60 units
 _PLENTY = 10
 
 
 def effective_n(jackknife: Array) -> float | None:
-    """How many units of the same weight have as certain a spread: (Σu²)² / Σu⁴, u the influence of each unit.
+    """Return how many equally weighted units would make the spread as certain: (Σu²)² / Σu⁴ of the influences u.
 
-    About a third of the units for a normal distribution, a ninth for an exponential one; 1 where one unit is all.
+    About a third of the units for a normal distribution, a ninth for an exponential one, and 1 if one unit makes the
+    whole difference. None if there is no spread, or it is not finite.
     """
     squares = _influences(jackknife) ** 2
     total = float(squares.sum())
@@ -24,27 +25,27 @@ def effective_n(jackknife: Array) -> float | None:
 
 
 def top_share(jackknife: Array) -> float | None:
-    """Of the sum of all influences, which are taken as positive, what the largest 1 % of the units (≥ 1) have."""
+    """Return the share of Σ|u| that the 1 % of units (at least one) with the largest influence u have, or None."""
     sizes = np.sort(np.abs(_influences(jackknife)))
     total = float(sizes.sum())
     return float(sizes[-max(1, len(sizes) // 100) :].sum()) / total if 0 < total < math.inf else None
 
 
 def is_dominated(effective: float | None, n_units: int) -> bool:
-    """Whether intervals from the spread of so few units are too narrow too often (``benchmarks/coverage.py``)."""
+    """Return whether so few units make the difference that intervals are often too narrow (benchmarks/coverage.py)."""
     return effective is not None and effective < min(_FEWEST, _SHARE * n_units)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Peers:
-    """The spread of the differences of other models: the variance of one, and `effective_n` over all of them."""
+    """The spread of other models' differences: the mean variance, and `effective_n` over all of them."""
 
     variance: float
     effective: float | None
 
 
 def peers_of(jackknifes: Iterable[Array]) -> Peers:
-    """Of at least one other model in this one's place."""
+    """Return the `Peers` of a model from the jackknifes of at least one other model in its place."""
     of_each = [
         (len(one), squares.sum(), (squares * squares).sum())
         for one in jackknifes
@@ -56,10 +57,10 @@ def peers_of(jackknifes: Iterable[Array]) -> Peers:
 
 
 def error_among(peers: Peers, jackknife: Array) -> float:
-    """The standard error of a model that may have made no error by luck.
+    """Return a standard error for a model that may have made no error by luck.
 
-    Where few units make the difference, the spread that its peers would show in its place says more of how far off a
-    model can be. The fewer the units, the more it counts.
+    If few units make the difference, the spread that its peers would have in its place is more informative than its
+    own. The fewer the units, the more weight it gets.
     """
     n = len(jackknife)
     own = (n - 1) / n * float((_influences(jackknife) ** 2).sum())

@@ -1,4 +1,4 @@
-"""One set of weights: made into a model, run on one batch."""
+"""Members of an evaluation: sets of weights, and copies of the model that hold them."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +18,13 @@ MemberKind = Literal["checkpoint", "swa", "swa-averaged-bn", "control", "window"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Member:
-    """Weights to be evaluated: a checkpoint, the average, or what else there is to compare.
+    """Weights to be evaluated: a checkpoint, the average, or another candidate.
 
     Attributes:
-        state_dict: complete for the model; or a function that reads it, called when it is needed and not kept.
-        digest: of its contents, by which outputs that were kept are found again; None: they are not kept.
-        members: how many checkpoints are behind it, where it is an average.
-        chosen_on: the split by which it was chosen among others.
+        state_dict: a complete state_dict of the model, or a function that reads it, called when it is needed.
+        digest: digest of the contents, the key of cached outputs; None: outputs are not cached.
+        members: number of checkpoints that were averaged; None if it is no average.
+        chosen_on: the split on which it was selected among others.
     """
 
     name: str
@@ -36,48 +36,48 @@ class Member:
     chosen_on: str | None = None
 
     def read(self) -> Mapping[str, Any]:
-        """The state_dict itself.
+        """Return the state_dict.
 
         Raises:
-            SwaError: as the function that reads it.
+            SwaError: it cannot be read.
         """
         return self.state_dict() if callable(self.state_dict) else self.state_dict
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resident:
-    """A member as a module of its own, in eval mode, on the device."""
+    """A member loaded into a module of its own, in eval mode, on the device."""
 
     member: Member
     call: Callable[..., Any]
-    """The module, or what torch.compile makes of it."""
+    """The module, or its compiled form."""
 
 
 @final
 class Residents:
-    """Copies of a model, one for each member, made when they are first asked for.
+    """Copies of a model, one per member, made on first use.
 
-    A copy each, rather than the weights swapped on one module, so that anything a model does when it is loaded or
-    put in eval mode (merging adapters, filling caches) is done with that member's weights. torch.compile compiles
-    their code once, since they differ in their weights only.
+    Each member has its own copy, so that anything the model does when it is loaded or put in eval mode (merging
+    adapters, filling caches) uses that member's weights. torch.compile compiles the code once, as the copies differ
+    only in their weights.
     """
 
     def __init__(self, model: nn.Module, forward: Forward, *, at_once: int | None = None) -> None:
-        """No copy is made yet.
+        """Prepare the copies; none is made yet.
 
         Args:
-            at_once: as many are kept; None: all.
+            at_once: largest number of copies to keep; None: no limit.
         """
         self._model, self._forward, self.at_once = model, forward, at_once
         self._settled: dict[Member, Resident] = {}
 
     def groups(self, members: Sequence[Member]) -> list[list[Member]]:
-        """As many as can be there at once, one group after the other."""
+        """Split ``members`` into groups that fit in memory together."""
         size = self.at_once or max(len(members), 1)
         return [list(members[start : start + size]) for start in range(0, len(members), size)]
 
     def of(self, member: Member) -> Resident:
-        """The copy with the weights of ``member``; those of others make room for it if need be.
+        """Return the copy with the weights of ``member``; drops the least recently used copies if there is no room.
 
         Raises:
             UserCodeError: the model cannot be copied or loaded.
@@ -87,21 +87,21 @@ class Residents:
         if resident is None:
             self._make_room()
             resident = load_member(self._model, member, self._forward)
-        self._settled[member] = resident  # the last to be forgotten
+        self._settled[member] = resident  # the most recently used is last
         return resident
 
     def forget(self, member: Member) -> None:
-        """Make room: its copy will not be asked for again."""
+        """Drop the member's copy, which will not be needed again."""
         self._settled.pop(member, None)
 
     def _make_room(self) -> None:
-        """Forget the copy that was not asked for longest, if there can be no other beside those that are there."""
+        """Drop the least recently used copies until there is room for one more."""
         while self.at_once is not None and len(self._settled) >= self.at_once:
             del self._settled[next(iter(self._settled))]
 
 
 def load_member(model: nn.Module, member: Member, forward: Forward) -> Resident:
-    """A copy of ``model`` with the weights of ``member``, made as a user would: load_state_dict, then eval.
+    """Return a copy of ``model`` with the weights of ``member``, after load_state_dict() and eval().
 
     Raises:
         UserCodeError: the model cannot be copied or loaded.
@@ -110,7 +110,7 @@ def load_member(model: nn.Module, member: Member, forward: Forward) -> Resident:
     state = dict(member.read())
     with user_code(f"loading {member.name} into a copy of the model"):
         module = copy.deepcopy(model)
-        # Names and shapes are checked where the state_dict is read; what the file lacks that is no tensor is kept.
+        # Names and shapes were checked when the state_dict was read; non-tensor entries may be missing.
         module.load_state_dict(state, strict=False)
         module.eval()
     forward.move_model(module)
@@ -118,7 +118,7 @@ def load_member(model: nn.Module, member: Member, forward: Forward) -> Resident:
 
 
 def bytes_of(model: nn.Module) -> int:
-    """Of its parameters and buffers; tied ones count once."""
+    """Return the size in bytes of the model's parameters and buffers; tied ones count once."""
     with user_code("looking at the model's parameters"):
         tensors: list[torch.Tensor] = [*model.parameters(), *model.buffers()]
     known = {id(one): one for one in tensors if not is_lazy(cast("Any", one))}

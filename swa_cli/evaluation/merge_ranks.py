@@ -1,4 +1,4 @@
-"""The records of all batches and ranks, put together in the order of the data."""
+"""Merging the records of all batches and ranks in the order of the data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from swa_cli.user.guard import user_code
 
 @dataclass(frozen=True, kw_only=True)
 class BatchRecords:
-    """What one batch gave."""
+    """The records of one batch."""
 
     place: int
     records: Mapping[Key, Records]
@@ -28,9 +28,9 @@ class BatchRecords:
 
 @dataclass(frozen=True, kw_only=True)
 class RankRecords:
-    """What one rank has seen of a split; it can be sent to the others.
+    """The records of one rank for a split, in a form that can be sent to the other ranks.
 
-    ``task`` is what the data have shown it to be; None where it was given, as a user's may not be fit to be sent.
+    ``task`` is the task chosen by the data; None if it was given, since a user's task may not be picklable.
     """
 
     task: Task | None
@@ -39,18 +39,18 @@ class RankRecords:
 
 
 def part_of(run: MemberEvaluation, work: Work) -> BatchRecords:
-    """What is kept of a batch that all have seen.
+    """Return the records of a batch that all members were run on.
 
     Raises:
-        NonFiniteError: a number is too large for sums and squares in float64.
+        NonFiniteError: a number is too large for sums of squares in float64.
     """
     for (kind, number), records in work.records.items():
         found = too_large(records, run.task.unit if run.task else "unit")
         if found:
             name = run.members[number].name if kind == "member" else f"the {kind}"
             msg = (
-                f"{name}, batch {work.place}: {found}, expected numbers up to 1e+100: beyond these no sums and squares "
-                "are to be had in float64. Check that checkpoint, or scale the targets and the outputs."
+                f"{name}, batch {work.place}: {found}, expected numbers up to 1e+100, above which sums of squares "
+                "overflow float64. Check this checkpoint, or scale the targets and the outputs."
             )
             raise NonFiniteError(msg)
     return BatchRecords(
@@ -59,13 +59,13 @@ def part_of(run: MemberEvaluation, work: Work) -> BatchRecords:
 
 
 def joined(split: str, members: Sequence[Member], shares: Sequence[RankRecords], task: Task | None) -> SplitRecords:
-    """All ranks' parts of a split.
+    """Merge all ranks' records of a split.
 
     Args:
-        task: None where the shares tell.
+        task: None takes the task that the ranks chose.
 
     Raises:
-        DataError: no batches, or none with anything to be scored.
+        DataError: there are no batches, or nothing in them is to be scored.
     """
     parts = sorted((part for share in shares for part in share.parts), key=lambda part: part.place)
     task = task or next((share.task for share in shares if share.task is not None), None)
@@ -75,11 +75,11 @@ def joined(split: str, members: Sequence[Member], shares: Sequence[RankRecords],
     groups = _numbered(parts)
     records = {key: join([part.records[key] for part in parts]) for key in parts[0].records}
     if not next(iter(records.values())).n_units:
-        msg = f"the data loader gave batches without {task.unit}s to score. Check the data module's paths and labels."
+        msg = f"the batches contain no {task.unit}s to score. Check the data module's paths and labels."
         raise DataError(msg)
     counts = next(iter(records.values())).columns.get("count")
     if counts is not None and not counts.sum():
-        msg = f"nothing in any {task.unit} of the {split} data is to be scored: all labels are those that are ignored."
+        msg = f"there is nothing to score in the {split} data: all labels have the value that is ignored."
         raise DataError(msg)
     finished = {key: task.finish(found, groups) for key, found in records.items()}
     extra = {key: _computed([share.scorers[key] for share in shares if key in share.scorers]) for key in finished}
@@ -94,7 +94,7 @@ def joined(split: str, members: Sequence[Member], shares: Sequence[RankRecords],
 
 
 def _check_alike(parts: Sequence[BatchRecords]) -> None:
-    """Every batch has the same scores, of as many classes or outputs."""
+    """Check that all batches have the same scores with the same number of classes or outputs."""
     first, *others = parts
     for part in others:
         for key, records in part.records.items():
@@ -102,9 +102,9 @@ def _check_alike(parts: Sequence[BatchRecords]) -> None:
             if sizes != expected:
                 name = next(name for name in {**expected, **sizes} if sizes.get(name) != expected.get(name))
                 msg = (
-                    f"batch {part.place}: {name} of {list(sizes.get(name, ()))} numbers for each unit, and batch "
-                    f"{first.place} has {list(expected.get(name, ()))}: the model must give as many outputs for every "
-                    "batch."
+                    f"batch {part.place}: {name} has {list(sizes.get(name, ()))} numbers per unit, that of batch "
+                    f"{first.place} {list(expected.get(name, ()))}. Make the model return the same number of outputs "
+                    "for every batch."
                 )
                 raise DataError(msg)
 
@@ -133,11 +133,11 @@ def _row(key: Key, records: Records, members: Sequence[Member], extra: Mapping[s
 
 
 def _numbered(parts: Sequence[BatchRecords]) -> NDArray[np.int64] | None:
-    """The groups of all units as numbers."""
+    """Return the groups of all units, numbered in order of appearance, or None without groups."""
     if all(part.groups is None for part in parts):
         return None
     if any(part.groups is None for part in parts):
-        msg = "split_batch gives groups for some batches and none for others: expected them for all or for none."
+        msg = "split_batch returns groups for some batches only. Return groups for all batches, or for none."
         raise DataError(msg)
     found = [group for part in parts for group in part.groups or ()]
     numbers = {group: number for number, group in enumerate(dict.fromkeys(found))}
@@ -145,13 +145,13 @@ def _numbered(parts: Sequence[BatchRecords]) -> NDArray[np.int64] | None:
 
 
 def _doubts(parts: Sequence[BatchRecords]) -> tuple[str, ...]:
-    """What the task says of all outputs of the average, or of the last member there is."""
+    """Return the task's warnings if they concern all batches of the average (or of the last member without one)."""
     said = list(dict.fromkeys(part.sanity_warning for part in parts))
     return () if None in said else tuple(one for one in said if one)
 
 
 def _computed(scorers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The values of torchmetrics' objects, those of several ranks as one."""
+    """Return the values of torchmetrics objects, merged over the ranks."""
     if not scorers:
         return {}
     first, *others = scorers
@@ -165,7 +165,7 @@ def _computed(scorers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _numbers(name: str, value: Any) -> dict[str, float]:
-    """A number, or several: of a vector (one for each class, say) or a mapping."""
+    """Flatten a metric's value, which may be a vector (one entry per class, say) or a mapping, into named numbers."""
     if isinstance(value, Mapping):
         entries = [_numbers(f"{name}.{part}", entry) for part, entry in cast("Mapping[str, Any]", value).items()]
         return {key: number for entry in entries for key, number in entry.items()}

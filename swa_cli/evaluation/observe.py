@@ -1,4 +1,4 @@
-"""Every member, and the ensembles of the checkpoints, over the same batches: loaded once and seen by all."""
+"""Running all members, and the checkpoints' ensembles, on batches that are loaded once."""
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -24,14 +24,14 @@ _FORWARD = Forward()
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """The batches of a split that this rank has, and who is to see them.
+    """This rank's batches of a split, and the members to run on them.
 
     Attributes:
         members: the checkpoints first.
-        ensemble: whether the checkpoints' ensembles are wanted too.
-        place: of this rank's i-th batch among those of all ranks.
-        metrics: makes the torchmetrics objects of one row, by name.
-        check: called with the scores as soon as they are known; may raise if they are wrong.
+        ensemble: whether to score the checkpoints' ensembles too.
+        place: maps the index of this rank's batch to its position among those of all ranks.
+        metrics: creates the torchmetrics objects of one row, by name.
+        check: called with the task's metrics as soon as they are known; may raise.
     """
 
     split: str
@@ -56,18 +56,18 @@ def observe(
 ) -> list[SplitRecords]:
     """Run the members of each stream over its batches.
 
-    Each batch is loaded once. Where not all members are there at once, groups of them take turns, and the batches are
-    put aside meanwhile, so that no member is loaded twice either.
+    Each batch is loaded once. If not all members fit in memory together, groups of them take turns while the batches
+    are buffered, so that each member is loaded once too.
 
     Args:
-        task: None: what the first batch of each stream shows (`swa_cli.tasks.choose_task`).
-        kept: outputs of earlier runs, used instead of the model and added to.
+        task: None chooses it by the first batch of each stream (`swa_cli.tasks.choose_task`).
+        kept: cached outputs of earlier runs, which are used in place of the model and extended.
         step: of several ranks, each with batches of its own: `swa_cli.system.process_group.Ranks.step`.
 
     Raises:
-        DataError: an empty loader, a batch or an output that does not fit the task; the split is named.
-        NonFiniteError: a member gives NaN or infinity.
-        UserCodeError: the loader or a model raises, or the model cannot be copied.
+        DataError: a loader is empty, or a batch or an output does not fit the task; the message names the split.
+        NonFiniteError: the output of a member holds NaN or infinity.
+        UserCodeError: a loader or a model raises, or the model cannot be copied.
     """
     gathered = step(lambda: _shares(residents, streams, task, forward, kept, track))
     observed: list[SplitRecords] = []
@@ -85,7 +85,7 @@ def _shares(
     kept: OutputCache | None,
     track: Track,
 ) -> list[RankRecords]:
-    """What this rank has seen of each stream."""
+    """Return this rank's records of each stream."""
     everybody = list(dict.fromkeys(member for stream in streams for member in stream.members))
     runs = [
         MemberEvaluation(
@@ -103,16 +103,16 @@ def _shares(
     parts: list[list[BatchRecords]] = [[] for _ in streams]
     waiting: list[Iterable[Work]] = [_loaded(stream, run) for stream, run in zip(streams, runs, strict=True)]
     groups = residents.groups(everybody)
-    with torch.no_grad(), ExitStack() as shelves:
-        aside = [shelves.enter_context(ExitStack()) for _ in streams]
+    with torch.no_grad(), ExitStack() as buffers:
+        buffered = [buffers.enter_context(ExitStack()) for _ in streams]
         for number, group in enumerate(groups):
             last = number == len(groups) - 1
             which = f", group {number + 1} of {len(groups)}" if len(groups) > 1 else ""
             for index, (stream, run) in enumerate(zip(streams, runs, strict=True)):
                 if not last and not {*group} & {*stream.members}:
                     continue
-                before = aside[index].pop_all()
-                later = None if last else aside[index].enter_context(batch_spill())
+                before = buffered[index].pop_all()
+                later = None if last else buffered[index].enter_context(batch_spill())
                 description = f"evaluating on {stream.split}{which}"
                 bar = track(description, total=length_of(stream.batches), unit="batches")
                 with before, bar as progress:
@@ -128,7 +128,7 @@ def _shares(
                 waiting[index] = later or ()
     for scorers in (entry for run in runs for entry in run.scorers.values()):
         for metric in scorers.values():
-            metric.to("cpu")  # to be sent to ranks with other devices
+            metric.to("cpu")  # before it is sent to ranks with other devices
     return [
         RankRecords(task=run.task if task is None else None, parts=own, scorers=run.scorers)
         for run, own in zip(runs, parts, strict=True)

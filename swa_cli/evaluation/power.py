@@ -1,4 +1,4 @@
-"""How many units a comparison needs, and a decision."""
+"""Computing how many units a comparison, or a decision, needs."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -22,14 +22,14 @@ _POWER = 0.8
 
 
 def units_needed(n_units: int, standard_error: float, distance: float) -> int | None:
-    """How many units would make ``distance`` the smallest resolvable difference.
+    """Return how many units would make ``distance`` the smallest resolvable difference.
 
-    None where the distance is zero, or where it or the standard error is unknown: not finite, or no spread at all.
+    None if the distance or the standard error is zero or not finite.
 
     Args:
-        n_units: those of which ``standard_error`` is; groups, where there are groups.
-        standard_error: the bootstrap's, which is √((n - 1)/n) of the usual one.
-        distance: from what is to be ruled out: the difference itself, or with a margin that from the margin.
+        n_units: number of units (or groups) that ``standard_error`` was computed from.
+        standard_error: the bootstrap's, which is √((n - 1)/n) times the usual one.
+        distance: the difference itself, or with a margin its distance from the margin.
     """
     if not distance or not standard_error or not math.isfinite(distance) or not math.isfinite(standard_error):
         return None
@@ -39,12 +39,13 @@ def units_needed(n_units: int, standard_error: float, distance: float) -> int | 
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """A difference that a decision rests on, in a unit of its own, such that all is near 1; a positive one is a gain.
+    """A difference that a decision rests on, scaled so that its values are near 1; positive is a gain.
 
     Attributes:
-        gain: from all units.
-        influences: of each unit, whose mean is 0 and whose mean square is n times the squared standard error, (units,).
-        margin: the loss that is accepted, if one was given.
+        gain: the difference on all units.
+        influences: influence of each unit, (units,); their mean is 0, their mean square n times the squared standard
+            error.
+        margin: the accepted loss, if one was given.
     """
 
     gain: float
@@ -53,14 +54,14 @@ class Effect:
 
 
 def units_to_decide(effects: Sequence[tuple[Effect, Effect | None]]) -> int | None:
-    """How many units make the decision come out as it looks in 80 % of data sets, if all effects are as they look.
+    """Return how many units give the expected decision in 80 % of data sets, if the true effects equal the estimates.
 
-    As it looks: better, if the primary metric is a gain against all incumbents; non-inferior or better, if with a
-    margin its losses are smaller; worse, if it is a loss against one, without a margin. The estimates from n units are
-    taken as normal, with the covariance that the units show, and a common scale of their standard errors.
+    The expected decision is "better" if the primary metric gains against all incumbents, and "worse" if it loses
+    against one; with a margin it is "non-inferior" or "better" if all losses are below the margin. The estimates from
+    n units are taken as normal, with the covariance of the units and a common scale of their standard errors.
 
     Args:
-        effects: against each of the incumbents, by the primary metric and the secondary one, if there is one.
+        effects: against each incumbent, for the primary metric and the secondary one, if there is one.
     """
     primary = [effect for effect, _ in effects]
     wanted = _as_it_looks(primary)
@@ -97,10 +98,10 @@ def effects(
     incumbents: Mapping[Kind, Records],
     groups: NDArray[np.int64] | None,
 ) -> list[tuple[Effect, Effect | None]]:
-    """Against each incumbent, by both deciding metrics; without a comparison that few units dominate.
+    """Return the effects against each incumbent for both deciding metrics, except those that few units dominate.
 
     Args:
-        incumbents: of each kind the records that were compared.
+        incumbents: the records that were compared, by kind.
     """
     by_name = {metric.name: metric for metric in metrics}
     found: dict[tuple[Kind, str], Effect] = {}
@@ -123,7 +124,7 @@ def effects(
 
 
 def _as_it_looks(primary: Sequence[Effect]) -> tuple[Verdict, ...] | None:
-    """The verdicts that count; None where a difference is none, or a loss is as large as the margin or larger."""
+    """Return the expected verdicts; None if a difference is zero, or a loss is not below its margin."""
     margins = [one.margin for one in primary]
     if any(margin is not None for margin in margins):
         within = all(one.gain > -(one.margin or 0.0) for one in primary)
@@ -135,7 +136,7 @@ def _as_it_looks(primary: Sequence[Effect]) -> tuple[Verdict, ...] | None:
 
 
 def _codes(low: Array, high: Array, margin: float | None) -> NDArray[np.int64]:
-    """Of each draw the place of its verdict in ``WORST_FIRST``; see `swa_cli.evaluation.verdict.verdict_of`."""
+    """Return each draw's verdict as an index into ``WORST_FIRST``; see `swa_cli.evaluation.verdict.verdict_of`."""
     codes = np.where(high < 0, WORST_FIRST.index("worse"), _INCONCLUSIVE)
     if margin is not None:
         codes[low > -margin] = WORST_FIRST.index("non-inferior")
@@ -148,7 +149,7 @@ _TOGETHER = np.array([[WORST_FIRST.index(together(one, other)) for other in WORS
 
 
 def _smallest(holds: Callable[[int], bool]) -> int | None:
-    """The least number of units, six or more, with which it holds; None beyond 10¹²."""
+    """Return the smallest number of units, at least six, for which ``holds`` is true; None above 10¹²."""
     low, high = FEWEST_UNITS, FEWEST_UNITS
     while not holds(high):
         low, high = high + 1, 2 * high

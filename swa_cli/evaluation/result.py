@@ -1,4 +1,4 @@
-"""The one value that an evaluation gives; every report is a rendering of it."""
+"""The result of an evaluation, of which every report is a rendering."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ Kind = Literal[
     "ensemble",
     "geometric",
 ]
-"""``last``, ``best`` (by validation) and ``mean`` sum the checkpoints up; ``swa-averaged-bn`` is the average with
-averaged BatchNorm statistics, ``control`` the last checkpoint with recomputed ones; ``window`` is the average of the
-last k, k chosen on validation data, ``greedy`` the greedy soup; ``ensemble`` is the mean of probabilities,
+"""``last``, ``best`` (by validation) and ``mean`` summarise the checkpoints. ``swa-averaged-bn`` is the average with
+averaged BatchNorm statistics, ``control`` the last checkpoint with recomputed ones. ``window`` is the average of the
+last k, with k chosen on validation data; ``greedy`` is the greedy soup. ``ensemble`` is the mean of probabilities,
 ``geometric`` that of logits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What a number in ``Candidate.scores`` is; ``percent`` says that it is a fraction, shown in percent.
+    """Description of a number in ``Candidate.scores``; ``percent`` means that it is a fraction, shown in percent.
 
-    ``higher_is_better`` is None where that is not known.
+    ``higher_is_better`` is None if unknown.
     """
 
     name: str
@@ -37,19 +37,19 @@ class Score:
     higher_is_better: bool | None
     percent: bool
     shown: bool
-    """Whether the table at the terminal has it; the files have all."""
+    """Whether the terminal's table shows it; files contain every score."""
     right_or_wrong: bool = False
-    """Whether it is the mean of what is 0 or 1 for each unit, as an accuracy is."""
+    """Whether it is a mean of zeros and ones per unit, as accuracy is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
     """One row of the report.
 
-    ``forward_passes`` is what one prediction costs. ``members`` is how many checkpoints stand behind the row: for
-    the mean over checkpoints (whose scores are means of scores), averages and ensembles. ``chosen_on`` is the split
-    by which the row was chosen among others. A score that a row does not have is not in ``scores``; one that is not
-    defined for these data is NaN.
+    ``forward_passes`` is the cost of one prediction. ``members`` is the number of checkpoints in an average, an
+    ensemble, or the mean over checkpoints (whose scores are means of scores). ``chosen_on`` is the split on which the
+    row was selected. ``scores`` lacks the scores that do not apply to the row; one that is undefined for these data is
+    NaN.
     """
 
     name: str
@@ -63,28 +63,27 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """SWA minus another candidate, on the same units.
+    """The difference between SWA and another candidate (SWA minus other), on the same units.
 
-    The interval is of 95 % (`swa_cli.evaluation.compare`). It covers the choice of the test data, not the randomness of
-    training.
+    The 95 % interval covers the choice of the test data, not the randomness of training (`swa_cli.evaluation.compare`).
 
     Attributes:
-        other: what it is compared with, as a sentence names it: "the last checkpoint".
-        kind: of the other.
-        p_value: two-sided, of no difference. For an accuracy of independent units McNemar's, or from the same draws as
-            the interval; else the larger of the bootstrap's and Student's.
-        p_adjusted: the same after correction over ``corrected_for`` comparisons of this metric. A gain over what
-            decides (the last checkpoint, the best by validation, the control) is not corrected, as an average has to
-            beat all of them; a loss is, as one forbids it.
-        standard_error: of the difference.
-        smallest_resolvable: the difference that a test of this comparison alone would show in 80 % of such data sets.
-        units_needed: how many units (groups, where there are groups) would show the difference that was found, or with
-            a margin rule out a loss of as much, in 80 % of data sets, in this comparison alone; None if it is 0.
-        margin: the loss that is accepted, if one was given, in the score's own unit (a fraction, say).
-        effective_n: how many units of the same weight have as certain a spread as this difference has: (Σu²)² / Σu⁴ of
-            the units' influences u; None if there is no spread, or it is not finite.
-        top_share: of Σ|u|, what the 1 % of units (at least one) with the largest influence have; None likewise.
-        dominated: whether so few units make the difference that its interval cannot be relied on. The verdict is then
+        other: name of the other candidate in a sentence: "the last checkpoint".
+        kind: kind of the other candidate.
+        p_value: two-sided p-value of no difference. For an accuracy of independent units it is McNemar's, or comes from
+            the same draws as the interval; otherwise it is the larger of the bootstrap's and Student's.
+        p_adjusted: ``p_value`` corrected for ``corrected_for`` comparisons of this metric. A gain over a deciding
+            candidate (last checkpoint, best by validation, control) is not corrected, as an average has to beat all of
+            them; a loss is, as one loss forbids shipping.
+        standard_error: standard error of the difference.
+        smallest_resolvable: the difference that a test of this comparison alone finds in 80 % of such data sets.
+        units_needed: how many units (or groups) would show the difference that was found, or with a margin rule out a
+            loss of that size, in 80 % of data sets, in this comparison alone; None if the difference is 0.
+        margin: the accepted loss, if one was given, in the score's own unit (a fraction, say).
+        effective_n: how many equally weighted units would make the spread as certain: (Σu²)² / Σu⁴ of the units'
+            influences u; None if there is no spread, or it is not finite.
+        top_share: the share of Σ|u| of the 1 % of units (at least one) with the largest influence; None as above.
+        dominated: whether so few units make the difference that its interval is unreliable. The verdict is then
             "inconclusive" for any interval and p-value.
     """
 
@@ -108,25 +107,25 @@ class Comparison:
 
     @property
     def is_nothing(self) -> bool:
-        """Whether both came out the same, on every resample too."""
+        """Whether both candidates have the same score, on every resample too."""
         return self.difference == self.ci_low == self.ci_high == 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """Whether the average is to be shipped, judged against the last checkpoint and the best by validation.
+    """Whether to ship the average, judged against the last checkpoint and the best by validation.
 
-    Where it is worse than the control, the last checkpoint with recomputed statistics, it is not. The rows that were
-    asked for have no other influence on it.
+    An average that is worse than the control, the last checkpoint with recomputed BatchNorm statistics, is not shipped.
+    Other rows have no influence.
 
     Attributes:
-        verdict: the worst over these of what the two deciding metrics say together.
-        mixed: whether the primary metric is better, and the other one worse, against one of them.
+        verdict: the worst combined verdict of the two deciding metrics over these candidates.
+        mixed: whether, against one of them, the primary metric is better and the secondary worse.
         primary: the metric that decides.
-        secondary: the one that must not be worse, if there is one.
-        units_needed: for an inconclusive one, how many units (groups, where there are groups) would lead to "better"
-            in 80 % of data sets, if all differences are as large as they look. If the primary metric looks worse than
-            one of them: to "worse"; with a margin: to "non-inferior" or "better". None if no number would.
+        secondary: the metric that must not be worse, if there is one.
+        units_needed: if the verdict is inconclusive, how many units (or groups) would give the expected one in 80 % of
+            data sets, if the true differences equal the estimates: "better", or "worse" if the primary metric is lower
+            than one of them; with a margin, "non-inferior" or "better". None if no number would.
     """
 
     verdict: Verdict
@@ -138,7 +137,7 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Averages of the last k checkpoints on ``split``; ``chosen`` is the k of the best primary score there."""
+    """Averages of the last k checkpoints, scored on ``split``; ``chosen`` is the k with the best primary score."""
 
     split: str
     points: tuple[Candidate, ...]
@@ -147,12 +146,11 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class BnRecord:
-    """How the BatchNorm statistics of the average were recomputed, as far as its file says; else None.
+    """How the BatchNorm statistics of the average were recomputed, according to its file; unknown fields are None.
 
-    ``standard_error`` is the largest of all layers: of their means in standard deviations, or of their variances
-    relative to these; ``partial`` says that less than all data were asked for. ``kept`` says of layers that were left
-    alone why they were, ``unreached`` are those that no batch reached. ``batch_size`` is None where it was the loader's
-    own.
+    ``standard_error`` is the largest of all layers: of the means in standard deviations, or of the variances, relative.
+    ``partial`` means that only part of the data was used. ``kept`` maps the layers that were left alone to the reason,
+    ``unreached`` lists those that no batch reached. ``batch_size`` is None if it was the loader's own.
     """
 
     file: str
@@ -175,23 +173,22 @@ class BnRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
-    """The scores of all candidates, and SWA against the rest.
+    """The scores of all candidates, the comparisons with SWA, and the decision.
 
     Attributes:
-        split: which data were used.
-        task: its name.
+        split: name of the split.
+        task: name of the task.
         unit: what is counted and resampled: "example", "image", …
-        n_examples: how many units there are.
-        n_groups: in how many groups they were resampled. None: no groups were given, and the units are taken as
-            independent of each other.
-        scores: what the candidates' scores are, the primary one first.
-        candidates: SWA, the checkpoints, and the others; tables sort them in an order of their own.
-        prefixes: ensembles of the first k checkpoints, k = 1…K, where ensembles were asked for.
-        curve: averages of the last k checkpoints, where they were asked for.
-        warnings: what the reader must know before the numbers.
-        notes: what else there is to know.
-        plan: how the members went through the data.
-        bn_update: None where nothing is known of it.
+        n_examples: number of units.
+        n_groups: number of groups that were resampled; None without groups, when units count as independent.
+        scores: descriptions of the candidates' scores, the primary one first.
+        candidates: SWA, the checkpoints, and the others; tables sort them in their own order.
+        prefixes: ensembles of the first k checkpoints, k = 1…K, if ensembles were asked for.
+        curve: averages of the last k checkpoints, if they were asked for.
+        warnings: must be read before the numbers.
+        notes: further remarks.
+        plan: how the members were run on the data.
+        bn_update: how BatchNorm statistics were recomputed; None if unknown.
     """
 
     split: str
@@ -211,14 +208,14 @@ class EvaluationResult:
     bn_update: BnRecord | None = None
 
     def of_kind(self, kind: Kind) -> tuple[Candidate, ...]:
-        """The rows of one kind, in order."""
+        """Return the rows of one kind, in order."""
         return tuple(candidate for candidate in self.candidates if candidate.kind == kind)
 
     def score(self, name: str) -> Score:
-        """The description of one score."""
+        """Return the description of one score."""
         return next(score for score in self.scores if score.name == name)
 
     def compared(self, metric: str, kind: Kind) -> Comparison | None:
-        """SWA against the candidate of that kind, if they were compared."""
+        """Return the comparison of SWA with the candidate of that kind, or None."""
         found = (one for one in self.comparisons if (one.metric, one.kind) == (metric, kind))
         return next(found, None)

@@ -1,4 +1,4 @@
-"""Differences between shares of right answers: an interval and a p-value, which hold for a handful of errors too."""
+"""Intervals and p-values for differences between shares of right answers, valid for a handful of errors too."""
 
 import math
 from dataclasses import replace
@@ -15,15 +15,14 @@ _DRAWS = 9_999
 
 
 def of_pair(differences: Floats, *, n_draws: int = _DRAWS, seed: int = 0) -> Interval:
-    """The interval and McNemar's p-value of one model against another, each right (1) or wrong (0) on every unit.
+    """Return interval and McNemar's p-value for two models that are each right (1) or wrong (0) on every unit.
 
-    See `of_several`. At an end that was seen, the unseen unit lies there in half of the draws and at the other end in
-    the other half, which is to an exact interval what the mid-p-value is to an exact p-value. An end is seen if one
-    model was right alone at least once.
+    The interval is that of `of_several`, with the analogue of a mid-p-value: at an end that was observed (one model
+    was right alone at least once), the unseen unit lies at that end in half of the draws and at the other in the rest.
 
     Args:
-        differences: of each unit, -1, 0 or 1.
-        n_draws: of the Dirichlet distribution.
+        differences: -1, 0 or 1 for each unit.
+        n_draws: number of draws from the Dirichlet distribution.
     """
     only_first, only_second = int((differences > 0).sum()), int((differences < 0).sum())
     return _interval(
@@ -37,17 +36,17 @@ def of_pair(differences: Floats, *, n_draws: int = _DRAWS, seed: int = 0) -> Int
 
 
 def of_several(differences: Floats, *, n_draws: int = _DRAWS, seed: int = 0) -> Interval:
-    """The interval of one model against the mean over several: Gaffke's bound for the mean of a bounded variable.
+    """Return the interval for a model against the mean of several: Gaffke's bound for the mean of a bounded variable.
 
-    Weigh the units, and one that was not seen, by a draw from the flat Dirichlet distribution (the Bayesian bootstrap).
-    For the lower end let the unseen unit be -1, for the upper end 1, the worst that it can be. For values of 0 and 1
-    this is the interval of Clopper and Pearson, and for -1, 0 and 1 the p-value is that of McNemar's exact test
-    (Gaffke 2005; Learned-Miller and Thomas 2019, arXiv:1905.06208). An interval from the spread alone, Student's or
-    the bootstrap's, has none where the one model made no error by luck.
+    The units and one unseen unit are weighted by a draw from the flat Dirichlet distribution (the Bayesian bootstrap).
+    The unseen unit is -1 for the lower end and 1 for the upper end, the worst cases. For values of 0 and 1 this is the
+    Clopper-Pearson interval, and for -1, 0 and 1 the p-value is that of McNemar's exact test (Gaffke 2005;
+    Learned-Miller and Thomas 2019, arXiv:1905.06208). Intervals from the spread alone, Student's or the bootstrap's,
+    have no width if one model made no error by luck.
 
     Args:
-        differences: of each unit, from -1 to 1.
-        n_draws: of the Dirichlet distribution.
+        differences: values from -1 to 1, one per unit.
+        n_draws: number of draws from the Dirichlet distribution.
     """
     return _interval(differences, low_seen=False, high_seen=False, p_value=None, n_draws=n_draws, seed=seed)
 
@@ -89,7 +88,7 @@ def _interval(
 
 
 def resolvable_of_several(standard_error: float, n_units: int) -> float:
-    """The difference from the mean over several models that the interval of `of_several` excludes from zero in 80 %.
+    """Return the difference that the interval of `of_several` tells from zero in 80 % of data sets.
 
     The unseen unit moves an end by 1/n on average, with a standard deviation of 1/n.
     """
@@ -98,7 +97,7 @@ def resolvable_of_several(standard_error: float, n_units: int) -> float:
 
 
 def with_room(difference: float, n: int) -> tuple[float, float]:
-    """An interval for a mean between -1 and 1 of which n units show no spread: the share that they can hide is unseen.
+    """Return an interval for a mean between -1 and 1 if all n units are equal, from the share that may be unseen.
 
     >>> [round(end, 3) for end in with_room(0.0, 60)], [round(end, 3) for end in with_room(1.0, 6)]
     ([-0.06, 0.06], [0.081, 1.0])

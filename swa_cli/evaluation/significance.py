@@ -1,4 +1,4 @@
-"""Tests that need no resampling, and what a test set can resolve."""
+"""Significance tests without resampling, and the differences that a test set can resolve."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -7,14 +7,14 @@ import numpy as np
 from scipy.special import bdtr, nctdtrinc, stdtrit
 
 _TAIL = 0.025
-_MISSED = 0.2  # how often a difference that is as large as can be resolved is not found
+_MISSED = 0.2  # probability of missing a difference of the smallest resolvable size
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided p-value of McNemar's test, from the units that only one of two models gets right.
+    """Return the two-sided p-value of McNemar's test, from the units that only one of two models gets right.
 
-    The mid-p-value (Fagerland et al. 2013, doi:10.1186/1471-2288-13-91), which counts what was seen half, or the exact
-    one where one of the models is never right alone.
+    It is the mid-p-value (Fagerland et al. 2013, doi:10.1186/1471-2288-13-91), which counts the observed outcome half,
+    or the exact one if one of the models is never right alone.
 
     >>> f"{mcnemar(71, 25):.3g}", mcnemar(5, 0)
     ('1.92e-06', 0.0625)
@@ -27,9 +27,9 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """P-values adjusted for how many there are, in their order (Holm 1979, Scand. J. Statist. 6:65).
+    """Return p-values adjusted for their number, in their order (Holm 1979, Scand. J. Statist. 6:65).
 
-    Taking those up to 0.05 for real keeps the chance that any of them is not at 5 %, however they depend on each other.
+    Calling those up to 0.05 significant keeps the probability of any false one at 5 %, however they are correlated.
 
     >>> holm([0.01, 0.04, 0.03])
     (0.03, 0.06, 0.06)
@@ -42,7 +42,7 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 
 @cache
 def detectable(n_units: int) -> float:
-    """How many standard errors a difference has if Student's two-sided 5 % test of n units finds it with 80 % power.
+    """Return the number of standard errors that Student's two-sided 5 % test of n units finds with 80 % power.
 
     >>> round(detectable(10), 2), round(detectable(10**6), 2)
     (3.15, 2.8)
@@ -51,19 +51,19 @@ def detectable(n_units: int) -> float:
 
 
 def smallest_resolvable(standard_error: float, n_units: int) -> float:
-    """The difference that a two-sided 5 % test of n units finds with 80 % power.
+    """Return the difference that a two-sided 5 % test of n units finds with 80 % power.
 
     Args:
-        standard_error: the bootstrap's, which is √((n - 1)/n) of the usual one.
+        standard_error: the bootstrap's, which is √((n - 1)/n) times the usual one.
     """
     return detectable(n_units) * standard_error * (n_units / (n_units - 1)) ** 0.5 if n_units > 1 else float("inf")
 
 
 def smallest_resolvable_share(n_units: int) -> float:
-    """The least difference between two shares of right answers that McNemar's test finds with 80 % power.
+    """Return the smallest difference between two shares of right answers that McNemar's test finds with 80 % power.
 
-    Two shares that differ by d differ on a share d of the units at least, however few of them did so here, and one that
-    only those make has a variance of d (1 - d).
+    If two shares differ by d, the models differ on at least a share d of the units. A difference that only those units
+    make has the variance d (1 - d).
 
     >>> round(smallest_resolvable_share(200), 3), round(smallest_resolvable_share(10_000), 5)
     (0.038, 0.00078)
@@ -73,9 +73,9 @@ def smallest_resolvable_share(n_units: int) -> float:
 
 
 def no_discordance_bound(n: int) -> float:
-    """The largest share of discordant examples that n ≥ 1 examples without any leave open, at 95 %.
+    """Return the 95 % upper bound for the share of discordant examples if n ≥ 1 examples show none.
 
-    The upper end of the two-sided Clopper-Pearson interval. No difference of accuracies exceeds that share, so that
-    ± this is an interval for it where two models are right on the same examples.
+    It is the upper end of the two-sided Clopper-Pearson interval. A difference of accuracies cannot exceed that share,
+    so ± this bound is an interval for it if two models are right on the same examples.
     """
     return float(-np.expm1(np.log(_TAIL) / n))

@@ -1,4 +1,4 @@
-"""What one pass over a split gave, of each candidate that went through it."""
+"""The records of all candidates from one pass over a split."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,8 +17,8 @@ RowKind = MemberKind | Literal["members", "ensemble", "geometric", "prefix"]
 class Row:
     """A candidate and its records.
 
-    ``members`` is the kind of what the checkpoints have in common with their ensemble, the mean over them; ``prefix``
-    is the ensemble of the first ``members`` checkpoints. ``extra`` has the scores that torchmetrics' objects gave.
+    The kind ``members`` holds how close the checkpoints are to their ensemble, as a mean over them; ``prefix`` is the
+    ensemble of the first ``members`` checkpoints. ``extra`` holds the values of torchmetrics objects.
     """
 
     name: str
@@ -32,9 +32,9 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitRecords:
-    """The rows of a split, on the same units: members in the order given, prefixes among them, then ensembles.
+    """The rows of a split, on the same units: members in the order given, with prefixes between, then ensembles.
 
-    ``groups`` numbers the group of each unit, int64, where groups were given.
+    ``groups`` is the number of each unit's group, int64; None without groups.
     """
 
     split: str
@@ -44,10 +44,10 @@ class SplitRecords:
     warnings: tuple[str, ...] = ()
 
     def of_kind(self, *kinds: RowKind) -> tuple[Row, ...]:
-        """The rows of these kinds, in order."""
+        """Return the rows of these kinds, in order."""
         return tuple(row for row in self.rows if row.kind in kinds)
 
     @property
     def n_units(self) -> int:
-        """How many there are."""
+        """Number of units."""
         return self.rows[0].records.n_units

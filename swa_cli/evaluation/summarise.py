@@ -1,4 +1,4 @@
-"""From what the candidates were seen to do to the result."""
+"""Computing the result of an evaluation from the records of its candidates."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ from swa_cli.evaluation.split_records import Row, RowKind, SplitRecords
 from swa_cli.tasks import Metric, Records
 
 _BESIDES: tuple[Kind, ...] = ("swa-averaged-bn", "control", "window", "greedy")
-"""Rows of models other than the checkpoints and the average."""
+"""Kinds of members other than the checkpoints and the average."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What is known of an evaluation besides what was seen in it.
+    """Facts about an evaluation that are not in its records.
 
-    ``best`` is the place of the checkpoint that was the best on the split ``chosen_on``; the rest is as in
+    ``best`` is the index of the checkpoint with the best score on the split ``chosen_on``; for the other fields see
     `EvaluationResult`.
     """
 
@@ -42,15 +42,15 @@ _NOTHING = Context()
 def summarise(
     observed: SplitRecords, context: Context = _NOTHING, *, margins: Mapping[str, float] | None = None
 ) -> EvaluationResult:
-    """Scores, comparisons and the decision.
+    """Compute the scores, the comparisons and the decision.
 
     Args:
-        observed: with an average and at least one checkpoint, in the order of training.
-        margins: the accepted loss of each metric, in the unit it is shown in: points, where that is percent.
-            Under an empty name that of the primary metric.
+        observed: records of an average and at least one checkpoint, in the order of training.
+        margins: the accepted loss per metric, in the unit it is shown in (points for percentages). The empty name
+            stands for the primary metric.
 
     Raises:
-        UsageError: a margin of what is not compared.
+        UsageError: a margin is for a metric that is not compared.
     """
     task = observed.task
     (swa,), checkpoints = observed.of_kind("swa"), observed.of_kind("checkpoint")
@@ -98,33 +98,33 @@ def summarise(
 
 
 def scores_of(row: Row, metrics: Sequence[Metric]) -> dict[str, float]:
-    """Those that the row's records have."""
+    """Return the scores that can be computed from the row's records."""
     names = {*row.records.columns, *row.records.tallies}
     found = {metric.name: metric.of(row.records) for metric in metrics if names.issuperset(metric.needs)}
     return {**found, **row.extra}
 
 
 def best_of(observed: SplitRecords) -> int | None:
-    """Place of the best checkpoint by the task's primary metric, of equal ones the newest; None where none has it."""
+    """Return the index of the best checkpoint by the primary metric (the newest of equal ones), or None."""
     values = np.array(primary_scores(observed, "checkpoint"))
     return int(np.flatnonzero(values == values.max())[-1]) if np.isfinite(values).any() else None
 
 
 def primary_scores(observed: SplitRecords, kind: RowKind) -> list[float]:
-    """The primary metric of the rows of a kind, more being better; −∞ where it is not defined."""
+    """Return the primary metric of the rows of a kind, with the sign that makes higher better; −∞ if undefined."""
     metric = primary_of(observed)
     values = [metric.of(row.records) for row in observed.of_kind(kind)]
     return [-math.inf if math.isnan(value) else value if metric.higher_is_better else -value for value in values]
 
 
 def primary_of(observed: SplitRecords) -> Metric:
-    """The metric that decides."""
+    """Return the metric that decides."""
     metrics = observed.task.metrics(observed.rows[0].records)
     return next(metric for metric in metrics if metric.name == observed.task.primary)
 
 
 def check_margins(given: Mapping[str, float], metrics: Sequence[Metric]) -> None:
-    """Find out whether margins are of what is compared; an empty name means the metric that decides.
+    """Check that margins are for metrics that are compared; an empty name stands for the primary metric.
 
     Raises:
         UsageError: one is not.
@@ -137,7 +137,7 @@ def check_margins(given: Mapping[str, float], metrics: Sequence[Metric]) -> None
 
 
 def _margins(given: Mapping[str, float], metrics: Sequence[Metric], primary: str) -> dict[str, float]:
-    """In the metrics' own units."""
+    """Convert margins to the metrics' own units."""
     percent = {metric.name for metric in metrics if metric.percent}
     named = {name or primary: margin for name, margin in given.items()}
     return {name: margin / 100 if name in percent else margin for name, margin in named.items()}
@@ -183,10 +183,10 @@ def _mean(
     scores: Mapping[int, Mapping[str, float]],
     metrics: Sequence[Metric],
 ) -> Candidate:
-    """The mean of each score, what one checkpoint picked at random gives; and how near they are to their ensemble."""
+    """Return the row of mean scores, the expectation for a random checkpoint, and the closeness to the ensemble."""
     every = [scores[id(row)] for row in checkpoints]
     shared = [name for name in every[0] if all(name in one for one in every)]
-    with np.errstate(over="ignore", invalid="ignore"):  # torchmetrics' may be of any size
+    with np.errstate(over="ignore", invalid="ignore"):  # values of torchmetrics may be of any size
         mean = {name: float(np.mean([one[name] for one in every])) for name in shared}
     for row in observed.of_kind("members"):
         mean |= scores_of(row, metrics)

@@ -1,4 +1,4 @@
-"""Scores as functions of sums over units: of all units, of each resample, and without each unit."""
+"""Scores as functions of sums over units: on all units, on each resample, and without each unit."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """Of each candidate its score: on all units, on each resample (B,), and without each unit (units,)."""
+    """Each candidate's score on all units, on each resample (B,), and without each unit (units,)."""
 
     all_units: Sequence[float]
     resampled: Sequence[Array]
@@ -23,7 +23,7 @@ class Figures:
 
 
 def unit_sums(metric: Metric, records: Records, groups: NDArray[np.int64] | None) -> Array:
-    """The sums of each unit, or of each group of them, (units, d)."""
+    """Return the sums of each unit, or of each group of units, (units, d)."""
     sums = _parts(metric).sums(records)
     if groups is None:
         return sums
@@ -33,7 +33,7 @@ def unit_sums(metric: Metric, records: Records, groups: NDArray[np.int64] | None
 
 
 def figures(metric: Metric, sums: Sequence[Array], totals: Sequence[Array]) -> Figures:
-    """Of each candidate, from the sums of its units and the totals of its resamples."""
+    """Compute each candidate's scores from the sums of its units and the totals of its resamples."""
     value = _parts(metric).value
     return Figures(
         all_units=[float(value(one.sum(axis=0))) for one in sums],
@@ -43,18 +43,18 @@ def figures(metric: Metric, sums: Sequence[Array], totals: Sequence[Array]) -> F
 
 
 def without_each(metric: Metric, sums: Array) -> Array:
-    """The score without each unit in turn (the jackknife), (units,)."""
+    """Return the score without each unit in turn (the jackknife), (units,)."""
     return _parts(metric).value(sums.sum(axis=0) - sums if len(sums) > 1 else sums)
 
 
 def are_shares(metric: Metric, sums: Sequence[Array]) -> bool:
-    """Whether the score of every unit of every candidate is from 0 to 1, as that of a percentage need not be (MAPE)."""
+    """Return whether every unit's score is between 0 and 1, which not every percentage is (MAPE)."""
     value = _parts(metric).value
     return not any(bool(((one < -_ROUNDING) | (one > 1 + _ROUNDING)).any()) for one in map(value, sums))
 
 
 def power_of_two(*values: float) -> float:
-    """The largest that is not above the largest of these, so that dividing by it rounds nothing; 1 where there is none.
+    """Return the largest power of two not above the largest magnitude, or 1; dividing by it does not round.
 
     >>> power_of_two(-5.0, 3.0), power_of_two(0.0), power_of_two(float("nan"), 1.0)
     (4.0, 1.0, 1.0)
@@ -64,7 +64,7 @@ def power_of_two(*values: float) -> float:
 
 
 def resampled(sums: Sequence[Sequence[Array]], *, n_resamples: int | None, seed: int) -> list[list[Array]]:
-    """Of each metric and candidate the totals of the same resamples, (B, d)."""
+    """Return the totals of the same resamples for each metric and candidate, (B, d)."""
     every = [one for of_metric in sums for one in of_metric]
     if not every:
         return []

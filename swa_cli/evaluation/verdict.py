@@ -1,4 +1,4 @@
-"""What a comparison comes to, in one word."""
+"""The verdict of a comparison."""
 
 from typing import Literal
 
@@ -8,18 +8,18 @@ ALPHA = 0.05
 
 
 def verdict_of(low: float, high: float, p_adjusted: float, *, higher_is_better: bool, margin: float | None) -> Verdict:
-    """The verdict on a difference, the candidate's metric minus the other's.
+    """Return the verdict on a difference, the candidate's metric minus the other's.
 
     Better: the interval lies on the good side of zero, and the adjusted p-value is at most 0.05. Non-inferior: not
-    shown better, and the whole interval lies on the good side of −``margin``. Worse: as better, on the bad side. Else,
-    and where an end is NaN, inconclusive.
+    better, and the whole interval lies on the good side of −``margin``. Worse: like better, on the bad side. Otherwise,
+    or if an end is NaN, inconclusive.
 
-    A loss that is significant but surely smaller than the margin is non-inferior, as in a non-inferiority trial: the
-    margin says which losses do not matter. Non-inferiority reads the interval alone, not adjusted for how many
-    comparisons are made.
+    A significant loss whose interval lies within the margin is non-inferior, as in a non-inferiority trial: the margin
+    says which losses do not matter. Non-inferiority uses the interval alone, without correction for the number of
+    comparisons.
 
     Args:
-        margin: the largest loss that is accepted, ≥ 0, in units of the metric. None: nothing is called non-inferior.
+        margin: the largest accepted loss, ≥ 0, in units of the metric. None: nothing is called non-inferior.
     """
     if not higher_is_better:
         low, high = -high, -low

@@ -117,7 +117,7 @@ def failed(run_swa, *arguments: object) -> tuple[int, str]:
         (
             (*of("Odd", "Nan"), "--data-arg", "kind=large"),
             (
-                "test split: epoch-0.pt, batch 2: the model gives NaN or infinite outputs. Check that checkpoint, and "
+                "test split: epoch-0.pt, batch 2: the model's output holds NaN or infinity. Check this checkpoint and "
                 "its BatchNorm statistics; leave it out if the run diverged there."
             ),
         ),
@@ -133,20 +133,20 @@ def failed(run_swa, *arguments: object) -> tuple[int, str]:
             ),
         ),
         ((*of("Odd"), "--data-arg", "kind=raises"), "test split: loading batch 4 failed: OSError: disk gone (at "),
-        ((*of("Data"), "--data-arg", "n=0"), "val split: the data loader gave batches without examples to score."),
+        ((*of("Data"), "--data-arg", "n=0"), "val split: the batches contain no examples to score."),
         (
             (*of("Grouped"), "--data-arg", "kind=rows"),
-            "val split: batch 0: [1, 1] as a group; split_batch gives an integer or a text for each unit.",
+            "val split: batch 0: found [1, 1] as a group, expected an integer or a string for each unit.",
         ),
-        ((*of("Grouped"), "--data-arg", "kind=numbers"), "val split: batch 0: 0.67"),
+        ((*of("Grouped"), "--data-arg", "kind=numbers"), "val split: batch 0: found 0.67"),
         (
             (*of("Grouped"), "--data-arg", "kind=fewer"),
-            "val split: batch 0: 12 groups for 13 examples; split_batch gives one",
+            "val split: batch 0: 12 groups for 13 examples. Let split_batch return one",
         ),
         ((*of("Grouped"), "--data-arg", "kind=one"), "val split: reading the groups of batch 0 failed: TypeError"),
         (
             (*of("Grouped"), "--data-arg", "kind=some"),
-            "val split: split_batch gives groups for some batches and none for others",
+            "val split: split_batch returns groups for some batches only",
         ),
         (
             (*of("Locked", "WithLock"), "--at-once", "2"),
@@ -177,7 +177,7 @@ def test_nan_outputs_of_one_checkpoint_are_said_to_be_its(run_swa, folder, argum
         code, said = failed(run_swa, *MODEL_AND_DATA, *arguments)
 
         assert code == 1
-        assert said.startswith("val split: epoch-3.pt, batch 0: the model gives NaN or infinite outputs.")
+        assert said.startswith("val split: epoch-3.pt, batch 0: the model's output holds NaN or infinity.")
 
 
 def test_members_of_other_classes_are_named_with_their_shapes(run_swa, folder):
@@ -196,7 +196,7 @@ def test_members_of_other_classes_are_named_with_their_shapes(run_swa, folder):
 @pytest.mark.parametrize(
     ("metric", "code", "message"),
     [
-        ("accuracy: {class_path: torchmetrics.SumMetric}", 2, "has a score of that name. Give yours another."),
+        ("accuracy: {class_path: torchmetrics.SumMetric}", 2, "has a score of that name. Rename yours."),
         ("m: {class_path: torch.nn.Identity}", 2, "gives no torchmetrics.Metric (update, compute, merge_state)"),
         ("m: {class_path: nothing.here}", 1, "there is no module 'nothing'"),
         ("m: {class_path: torchmetrics.SumMetric}", 1, "the metric m on batch 0 failed: TypeError"),

@@ -187,7 +187,7 @@ def test_nan_logits_name_the_member():
     members = linear_members(2)
     members[1].read()["bias"][2] = math.nan
 
-    with pytest.raises(NonFiniteError, match=r"epoch-1\.pt, batch 0: the model gives NaN"):
+    with pytest.raises(NonFiniteError, match=r"epoch-1\.pt, batch 0: the model's output holds NaN"):
         run(members, [(torch.randn(2, 3), torch.tensor([0, 1]))])
 
 
@@ -273,7 +273,7 @@ def test_one_example_tells_nothing_and_is_valid_json():
 
 
 def test_batches_without_examples_are_an_error():
-    with pytest.raises(DataError, match="batches without examples"):
+    with pytest.raises(DataError, match="the batches contain no examples"):
         run(linear_members(2), [(torch.randn(0, 3), torch.zeros(0).long())])
 
 
@@ -501,9 +501,9 @@ def test_groups_are_resampled_whole():
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        (["a", "b"], "batch 0: 2 groups for 9 examples; split_batch gives one for each as its fourth part"),
+        (["a", "b"], "batch 0: 2 groups for 9 examples. Let split_batch return one group per unit as its fourth element"),
         (3, "reading the groups of batch 0"),
-        ([None] * 9, "batch 0: None as a group"),
+        ([None] * 9, "batch 0: found None as a group"),
     ],
 )
 def test_groups_that_do_not_fit_are_named(groups, message):
@@ -519,7 +519,7 @@ def test_groups_for_some_batches_only_are_an_error():
     batch = (torch.randn(4, 3), torch.arange(4))
     groups = iter([torch.arange(4), None])
 
-    with pytest.raises(DataError, match="groups for some batches and none for others"):
+    with pytest.raises(DataError, match="groups for some batches only"):
         run(linear_members(2), [batch] * 2, splitter=lambda b: Batch((b[0],), {}, b[1], next(groups)))
 
 
@@ -533,7 +533,7 @@ def test_members_with_other_outputs_are_named():
     members = linear_members(3)
     members[1].read()["bias"][0] = 1000
 
-    with pytest.raises(MismatchError, match=r"epoch-1\.pt, batch 0: an output of shape \[5, 3\], and epoch-0\.pt gave"):
+    with pytest.raises(MismatchError, match=r"epoch-1\.pt, batch 0: the output has shape \[5, 3\], that of epoch-0\.pt"):
         evaluate(Grows(3, 4), members, mean_of(members), [(torch.randn(5, 3), torch.zeros(5).long())], split="test")
 
 
@@ -623,7 +623,7 @@ def test_data_with_nothing_to_score_are_an_error():
     members = [Member(name=str(place), kind="checkpoint", state_dict=state) for place in range(2)]
     stream = Stream(split="test", batches=[(torch.randn(1, 1, 2, 2), torch.full((1, 2, 2), 255))], members=members)
 
-    with pytest.raises(DataError, match="nothing in any image of the test data is to be scored"):
+    with pytest.raises(DataError, match="there is nothing to score in the test data"):
         observe(Residents(nn.Conv2d(1, 2, 1), Forward()), [stream], task=task)
 
 
@@ -633,7 +633,7 @@ def test_a_model_that_gives_more_outputs_for_some_batches_is_named():
             return super().forward(input)[:, : 4 if len(input) == 5 else 3]
 
     batches = [(torch.randn(n, 3), torch.zeros(n).long()) for n in (5, 4)]
-    with pytest.raises(DataError, match=r"batch 1: classwise of \[3, 15\] numbers .* batch 0 has \[4, 15\]"):
+    with pytest.raises(DataError, match=r"batch 1: classwise has \[3, 15\] numbers per unit, that of batch 0 \[4, 15\]"):
         evaluate(Grows(3, 4), linear_members(2), mean_of(linear_members(2)), batches, split="test")
 
 

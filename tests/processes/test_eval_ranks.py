@@ -150,7 +150,7 @@ CASES = [*((2, name) for name in COMMANDS), *((3, name) for name in OF_THREE)]
 FAILING = {
     2: (
         (*EVAL, *of("Infinite", "Nan")),
-        "rank 1: test split: epoch-0.pt, batch 3: the model gives NaN or infinite outputs",
+        "rank 1: test split: epoch-0.pt, batch 3: the model's output holds NaN or infinity",
     ),
     3: ((*EVAL, *of("Raises")), "rank 1: val split: loading batch 1 failed: OSError: disk gone"),
 }
