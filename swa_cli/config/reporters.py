@@ -49,6 +49,11 @@ _ALL = (
         help="Write the report, as it goes into a pull request.",
         function="swa_cli.report.markdown:to_markdown",
     ),
+    Reporter(
+        name="latex",
+        help="Write the tables as LaTeX with booktabs, for a paper.",
+        function="swa_cli.report.latex:to_latex",
+    ),
 )
 
 REPORTERS = {reporter.name: reporter for reporter in _ALL}
