@@ -1,4 +1,4 @@
-"""The UCI digits as a data module, and a small CNN for them; written as a user would write them."""
+"""A data module of the UCI digits, and a small CNN, written as a user would write them."""
 
 import torch
 from torch import nn
@@ -34,7 +34,7 @@ class DigitsCnn(nn.Module):
 
 
 class DigitsData:
-    """The digits that scikit-learn carries, split the same way for every seed of the run."""
+    """The digits that come with scikit-learn, with the same split for every seed."""
 
     def __init__(self, batch_size: int = 64, seed: int = 0) -> None:
         self.batch_size, self.seed = batch_size, seed

@@ -12,7 +12,7 @@ from swa_cli.system.progress import Track, silent
 
 
 def demo_config(folder: Path, *, seed: int) -> Config:
-    """What ``sample_configs/digits.yaml`` says, for checkpoints in ``folder``."""
+    """Return the configuration of ``sample_configs/digits.yaml`` for checkpoints in ``folder``."""
     return Config(
         model=TargetConfig(class_path="swa_cli.demo.digits.DigitsCnn"),
         data=TargetConfig(class_path="swa_cli.demo.digits.DigitsData", init_args={"seed": seed}),
@@ -28,7 +28,7 @@ def run_demo(
     """Train on the UCI digits in ``folder``, average, recompute, evaluate.
 
     Args:
-        force: write into ``folder`` even if something is in it.
+        force: write into ``folder`` even if it is not empty.
 
     Raises:
         UsageError: scikit-learn, which carries the images, is not installed.

@@ -1,4 +1,4 @@
-"""A training run as the SWA paper has it: the learning rate falls, then stays high."""
+"""A training run with the schedule of the SWA paper: the learning rate falls, then stays high."""
 
 from io import BytesIO
 from pathlib import Path
@@ -18,10 +18,11 @@ def train_digits(folder: Path, *, seed: int, track: Track = silent) -> list[Path
     """Train `DigitsCnn` and save a checkpoint after each of the last 12 of 24 epochs.
 
     Args:
-        folder: made if need be; gets ``epoch-12.pt`` to ``epoch-23.pt``, with ``state_dict`` and ``epoch``.
+        folder: is created if it does not exist; receives ``epoch-12.pt`` to ``epoch-23.pt``, with ``state_dict`` and
+            ``epoch``.
 
     Raises:
-        OSError: ``folder`` cannot be made.
+        OSError: ``folder`` cannot be created.
         OutputError: a checkpoint cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,7 @@ def train_digits(folder: Path, *, seed: int, track: Track = silent) -> list[Path
 
 
 def _save(contents: object, path: Path) -> None:
-    """Write a whole file or none; torch.save to a path leaves half of one on a full disk."""
+    """Write the file whole or not at all; torch.save to a path leaves a partial file on a full disk."""
     serialised = BytesIO()
     torch.save(contents, serialised)
     with publish(path, overwrite=True) as stream:

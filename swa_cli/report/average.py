@@ -1,4 +1,4 @@
-"""The first step in words: what an average would do (``--dry-run``), and what was averaged."""
+"""Reports of the averaging step: the plan of a dry run, and the result."""
 
 from collections.abc import Iterator
 
@@ -21,7 +21,7 @@ _POLICIES = {
 
 
 def plan_report(run: CheckpointSeries, plan: AveragePlan, layout: Layout | None) -> RenderableType:
-    """Files in the order of averaging, tensors by policy, the bytes to be read, and the files to be written."""
+    """Render the files in the order of averaging, the tensors by policy, the bytes to read and the files to write."""
     files = Table(
         title=f"{counted(len(plan.sources), 'checkpoint')}, ordered by {run.ordered_by}", title_justify="left"
     )
@@ -38,7 +38,7 @@ def plan_report(run: CheckpointSeries, plan: AveragePlan, layout: Layout | None)
 
 
 def average_report(result: AverageResult) -> Iterator[str]:
-    """Lines that say what was averaged, and what to do next."""
+    """Yield lines that say what was averaged, and what to do next."""
     first, last = result.sources[0].path, result.sources[-1].path
     span = f"{first} to {last}" if result.n_averaged > 1 else str(first)
     yield f"Averaged {counted(result.n_averaged, 'checkpoint')} ({span}) into {result.path}."
@@ -46,7 +46,7 @@ def average_report(result: AverageResult) -> Iterator[str]:
     memory = f"; peak memory {in_bytes(result.peak_memory)}" if result.peak_memory else ""
     yield f"Read {in_bytes(result.bytes_read)} in {result.seconds:.2f} s ({rate}/s) on {result.device}{memory}."
     if result.bn_statistics == "averaged":
-        yield "Its BatchNorm statistics are averages so far: recompute them with swa-bn-update."
+        yield "Its BatchNorm statistics are still averages: recompute them with swa-bn-update."
 
 
 def _lines(plan: AveragePlan) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The second step in words and as a table."""
+"""Reports of the BatchNorm step: sentences and a table."""
 
 import math
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ from swa_cli.text import counted, seen_of, signed
 
 _SHOWN = 10
 _NAME = 20
-"""Characters of a layer's name that are on one line on the narrowest terminal."""
+"""Characters of a layer's name that fit on one line of the narrowest terminal."""
 _NOTHING = 1e-6
 
 
 def recalibration_report(result: RecalibrationResult) -> Iterator[str]:
-    """Lines that say what was recomputed from how much, and how far it moved."""
+    """Yield lines that say what was recomputed from how much data, and how far it moved."""
     seen = seen_of(result.n_samples, result.n_batches)
     how = "" if result.estimator == "population" else f", estimator {result.estimator}"
     yield f"Recomputed the statistics of {counted(len(result.layers), 'BatchNorm layer')} from {seen}{how}."
     layers = [layer for layer in result.layers if math.isfinite(_moved(layer))]
     if layers and max(_moved(layer) for layer in layers) < _NOTHING:
-        yield "Nothing moved: they were these already."
+        yield "No statistics changed."
     elif layers:
         moved = max(layers, key=lambda layer: layer.mean_shift)
         scaled = max(layers, key=lambda layer: abs(layer.std_shift))
@@ -33,9 +33,9 @@ def recalibration_report(result: RecalibrationResult) -> Iterator[str]:
 
 
 def layers_table(result: RecalibrationResult) -> Table:
-    """The layers that moved most, those first: the furthest of a mean and of a deviation, in old deviations.
+    """Return a table of the layers whose statistics changed most, in units of the old √(running_var + eps).
 
-    These are √(running_var + eps). Standard errors are in percent, of the new deviation and of the new variance.
+    Standard errors are in percent of the new standard deviation and of the new variance.
     """
     ranked = sorted(result.layers, key=_moved, reverse=True)
     title = "The furthest moves, in old standard deviations"
@@ -63,6 +63,6 @@ def _percent(error: float | None) -> str:
 
 
 def _moved(layer: LayerStatistics) -> float:
-    """How far, in old standard deviations; infinitely where these were not finite."""
+    """Return the largest change in old standard deviations; infinite if these were not finite."""
     moved = max(layer.mean_shift, abs(layer.std_shift))
     return moved if math.isfinite(layer.mean_shift + layer.std_shift) else math.inf

@@ -1,4 +1,4 @@
-"""The second step as JSON."""
+"""The result of the BatchNorm step as JSON."""
 
 import json
 import math
@@ -16,12 +16,12 @@ SCHEMA_VERSION = 1
 def recalibration_json(
     output: Path, result: RecalibrationResult | None, update: BnUpdate | None, warnings: tuple[str, ...]
 ) -> str:
-    """One JSON object, indented, ending in a newline; ``layers`` is empty where there was nothing to recompute.
+    """Return one JSON object, indented, ending in a newline; ``layers`` is empty if there was nothing to recompute.
 
-    How far a layer moved is null where its old statistics were not finite.
+    The change of a layer is null if its old statistics were not finite.
 
     Args:
-        update: the record in the file; its ``tensors`` (checksums) are left out.
+        update: the provenance in the file; its ``tensors`` (checksums) are left out.
     """
     contents: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,

@@ -1,4 +1,4 @@
-"""Texts on several lines, for a table's headings."""
+"""Table headings on several lines."""
 
 from collections.abc import Iterable
 

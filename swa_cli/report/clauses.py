@@ -1,4 +1,4 @@
-"""The clauses of the last sentence: what one comparison says of SWA."""
+"""The clauses of the final sentence, each about one comparison."""
 
 from swa_cli.evaluation import Comparison, EvaluationResult
 from swa_cli.report.figures import amount, at_most, difference, has_interval, interval, numbers, points
@@ -21,7 +21,7 @@ _SHARES = {
 
 
 def gain(result: EvaluationResult, comparison: Comparison, *, again: bool = False) -> str:
-    """A difference as the predicate of SWA; ``again`` where the metric and what the bracket is have been said."""
+    """Return a difference as a predicate of SWA; ``again`` omits the metric and the words "95 % CI"."""
     score, other = result.score(comparison.metric), comparison.other
     if comparison.is_nothing:
         return f"the same {score.label} as {other} on every {result.unit}"
@@ -33,14 +33,14 @@ def gain(result: EvaluationResult, comparison: Comparison, *, again: bool = Fals
         what = "" if again else f" points of {score.label}"
         return f"{middle}{what} {'over' if comparison.difference > 0 else 'against'} {other} ({bracket}{text})"
     how = "lower" if comparison.difference < 0 else "higher"
-    if how == "lower" and comparison.ci_high <= 0:  # by how much, then, and not by how much more
+    if how == "lower" and comparison.ci_high <= 0:  # "lower" carries the sign
         text = f"{high[1:]} to {low[1:]}"
     what = "" if again else f"{score.label} "
     return f"{what}{middle[1:]}{points(score)} {how} than that of {other} ({bracket}{text})"
 
 
 def change(result: EvaluationResult, comparison: Comparison) -> str:
-    """The metric, the difference and its interval."""
+    """Return the metric, the difference and its interval."""
     score = result.score(comparison.metric)
     if comparison.is_nothing:
         return f"the same {score.label} on every {result.unit}"
@@ -49,14 +49,14 @@ def change(result: EvaluationResult, comparison: Comparison) -> str:
 
 
 def judged(result: EvaluationResult, comparison: Comparison) -> str:
-    """The same with the verdict."""
+    """Return the metric, the difference, its interval and the verdict."""
     if comparison.is_nothing:
         return change(result, comparison)
     return f"{change(result, comparison)}, {verdict_in_words(result, comparison)}{held_back(result, comparison)}"
 
 
 def beside_ensemble(result: EvaluationResult) -> str:
-    """How near SWA comes to the ensemble, and what it saves."""
+    """Return how close SWA comes to the ensemble, and its share of the cost; empty if unknown."""
     comparison = result.compared(result.decision.primary, "ensemble")
     rows = result.of_kind("ensemble")
     if comparison is None or not has_interval(comparison) or comparison.dominated:
@@ -82,7 +82,7 @@ def beside_ensemble(result: EvaluationResult) -> str:
 
 
 def resolution(result: EvaluationResult, comparison: Comparison) -> str:
-    """Which differences the data can show, and how many units would decide."""
+    """Return the differences that the data can resolve, and how many units would decide; empty if unknown."""
     if not is_resolvable(result, comparison):
         return ""
     score, needed = result.score(comparison.metric), result.decision.units_needed
@@ -97,12 +97,12 @@ def resolution(result: EvaluationResult, comparison: Comparison) -> str:
 
 
 def how_many(result: EvaluationResult) -> str:
-    """The units that were evaluated, and their groups."""
+    """Return the number of units that were evaluated, and of their groups."""
     groups = "" if result.n_groups is None else f" in {counted(result.n_groups, 'group')}"
     return f"{counted(result.n_examples, result.unit)}{groups}"
 
 
 def _roughly(count: int) -> int:
-    """Rounded up to two significant digits."""
+    """Round up to two significant digits."""
     step = 10 ** max(0, len(str(count)) - 2)
     return -(-count // step) * step

@@ -11,10 +11,10 @@ _ABOUT = ("name", "kind", "step", "members", "forward_passes", "chosen_on")
 
 
 def to_csv(result: EvaluationResult) -> str:
-    """A header, then a row a candidate; scores in full, fractions as such, blank where missing, ``nan`` if undefined.
+    """Return a header and one row per candidate: scores in full, as fractions, blank if missing, ``nan`` if undefined.
 
-    Lines end in a newline alone. What cannot be seen in a name is an escape, and a name that a spreadsheet would
-    compute has an apostrophe before it.
+    Lines end in a newline alone. Invisible characters in names are escaped, and a name that a spreadsheet would
+    evaluate gets an apostrophe in front.
     """
     stream = StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")

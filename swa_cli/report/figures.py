@@ -1,4 +1,4 @@
-"""Scores, differences and p-values as text: rounding never shows a false 0 or 100 %."""
+"""Formatting of scores, differences and p-values; rounding never shows a false 0 or 100 %."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -7,18 +7,18 @@ from swa_cli.evaluation import ALPHA, Comparison, Score
 
 NOT_DEFINED = "n/a"
 _DIGITS = 4
-"""After the point, of what is not in percent."""
+"""Decimals of a score that is not in percent."""
 _LARGE = 100
 _ROUNDING = 1e-12
-"""Relative to the numbers beside it: what is smaller is the rounding of float64."""
+"""Numbers smaller than this, relative to the others in the column, are rounding errors of float64."""
 _PLAIN = range(-5, 9)
 """Powers of ten that are written without an exponent."""
 _SMALLEST = -300
-"""The power of ten below which sizes are not told apart."""
+"""The smallest power of ten that is distinguished from zero."""
 
 
 def percent(fraction: float, digits: int = 2) -> str:
-    """``fraction`` in percent; rounding never shows 0 or 100 for what is not.
+    """Format ``fraction`` in percent; rounding never shows 0 or 100 for another value.
 
     >>> percent(0.99999), percent(1.0), percent(0.00001)
     ('99.99', '100.00', '0.01')
@@ -29,7 +29,9 @@ def percent(fraction: float, digits: int = 2) -> str:
 
 
 def column(score: Score, values: Sequence[float | None]) -> list[str]:
-    """One score of several candidates, with the same digits: at least four of the largest; blank where it is missing.
+    """Format one score of several candidates with the same decimals, at least four digits of the largest.
+
+    Missing scores are blank.
 
     >>> nll = Score(name="nll", label="NLL", higher_is_better=False, percent=False, shown=True)
     >>> column(nll, [0.37118, None, math.nan]), column(nll, [0.00021, 0.000134]), column(nll, [12345.678, 9.0])
@@ -54,7 +56,7 @@ def column(score: Score, values: Sequence[float | None]) -> list[str]:
 
 
 def heading(score: Score) -> str:
-    """What a column of it is called.
+    """Return the heading of the score's column.
 
     >>> heading(Score(name="ece", label="ECE", higher_is_better=False, percent=True, shown=True))
     'ECE %'
@@ -63,7 +65,7 @@ def heading(score: Score) -> str:
 
 
 def value(score: Score, number: float) -> str:
-    """One score with its unit.
+    """Format one score with its unit.
 
     >>> value(Score(name="ece", label="ECE", higher_is_better=False, percent=True, shown=True), 0.0291)
     '2.91 %'
@@ -73,17 +75,17 @@ def value(score: Score, number: float) -> str:
 
 
 def points(score: Score) -> str:
-    """The unit of a difference."""
+    """Return the unit of a difference."""
     return " points" if score.percent else ""
 
 
 def has_interval(comparison: Comparison) -> bool:
-    """Whether both bounds are finite, which those of a few examples are not."""
+    """Return whether both bounds are finite; with a few examples they are not."""
     return math.isfinite(comparison.ci_high - comparison.ci_low)
 
 
 def difference(score: Score, comparison: Comparison) -> str:
-    """The difference with its unit."""
+    """Format the difference with its unit."""
     if math.isnan(comparison.difference):
         return NOT_DEFINED
     if math.isinf(comparison.difference):
@@ -92,7 +94,7 @@ def difference(score: Score, comparison: Comparison) -> str:
 
 
 def interval(score: Score, comparison: Comparison) -> str:
-    """``low to high``, or that there is none."""
+    """Format the interval as ``low to high``, or ``no interval``."""
     if not has_interval(comparison):
         return "no interval"
     _, low, high = numbers(score, comparison)
@@ -100,7 +102,7 @@ def interval(score: Score, comparison: Comparison) -> str:
 
 
 def amount(score: Score, size: float) -> str:
-    """A size of two significant digits, with its unit.
+    """Format a size with two significant digits and its unit.
 
     >>> accuracy = Score(name="accuracy", label="accuracy", higher_is_better=True, percent=True, shown=True)
     >>> amount(accuracy, 0.00912), amount(accuracy, 0.3)
@@ -111,7 +113,7 @@ def amount(score: Score, size: float) -> str:
 
 
 def at_most(score: Score, size: float) -> str:
-    """A size above 0 as `amount` has it, rounded up."""
+    """Format a size above 0 as in `amount`, rounded up."""
     scaled = _scale(score) * size
     exponent = _exponent(scaled)
     step = 10.0 ** max(_SMALLEST, exponent - 1 if exponent not in _PLAIN else min(0, exponent - 1))
@@ -120,7 +122,7 @@ def at_most(score: Score, size: float) -> str:
 
 
 def as_given(score: Score, size: float) -> str:
-    """A size as the user gave it, with its unit.
+    """Format a size as the user gave it, with its unit.
 
     >>> accuracy = Score(name="accuracy", label="accuracy", higher_is_better=True, percent=True, shown=True)
     >>> as_given(accuracy, 0.002), as_given(accuracy, 0.01)
@@ -131,7 +133,7 @@ def as_given(score: Score, size: float) -> str:
 
 
 def p_text(p_value: float) -> str:
-    """A p-value; rounding never takes it to the other side of 0.05.
+    """Format a p-value; rounding never moves it across 0.05.
 
     >>> p_text(2.87e-6), p_text(0.0312), p_text(0.998), p_text(1.0), p_text(math.nan), p_text(0.0501)
     ('< 0.0001', '0.031', '> 0.99', '1', 'n/a', '> 0.05')
@@ -147,9 +149,9 @@ def p_text(p_value: float) -> str:
 
 
 def numbers(score: Score, comparison: Comparison) -> tuple[str, str, str]:
-    """The difference and its bounds, all finite; signed, without a unit.
+    """Format the difference and its bounds, which are finite, with signs and without unit.
 
-    All have as many digits as show the smallest of them, but no more than six of the largest.
+    They have enough decimals to show the smallest of them, but no more than six digits of the largest.
     """
     found = comparison.difference, comparison.ci_low, comparison.ci_high
     scaled = [_scale(score) * number for number in found]
@@ -167,7 +169,7 @@ def numbers(score: Score, comparison: Comparison) -> tuple[str, str, str]:
 
 
 def _fixed(number: float, digits: int, sign: str = "") -> str:
-    """No minus before a zero, and no false zero."""
+    """Format without a minus before zero, and without rounding to a false zero."""
     if number != 0 and round(number, digits) == 0:
         number = math.copysign(10.0**-digits, number)
     return f"{number + 0.0:{sign}.{digits}f}"
@@ -190,7 +192,7 @@ def _exponent(number: float) -> int:
 
 
 def _digits_of_large(largest: float) -> int:
-    """Six digits in all where the number is large."""
+    """Return the decimals that show six digits of a large number."""
     return _DIGITS if largest < _LARGE else max(0, _DIGITS + 1 - _exponent(largest))
 
 

@@ -1,4 +1,4 @@
-"""The result as rows of text, which the terminal and Markdown draw as tables."""
+"""The result as rows of text, which the terminal and Markdown render as tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ _SUMMARY: tuple[Kind, ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Texts in rows.
+    """A table of strings.
 
     Attributes:
-        words: the columns that are not numbers.
-        sections: with a line between them.
-        chosen: the row that stands out, counted over all sections.
+        words: indices of the columns that are not numbers.
+        sections: groups of rows, separated by a line.
+        chosen: index of the highlighted row, counted over all sections.
     """
 
     title: str
@@ -39,7 +39,7 @@ class Grid:
 
 
 def candidates_grid(result: EvaluationResult) -> Grid:
-    """One row a candidate: the checkpoints in order, then what is made of them; SWA stands out."""
+    """Return one row per candidate: the checkpoints in order, then their summaries and averages; SWA is highlighted."""
     checkpoints = result.of_kind("checkpoint")
     summary = [row for kind in _SUMMARY for row in result.of_kind(kind)]
     candidates = [*checkpoints, *summary]
@@ -57,7 +57,7 @@ def candidates_grid(result: EvaluationResult) -> Grid:
 
 
 def curve_grid(result: EvaluationResult) -> Grid | None:
-    """Averages of the last k, where they were asked for; the chosen one stands out."""
+    """Return the averages of the last k, if they were asked for, with the chosen one highlighted."""
     curve = result.curve
     if curve is None:
         return None
@@ -73,7 +73,7 @@ def curve_grid(result: EvaluationResult) -> Grid | None:
 
 
 def prefixes_grid(result: EvaluationResult) -> Grid | None:
-    """Ensembles of the first k for k = 1, 2, 4, …, K, where they were asked for."""
+    """Return the ensembles of the first k for k = 1, 2, 4, …, K, if they were asked for."""
     if not result.prefixes:
         return None
     scores = _deciding(result)
@@ -87,7 +87,7 @@ def prefixes_grid(result: EvaluationResult) -> Grid | None:
 
 
 def comparisons_grid(result: EvaluationResult) -> Grid:
-    """SWA minus each of the others."""
+    """Return the comparisons, SWA minus each of the others."""
     return Grid(
         title="SWA minus each of the others",
         headings=("other", "metric", "difference", "95 % CI", "p", "verdict"),
@@ -97,7 +97,7 @@ def comparisons_grid(result: EvaluationResult) -> Grid:
 
 
 def name_of(candidate: Candidate) -> str:
-    """What the row is called."""
+    """Return the name of a candidate's row."""
     match candidate.kind:
         case "swa":
             return f"SWA ({candidate.name})"

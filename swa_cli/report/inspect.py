@@ -1,4 +1,4 @@
-"""What ``swa inspect`` found, as a table in the order of averaging."""
+"""The report of ``swa inspect``: a table in the order of averaging."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ _MOST_METRICS = 3
 
 
 def inspection_report(inspection: Inspection) -> RenderableType:
-    """Every file with its step and metrics, what the files have in common, and what the flags pick."""
+    """Render every file with its step and metrics, what the files have in common, and what the flags select."""
     survey = inspection.survey
     files = survey.order.members
     shown = [*files, *(copy for copy, _ in survey.copies), *survey.own]
@@ -115,12 +115,12 @@ def _picks(inspection: Inspection, names: Mapping[Path, str]) -> Table:
 
 
 def _steps(inspection: Inspection) -> dict[Path, str]:
-    """The steps in words, if they tell the files apart."""
+    """Return the steps as strings, or nothing if two files have the same step."""
     files = inspection.survey.order.members
     steps = {file.path: str(file.step) for file in files if file.step is not None}
     return steps if len({*steps.values()}) == len(files) else {}
 
 
 def _in_a_cell(error: SwaError) -> str:
-    """The lines of a message as one."""
+    """Join the lines of a message."""
     return " ".join(line.strip() for line in error.args)

@@ -1,4 +1,4 @@
-"""What ``swa inspect`` found, as JSON."""
+"""The report of ``swa inspect`` as JSON."""
 
 import json
 import math
@@ -12,7 +12,7 @@ SCHEMA_VERSION = 1
 
 
 def inspection_json(inspection: Inspection) -> str:
-    """One JSON object, indented, ending in a newline; a metric that is not finite is the text ``nan`` or ``inf``."""
+    """Return one JSON object, indented, ending in a newline; metrics that are not finite are ``nan`` or ``inf``."""
     survey = inspection.survey
     files = [
         *(_file(file, "source") for file in survey.order.members),

@@ -15,12 +15,12 @@ SCHEMA_VERSION = 1
 
 
 def to_json(result: EvaluationResult) -> str:
-    """One JSON object, indented, ending in a newline."""
+    """Return one JSON object, indented, ending in a newline."""
     return json.dumps(_finite(as_mapping(result)), indent=2, allow_nan=False) + "\n"
 
 
 def as_mapping(result: EvaluationResult) -> dict[str, Any]:
-    """The JSON object; what ``scores`` calls percent is a fraction here, nll is in nats, brier is not halved."""
+    """Return the JSON object: percentages are fractions, nll is in nats, brier is not halved."""
     return {
         "schema_version": SCHEMA_VERSION,
         "tool_version": __version__,
@@ -43,7 +43,7 @@ def as_mapping(result: EvaluationResult) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no infinity and no NaN: an interval from one example, say, has null for its bounds. −0 is 0."""
+    """Replace infinity and NaN, which JSON lacks, by null, and −0 by 0."""
     if isinstance(value, float):
         return value + 0.0 if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -58,7 +58,7 @@ def _curve(curve: Curve) -> dict[str, Any]:
 
 
 def _candidate(candidate: Candidate) -> dict[str, Any]:
-    """What does not apply to the row is left out."""
+    """Return the row, without the entries that do not apply to it."""
     about = {"step": candidate.step, "members": candidate.members, "chosen_on": candidate.chosen_on}
     return {
         "name": candidate.name,

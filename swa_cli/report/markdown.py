@@ -12,7 +12,7 @@ from swa_cli.report.verdict_sentence import final_sentence
 from swa_cli.text import counted, visible
 
 _MEANT = re.compile(r"[\\|*`<\[\]~&$]|(?<![^\W_])_|_(?![^\W_])")
-"""What Markdown would take for its own; an underscore inside a word it leaves alone."""
+"""Characters with a meaning in Markdown; an underscore inside a word has none."""
 
 
 def to_markdown(result: EvaluationResult) -> str:
@@ -37,7 +37,7 @@ def _blocks(result: EvaluationResult) -> Iterator[str]:
 
 
 def _table(grid: Grid) -> str:
-    """Its title and a pipe table."""
+    """Render the title and a pipe table."""
     marks = ["---" if index in grid.words else "---:" for index in range(len(grid.headings))]
     lines = [_line([_escaped(text) for text in grid.headings]), _line(marks)]
     rows = [row for section in grid.sections for row in section]

@@ -1,4 +1,4 @@
-"""What several reports say of a result or of one comparison, in the same words."""
+"""Phrases that several reports share, about a result or one comparison."""
 
 import sys
 
@@ -10,12 +10,12 @@ _SPLITS = {"val": "validation", "train": "training"}
 
 
 def data_of(result: EvaluationResult) -> str:
-    """What was evaluated on: ``10,000 examples of the test split``."""
+    """Return the size and name of the split: ``10,000 examples of the test split``."""
     return f"{counted(result.n_examples, result.unit)} of {split_of(result.split)}"
 
 
 def split_of(name: str) -> str:
-    """A split, as a sentence names it.
+    """Return the name of a split in a sentence.
 
     >>> split_of("test"), split_of("val")
     ('the test split', 'the validation split')
@@ -24,12 +24,12 @@ def split_of(name: str) -> str:
 
 
 def excludes_zero(comparison: Comparison) -> bool:
-    """Whether the interval lies on one side of zero; not where a bound is NaN."""
+    """Return whether the interval lies on one side of zero; False if a bound is NaN."""
     return comparison.ci_low > 0 or comparison.ci_high < 0
 
 
 def is_resolvable(result: EvaluationResult, comparison: Comparison) -> bool:
-    """Whether it is known which differences the data resolve, and these can be."""
+    """Return whether the smallest resolvable difference is known, and possible for the score."""
     name = comparison.metric
     found = [candidate.scores[name] for candidate in result.candidates if name in candidate.scores]
     is_share = result.score(name).percent and all(0 <= one <= 1 for one in found)
@@ -38,20 +38,20 @@ def is_resolvable(result: EvaluationResult, comparison: Comparison) -> bool:
 
 
 def margin_of(result: EvaluationResult, comparison: Comparison) -> str:
-    """The loss that is accepted."""
+    """Return the accepted loss as a phrase."""
     assert comparison.margin is not None
     return f"the margin of {as_given(result.score(comparison.metric), comparison.margin)}"
 
 
 def is_loss(result: EvaluationResult, comparison: Comparison) -> bool:
-    """Whether SWA is worse, margin or not."""
+    """Return whether SWA is significantly worse, within the margin or not."""
     higher = result.score(comparison.metric).higher_is_better
     lost = comparison.ci_high < 0 if higher else comparison.ci_low > 0
     return lost and comparison.p_adjusted <= ALPHA
 
 
 def verdict_in_words(result: EvaluationResult, comparison: Comparison) -> str:
-    """The verdict as the end of a sentence that names the metric."""
+    """Return the verdict as the end of a sentence that names the metric."""
     match comparison.verdict:
         case "non-inferior":
             if is_loss(result, comparison):
@@ -62,7 +62,7 @@ def verdict_in_words(result: EvaluationResult, comparison: Comparison) -> str:
 
 
 def held_back(result: EvaluationResult, comparison: Comparison) -> str:
-    """Why an interval, or the difference that it shows, is not taken for what it is."""
+    """Return why an interval is unreliable, or why a difference it shows is not significant; empty otherwise."""
     if comparison.dominated and has_interval(comparison):
         return f" (the interval is not reliable: the difference rests on {_few(result, comparison)})"
     if not excludes_zero(comparison) or comparison.p_adjusted <= ALPHA:

@@ -1,4 +1,4 @@
-"""The evaluation in sentences: SWA against each of the others, and what stands behind the numbers."""
+"""The sentences below the table: SWA against each of the others, and how the numbers were obtained."""
 
 import math
 from collections import Counter
@@ -10,7 +10,7 @@ from swa_cli.report.phrases import data_of, held_back, is_resolvable, split_of, 
 from swa_cli.text import counted, seen_of
 
 _SMALLEST_ERROR = 0.1
-"""In percent: one below it is not shown as 0.0."""
+"""Standard errors below this, in percent, are shown as "below 0.1 %" and not as 0.0."""
 
 
 def sentences(result: EvaluationResult) -> Iterator[str]:
@@ -23,7 +23,7 @@ def sentences(result: EvaluationResult) -> Iterator[str]:
 
 
 def differences(result: EvaluationResult) -> Iterator[str]:
-    """A line for each of the others."""
+    """Yield a line for each candidate that SWA was compared with."""
     by_other: dict[str, list[Comparison]] = {}
     for comparison in result.comparisons:
         by_other.setdefault(comparison.other, []).append(comparison)
@@ -32,7 +32,7 @@ def differences(result: EvaluationResult) -> Iterator[str]:
 
 
 def background(result: EvaluationResult) -> Iterator[str]:
-    """How to read the numbers, how sure they are, and how they came about."""
+    """Yield sentences on how to read the numbers, how certain they are, and how they were obtained."""
     yield _directions(result)
     yield from _uncertainty(result)
     yield from _calibration(result)
@@ -102,7 +102,7 @@ def _methods(result: EvaluationResult) -> str:
 
 
 def _resampled(result: EvaluationResult) -> str:
-    """What the intervals take as independent."""
+    """Return what was resampled, and so counts as independent."""
     if result.n_groups is not None:
         return f"{data_of(result)}, in {counted(result.n_groups, 'group')}"
     return (
@@ -160,14 +160,14 @@ def _chosen_window(result: EvaluationResult) -> Iterator[str]:
 
 
 def _of(kind: str, name: str, result: EvaluationResult) -> float | None:
-    """A score of the first row of that kind, where there is one that is defined."""
+    """Return a score of the first row of a kind, or None if it is missing or undefined."""
     rows = (row for row in result.candidates if row.kind == kind)
     number = next((row.scores.get(name, math.nan) for row in rows), math.nan)
     return None if math.isnan(number) else number
 
 
 def _origin(record: BnRecord) -> Iterator[str]:
-    """By which estimator, from what, how exactly, and for which layers not."""
+    """Yield the estimator, the data and options, the standard errors, and the layers that were left alone."""
     arguments = ", ".join(f"{name}={value!r}" for name, value in record.data_args.items())
     seen = seen_of(record.n_samples, record.n_batches)
     yield f"{record.estimator} estimator"

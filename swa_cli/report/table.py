@@ -1,4 +1,4 @@
-"""The evaluation as tables for the terminal."""
+"""The tables of an evaluation at the terminal."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,33 +14,33 @@ from swa_cli.report.grids import Grid, candidates_grid, curve_grid, prefixes_gri
 from swa_cli.text import visible
 
 _NAME = 20
-"""Characters of a name that are on one line, if that can be."""
+"""Characters of a name that stay on one line if possible."""
 _ANY = 1000
 
 
 def warning_panels(result: EvaluationResult) -> Iterator[RenderableType]:
-    """What the reader must know before the numbers, in red."""
+    """Yield the warnings, in red, which stand before the numbers."""
     yield from (warning_panel(warning) for warning in result.warnings)
 
 
 def warning_panel(warning: str) -> RenderableType:
-    """A warning, in red."""
+    """Return a warning in a red panel."""
     return Panel(warning, style="bold red", title="warning", title_align="left")
 
 
 def evaluation_table(result: EvaluationResult) -> RenderableType:
-    """One row a candidate: the checkpoints in order, then what is made of them."""
+    """Return the table of candidates: the checkpoints in order, then their summaries and averages."""
     return _Fitting(candidates_grid(result))
 
 
 def further_tables(result: EvaluationResult) -> Iterator[RenderableType]:
-    """The averages of the last k and the ensembles of the first k, where they were asked for."""
+    """Yield the tables of averages of the last k and ensembles of the first k, if they were asked for."""
     yield from (_Fitting(grid) for grid in (curve_grid(result), prefixes_grid(result)) if grid)
 
 
 @dataclass(frozen=True)
 class _Fitting:
-    """A table that, where the terminal is narrow, breaks its headings, then gives up its margins, then folds names."""
+    """A table that, on a narrow terminal, first breaks its headings, then drops its margins, then folds names."""
 
     grid: Grid
 

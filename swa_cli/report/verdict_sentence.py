@@ -1,4 +1,4 @@
-"""The last word: whether to ship the average, in one sentence."""
+"""The final sentence: whether to ship the average, and why."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from swa_cli.report.phrases import held_back, is_loss, margin_of, verdict_in_wor
 
 
 class _Case(NamedTuple):
-    """SWA against one of those that decide: by both metrics, and what these come to together."""
+    """SWA against one of the deciding candidates: both metrics, and their combined decision."""
 
     primary: Comparison
     secondary: Comparison | None
@@ -19,12 +19,12 @@ class _Case(NamedTuple):
 
     @property
     def loss(self) -> Comparison | None:
-        """The metric by which SWA is worse, the primary one if it is."""
+        """The comparison in which SWA is worse, by the primary metric if possible."""
         return next((one for one in (self.primary, self.secondary) if one and one.verdict == "worse"), None)
 
 
 def final_sentence(result: EvaluationResult) -> str:
-    """What ``result.decision`` comes to, with the numbers that it rests on."""
+    """Return ``result.decision`` as a sentence, with the numbers that it rests on."""
     cases = _cases(result)
     if not cases:
         return f"There is nothing to compare {_swa(result)} with."
@@ -41,7 +41,7 @@ def final_sentence(result: EvaluationResult) -> str:
 
 
 def _cases(result: EvaluationResult) -> list[_Case]:
-    """The last checkpoint, the best by validation, and the control, as far as they were compared."""
+    """Return the cases that can decide: the last checkpoint, the best by validation, and a control that is better."""
     decision = result.decision
     found: list[_Case] = []
     for kind in DECIDING:
@@ -55,10 +55,10 @@ def _cases(result: EvaluationResult) -> list[_Case]:
 
 
 def _deciding(result: EvaluationResult, cases: Sequence[_Case]) -> _Case:
-    """The one that the verdict is of, the least favourable of several."""
+    """Return the case that the verdict comes from, the least favourable of several."""
 
     def favour(case: _Case) -> tuple[bool, bool, bool, float]:
-        """The control comes after the others, a loss by the secondary metric alone after one by the primary."""
+        """Sort the control last, and a loss by the secondary metric alone after one by the primary."""
         rests_on = case.loss or case.primary
         gained = rests_on.difference if result.score(rests_on.metric).higher_is_better else -rests_on.difference
         by_secondary = rests_on is not case.primary
@@ -73,7 +73,7 @@ def _others(cases: Sequence[_Case], said: _Case) -> list[_Case]:
 
 
 def _shipped(result: EvaluationResult, cases: Sequence[_Case]) -> str:
-    """Better than each by one of both metrics, or not worse by more than the margin."""
+    """Phrase a positive verdict: better than each incumbent, or not worse by more than the margin."""
     first, *more = (case.primary for case in cases)
     found = " and ".join([gain(result, first), *(gain(result, one, again=True) for one in more)])
     kept = [case for case in cases if case.primary.verdict == "non-inferior"]
@@ -85,14 +85,14 @@ def _shipped(result: EvaluationResult, cases: Sequence[_Case]) -> str:
 
 
 def _accepted_losses(result: EvaluationResult, cases: Iterable[_Case]) -> Iterable[str]:
-    """Where the secondary metric is worse, but within the margin that was given for it."""
+    """Yield the losses of the secondary metric that lie within its margin."""
     for _, second, _ in cases:
         if second and second.verdict == "non-inferior" and is_loss(result, second):
             yield f"; {change(result, second)} against {second.other} is {verdict_in_words(result, second)}"
 
 
 def _averaging_alone(result: EvaluationResult) -> str:
-    """What is left of the gain over the last checkpoint where that has statistics of its own too."""
+    """Return the gain over the last checkpoint with recomputed statistics, if there is a control."""
     control = result.compared(result.decision.primary, "control")
     if result.decision.verdict != "better" or control is None or not has_interval(control):
         return ""
@@ -126,7 +126,7 @@ def _inconclusive(result: EvaluationResult, case: _Case, others: Sequence[_Case]
 
 
 def _adds(other: _Case, said: _Case) -> bool:
-    """Whether something else is known of it than of the one that has been named."""
+    """Return whether a case adds information to the one that was named."""
     nothing = other.primary.is_nothing or said.primary.is_nothing
     return nothing or other.alone.verdict != "inconclusive" or other.alone.mixed
 
@@ -148,7 +148,7 @@ def _worse(result: EvaluationResult, case: _Case, others: Sequence[_Case]) -> st
 
 
 def _against(result: EvaluationResult, cases: Iterable[_Case]) -> str:
-    """What is found against the others, where that is not why the verdict is what it is."""
+    """Return the findings against the other incumbents, which did not determine the verdict."""
     return "".join(f"; against {case.primary.other}: {_both(result, case)}" for case in cases)
 
 
@@ -158,7 +158,7 @@ def _both(result: EvaluationResult, case: _Case) -> str:
 
 
 def _gain_in_secondary(result: EvaluationResult, cases: Iterable[_Case]) -> str:
-    """Against which of them the secondary metric is better while the primary one is not."""
+    """Return the gains in the secondary metric where the primary one is not better."""
     gains = [case.secondary for case in cases if case.secondary and case.secondary.verdict == "better"]
     if not gains:
         return ""
@@ -170,7 +170,7 @@ def _gain_in_secondary(result: EvaluationResult, cases: Iterable[_Case]) -> str:
 
 
 def _margin_option(result: EvaluationResult, case: _Case) -> str:
-    """What to do where a margin, which was not given, could decide."""
+    """Return a hint at --margin, if a margin could decide and none was given."""
     if case.primary.margin is not None or case.secondary is None or case.secondary.verdict != "better":
         return ""
     return f", and --margin sets the loss of {result.score(case.primary.metric).label} that you accept"

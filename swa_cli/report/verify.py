@@ -1,4 +1,4 @@
-"""What was verified, in words."""
+"""The report of ``swa verify``."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from swa_cli.text import counted, in_bytes
 
 
 def verification_report(result: Verification) -> Iterator[str]:
-    """Lines that say what is as it should be, and what was not compared."""
+    """Yield lines that say what was verified, and what was not compared."""
     yield (
         f"{result.path} is the average of its {counted(result.n_sources, 'source')}, bit for bit: "
         f"{counted(result.n_tensors, 'tensor')}, {in_bytes(result.n_bytes)}."
@@ -20,6 +20,6 @@ def verification_report(result: Verification) -> Iterator[str]:
             "as they were written then."
         )
     if result.absent:
-        yield f"Not there any more: {', '.join(result.absent)}."
+        yield f"Files that no longer exist: {', '.join(result.absent)}."
     if not result.has_frames:
-        yield ("Its record has no checksums, as in older versions of swa-cli: nothing but the tensors was compared.")
+        yield "Its provenance has no checksums (an older version of swa-cli): only the tensors were compared."

@@ -624,7 +624,7 @@ def test_files_beside_the_weights(tmp_path, run_swa):
     damage(tmp_path / "out/tokenizer.json", b"1", b"2")
     assert "out/tokenizer.json: its content is not as it was written" in run_swa("verify", "out").stderr
     (tmp_path / "out/tokenizer.json").unlink()
-    assert run_swa("verify", "out").stdout.endswith("Not there any more: tokenizer.json.\n")
+    assert run_swa("verify", "out").stdout.endswith("Files that no longer exist: tokenizer.json.\n")
     (tmp_path / "out/model.safetensors").rename(tmp_path / "other.safetensors")
     assert run_swa("verify", "other.safetensors", "--sources", "run").exit_code == 0
 
@@ -645,7 +645,7 @@ def test_of_an_older_average_it_says_that_only_the_tensors_were_compared(tmp_pat
     result = run_swa("verify", path.name)
 
     assert result.exit_code == 0
-    assert "Its record has no checksums, as in older versions of swa-cli: nothing but the tensors" in result.stdout
+    assert "Its provenance has no checksums (an older version of swa-cli): only the tensors" in result.stdout
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pt", "like torch"])

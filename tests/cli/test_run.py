@@ -18,7 +18,7 @@ def test_the_three_commands(run_swa, run_folder, tmp_path):
     first, second, third = averaged.stdout.splitlines()
     assert first == "Averaged 6 checkpoints (ckpts/epoch-6.pt to ckpts/epoch-11.pt) into swa.safetensors."
     assert re.fullmatch(r"Read 2\.1 kB in \d+\.\d\d s \(.* [kM]B/s\) on cpu; peak memory [\d.]+ [MG]B\.", second)
-    assert third == "Its BatchNorm statistics are averages so far: recompute them with swa-bn-update."
+    assert third == "Its BatchNorm statistics are still averages: recompute them with swa-bn-update."
     before = load_file(tmp_path / "swa.safetensors")
 
     updated = run_swa("bn-update", "swa.safetensors", *MODEL_AND_DATA)
