@@ -5,13 +5,24 @@ built; anything else becomes an `Inert` record. Where Python's own unpickler rai
 
 Opcodes and the containers that they make are counted, so that no file takes more time or memory than its size is
 worth: about a second and 250 MB for one of 16 MB.
+
+A subclass of `pickle.Unpickler` with `find_class` and `persistent_load` would be shorter and cannot keep that bound. It
+was tried on CPython 3.11. Its hooks see neither the numbers of the memo, nor keys, nor lists:
+
+- nine bytes with a large memo number make it fill 8 GB,
+- a tuple of itself as a key, in 61 bytes, takes a second to hash, and twice that for each two bytes more,
+- integers of one hash as keys, in 390 kB, take more than a minute,
+- empty lists, in 16 MB, take 1.3 GB.
+
+Only another pass over all opcodes, with a stack of its own, could find these before.
 """
 
 import codecs
 import re
 from collections.abc import Callable
+from pickle import UnpicklingError
 from struct import Struct
-from typing import Any
+from typing import Any, NoReturn
 
 from swa_cli.errors import CheckpointError
 from swa_cli.formats.torch.inert_objects import (
@@ -29,6 +40,7 @@ from swa_cli.formats.torch.inert_objects import (
     refuse,
     set_items,
 )
+from swa_cli.formats.torch.tensor_runs import NOT_KEPT
 
 _LONGEST_NUMBER = 255
 _LONGEST_OPERAND = 8
@@ -37,8 +49,7 @@ _NEWEST_PROTOCOL = 5
 _TOO_MUCH = "holds too many values beside the weights to be read. Save model.state_dict() alone."
 _LEAST_OPCODES, _BYTES_OF_OPCODE = 2_500_000, 5
 _LEAST_CONTAINERS, _BYTES_OF_CONTAINER = 1_000_000, 8
-_NOTHING = object()
-_NOT_THERE = "it refers to what is not there"
+_CONTAINERS_OF_TENSOR = 4
 _WIDEST_GAP = 1000
 """Numbers that the memo may leave out: Python 2 began at 1."""
 _INTEGER = re.compile(rb"-?(0|[1-9][0-9]*)")
@@ -51,11 +62,23 @@ _u64 = Struct("<Q").unpack_from
 _f64 = Struct(">d").unpack_from
 
 
+TakeTensors = Callable[[bytes, int, list[Any], list[Any]], int]
+"""Takes the pickle, a byte of it, the stack and the memo."""
+
+
+class NotKeptError(UnpicklingError):
+    """The pickle refers to a value that is not in the memo."""
+
+    def __init__(self) -> None:
+        super().__init__("it refers to what is not there")
+
+
 def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent ones first
     data: bytes,
     start: int,
     find_global: Callable[[str, str], object],
     find_persistent: Callable[[object], object],
+    take_tensors: TakeTensors | None = None,
 ) -> tuple[Any, int]:
     """The object that the pickle at ``start`` describes, and where it ends.
 
@@ -65,8 +88,11 @@ def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent o
         find_global: gives what a module and a name stand for. A function that it gives is called with what the
             pickle says, and must check it.
         find_persistent: gives what a persistent id stands for.
+        take_tensors: reads the tensors whose arguments begin at a byte, and gives where they end. It may leave
+            `NOT_KEPT` in the memo.
 
     Raises:
+        NotKeptError: the pickle refers to a value that is not in the memo.
         EOFError: ``data`` ends before the pickle does.
         Exception: of any other kind, when ``data`` is damaged.
     """
@@ -90,8 +116,8 @@ def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent o
                         _remember(memo, index, stack[-1])
                 case 0x68:  # BINGET
                     value = memo[data[i]]
-                    if value is _NOTHING:
-                        refuse(_NOT_THERE)
+                    if value is NOT_KEPT:
+                        _miss()
                     push(value)
                     i += 1
                 case 0x4B:  # BININT1
@@ -102,6 +128,13 @@ def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent o
                     i = first + _u32(data, i)[0]
                     push(data[first:i].decode("utf-8", "surrogatepass"))
                 case 0x28:  # MARK
+                    if data[i] == opcode and stack and take_tensors is not None:
+                        below_them = len(stack)
+                        end = take_tensors(data, i - 1, stack, memo)
+                        if end > i:
+                            made -= _CONTAINERS_OF_TENSOR * (len(stack) - below_them + 1)
+                            i = end
+                            continue
                     made -= 1
                     below.append(stack)
                     stack = []
@@ -147,8 +180,8 @@ def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent o
                     i += 4
                 case 0x6A:  # LONG_BINGET
                     value = memo[_u32(data, i)[0]]
-                    if value is _NOTHING:
-                        refuse(_NOT_THERE)
+                    if value is NOT_KEPT:
+                        _miss()
                     push(value)
                     i += 4
                 case 0x94:  # MEMOIZE
@@ -308,8 +341,8 @@ def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent o
                 case 0x67:  # GET
                     text, i = _line(data, i)
                     index = _index(text)
-                    if index < 0 or memo[index] is _NOTHING:
-                        refuse(_NOT_THERE)
+                    if index < 0 or memo[index] is NOT_KEPT:
+                        _miss()
                     push(memo[index])
                 case 0x70:  # PUT
                     text, i = _line(data, i)
@@ -355,17 +388,23 @@ def run(  # noqa: PLR0912, PLR0915  # one opcode after the other, the frequent o
             if made < 0:
                 break
     except Exception as error:
+        if type(error) is NotKeptError and take_tensors is not None:
+            raise
         if i > len(data) - _LONGEST_OPERAND:
             raise EOFError(_CUT_SHORT) from error
         raise
     raise CheckpointError(_TOO_MUCH)
 
 
+def _miss() -> NoReturn:
+    raise NotKeptError
+
+
 def _remember(memo: list[Any], index: int, value: object) -> None:
     """Put ``value`` into the memo where the numbers are not simply the next ones."""
     if index > len(memo) + _WIDEST_GAP or index < 0:
         refuse("a memo with gaps")
-    memo += [_NOTHING] * (index + 1 - len(memo))
+    memo += [NOT_KEPT] * (index + 1 - len(memo))
     memo[index] = value
 
 

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, cast
 from swa_cli.formats.dtypes import BY_NAME, Dtype
 from swa_cli.formats.torch import rebuild
 from swa_cli.formats.torch.inert_objects import Inert, refuse
-from swa_cli.formats.torch.pickle_vm import run
+from swa_cli.formats.torch.pickle_vm import NotKeptError, run
 from swa_cli.formats.torch.rebuild import REBUILD, PickledStorage
+from swa_cli.formats.torch.tensor_runs import TensorRuns
 
 # The pickles' own names of the kinds of storage, and what their elements are.
 STORAGES = {
@@ -72,11 +73,12 @@ class TorchFile:
     """Raises CheckpointError for any storage that the pickle names and the file does not hold whole, read or not."""
 
 
-def read_pickle(data: bytes, start: int = 0, *, legacy: bool = False) -> Pickled:
+def read_pickle(data: bytes, start: int = 0, *, legacy: bool = False, in_runs: bool = True) -> Pickled:
     """Read the pickle that begins at ``start``.
 
     Args:
         legacy: it is one of the format from before torch 1.6, which names storages in another way.
+        in_runs: read many tensors at once where they are written as torch writes them; the result is the same.
 
     Raises:
         EOFError: ``data`` ends before the pickle does.
@@ -107,7 +109,14 @@ def read_pickle(data: bytes, start: int = 0, *, legacy: bool = False) -> Pickled
             return storage
         return _view(first, parts[5], storages, views) if legacy and parts[5] is not None else first
 
-    contents, end = run(data, start, _find_global, find_persistent)
+    runs = TensorRuns(storages, find_persistent)
+    try:
+        contents, end = run(data, start, _find_global, find_persistent, runs.take if in_runs else None)
+    except NotKeptError:
+        if not in_runs:
+            raise
+        return read_pickle(data, start, legacy=legacy, in_runs=False)
+    runs.keep()
     return Pickled(contents=contents, storages=storages, end=end)
 
 
