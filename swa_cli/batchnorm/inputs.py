@@ -5,9 +5,6 @@ from typing import NamedTuple, cast
 
 import torch
 
-_PIECE = 1 << 22
-"""Number of elements converted to float64 at a time (32 MiB), so that a wide input is not copied whole."""
-
 
 class InputMoments(NamedTuple):
     """Moments of a layer's input: ``n`` elements per channel, their mean, and their unbiased variance.
@@ -20,19 +17,20 @@ class InputMoments(NamedTuple):
     variance: torch.Tensor
 
 
-def observed(values: torch.Tensor) -> InputMoments:
+def observed(values: torch.Tensor, *, piece: int = 1 << 22) -> InputMoments:
     """Return the moments of a BatchNorm input over every dimension but the second, in float64.
 
     Args:
         values: any floating dtype, shape (N, C) or (N, C, …), N ≥ 1. A single value has variance 0.
+        piece: number of elements converted to float64 at a time (32 MiB), so that a wide input is not copied whole.
     """
-    rows = max(1, _PIECE // max(1, values[0].numel()))
+    rows = max(1, piece // max(1, values[0].numel()))
     count = 0
     mean = squares = values.new_zeros(values.shape[1], dtype=torch.float64)
-    for piece in cast("Sequence[torch.Tensor]", values.split(rows)):
-        own = piece.numel() // piece.shape[1]
-        axes = [axis for axis in range(piece.ndim) if axis != 1]
-        variance, own_mean = torch.var_mean(piece.to(torch.float64), dim=axes, correction=0)
+    for part in cast("Sequence[torch.Tensor]", values.split(rows)):
+        own = part.numel() // part.shape[1]
+        axes = [axis for axis in range(part.ndim) if axis != 1]
+        variance, own_mean = torch.var_mean(part.to(torch.float64), dim=axes, correction=0)
         delta, share = own_mean - mean, own / (count + own)
         squares = squares + variance * own + delta.square() * (count * share)
         mean, count = mean + delta * share, count + own

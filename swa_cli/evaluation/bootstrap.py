@@ -16,8 +16,6 @@ Floats = npt.NDArray[np.float64]
 _MOST_RESAMPLES = 9_999
 _FEWEST_RESAMPLES = 1_999
 _DRAWS = 10**8
-_BLOCK = 2**14  # units whose counts are drawn together, so that their table stays in the cache
-_CELLS = 2**20  # counts held at once; with the draws and their float64 copies about 25 MB
 ROUNDING = 1e-6  # relative rounding of a float32 forward pass, below which two members count as equal
 FEWEST_UNITS = 6  # five units all lie on one side of zero with probability 2/32, so no 5 % test exists
 
@@ -27,7 +25,9 @@ def resamples_for(n_units: int) -> int:
     return max(_FEWEST_RESAMPLES, min(_MOST_RESAMPLES, _DRAWS // n_units))
 
 
-def resampled_sums(sums: Floats, *, n_resamples: int | None = None, seed: int = 0) -> Floats:
+def resampled_sums(
+    sums: Floats, *, n_resamples: int | None = None, seed: int = 0, block: int = 2**14, cells: int = 2**20
+) -> Floats:
     """Return the column sums of each resample: n units drawn with replacement from n.
 
     All columns share the same resamples, so pass all columns that are to be compared in one call. The resamples depend
@@ -37,6 +37,8 @@ def resampled_sums(sums: Floats, *, n_resamples: int | None = None, seed: int = 
     Args:
         sums: one row per unit, shape (units, D), at least one unit. A column with a non-finite entry gives NaN.
         n_resamples: default: `resamples_for` the number of units.
+        block: number of units whose counts are drawn together; by default so that their table stays in the cache.
+        cells: number of counts held at once; by default about 25 MB with the draws and their float64 copies.
 
     Returns:
         Shape (n_resamples, D).
@@ -44,14 +46,14 @@ def resampled_sums(sums: Floats, *, n_resamples: int | None = None, seed: int = 
     n, width = sums.shape
     n_resamples = resamples_for(n) if n_resamples is None else n_resamples
     rng = np.random.default_rng(seed)
-    blocks = [sums[start : start + _BLOCK] for start in range(0, n, _BLOCK)]
-    draws = rng.multinomial(n, [len(block) / n for block in blocks], size=n_resamples)
-    rows = max(1, _CELLS // len(blocks[0]))
+    parts = [sums[start : start + block] for start in range(0, n, block)]
+    draws = rng.multinomial(n, [len(part) / n for part in parts], size=n_resamples)
+    rows = max(1, cells // len(parts[0]))
     totals = np.zeros((n_resamples, width))
     with np.errstate(invalid="ignore"):  # 0 × ∞
-        for block, drawn in zip(blocks, draws.T, strict=True):
+        for part, drawn in zip(parts, draws.T, strict=True):
             for row in range(0, n_resamples, rows):
-                totals[row : row + rows] += _counts(rng, len(block), drawn[row : row + rows]) @ block
+                totals[row : row + rows] += _counts(rng, len(part), drawn[row : row + rows]) @ part
     return totals
 
 

@@ -8,7 +8,6 @@ import numpy.typing as npt
 import torch
 
 N_BINS = 15
-_CHUNK = 2**20  # elements whose bins are held at once
 _MANY = 25.0  # variance of a bin's hits from which they pass for normal: E|X| is then 0.3 % off at most
 _VALUES = 256  # more than the hits, or the misses, of a bin with a smaller variance ever are: 54 on average at most
 _RARE, _TERMS = 0.02, 12  # chance below which so many terms of a series are exact to 1e-15
@@ -68,17 +67,20 @@ def adaptive_ece(
     return _summed(gap, np.repeat(bins, n // n_bins + (bins < n % n_bins)))
 
 
-def classwise_gaps(probs: torch.Tensor, target: torch.Tensor, n_bins: int = N_BINS) -> torch.Tensor:
+def classwise_gaps(
+    probs: torch.Tensor, target: torch.Tensor, n_bins: int = N_BINS, *, chunk: int = 2**20
+) -> torch.Tensor:
     """Σ over elements of ([y = c] − p_c), in the bin of p_c; float64, shape (C, n_bins). Those of batches add up.
 
     Args:
         probs: float64, shape (m, C).
         target: class indices, int64, shape (m,), on the same device.
+        chunk: number of elements whose bins are held at once.
     """
     n_classes = probs.shape[1]
     gaps = torch.zeros(n_classes * n_bins, dtype=torch.float64, device=probs.device)
     first = torch.arange(n_classes, device=probs.device) * n_bins
-    rows = max(1, _CHUNK // n_classes)
+    rows = max(1, chunk // n_classes)
     for start in range(0, len(probs), rows):
         p, y = probs[start : start + rows], target[start : start + rows]
         cells = _bins(p, n_bins) + first

@@ -81,6 +81,11 @@ def calibrated_nll(
     return np.maximum(np.where(halves.T, at_second, at_first).mean(axis=1), 0)
 
 
+def fitted(curve: npt.NDArray[np.float64]) -> float:
+    """Return the temperature at which a sum of rows of `nll_at`, shape (G,), is lowest."""
+    return float(2 ** _tried()[_best(curve)])
+
+
 def _tried() -> npt.NDArray[np.float64]:
     """The log2 of all temperatures between which a fit chooses; shape (F,)."""
     low, high = _EXPONENTS[0], _EXPONENTS[-1]

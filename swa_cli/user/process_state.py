@@ -40,6 +40,11 @@ def users_own() -> Generator[None]:
                 write(ours[name])
 
 
+def forget() -> None:
+    """Drop the settings of the user's code, as at the start of the process."""
+    _THEIRS.clear()
+
+
 def _kinds() -> dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]:
     """Return how to read and write each setting, for the modules that are imported so far."""
     torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")

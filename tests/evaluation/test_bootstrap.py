@@ -11,7 +11,6 @@ from scipy import stats
 
 from support.populations import N_RESAMPLES, UNKNOWN, excludes_zero
 from support.references import expanded_level
-from swa_cli.evaluation import bootstrap
 from swa_cli.evaluation.bootstrap import Interval, bca, resampled_sums, resamples_for
 
 
@@ -54,22 +53,20 @@ def test_as_many_resamples_as_the_units_call_for():
 
 
 @pytest.mark.parametrize("block", [7, 1 << 14])
-def test_resamples_do_not_depend_on_the_chunks_nor_on_the_other_columns(monkeypatch, block):
+def test_resamples_do_not_depend_on_the_chunks_nor_on_the_other_columns(block):
     sums = np.random.default_rng(1).integers(0, 1000, size=(30, 5)).astype(np.float64)
-    monkeypatch.setattr(bootstrap, "_BLOCK", block)
-    whole = resampled_sums(sums, n_resamples=40)
-    monkeypatch.setattr(bootstrap, "_CELLS", 90)
+    whole = resampled_sums(sums, n_resamples=40, block=block)
+    few = {"n_resamples": 40, "block": block, "cells": 90}
 
-    assert np.array_equal(resampled_sums(sums, n_resamples=40), whole)
-    assert np.array_equal(resampled_sums(sums[:, 2:3], n_resamples=40), whole[:, 2:3])
-    assert not np.array_equal(resampled_sums(sums, n_resamples=40, seed=1), whole)
+    assert np.array_equal(resampled_sums(sums, **few), whole)
+    assert np.array_equal(resampled_sums(sums[:, 2:3], **few), whole[:, 2:3])
+    assert not np.array_equal(resampled_sums(sums, **few, seed=1), whole)
 
 
-def test_resamples_drawn_in_blocks_are_still_n_of_n_with_replacement(monkeypatch):
-    monkeypatch.setattr(bootstrap, "_BLOCK", 3)
+def test_resamples_drawn_in_blocks_are_still_n_of_n_with_replacement():
     n = 8
 
-    counts = resampled_sums(np.eye(n), n_resamples=200_000)
+    counts = resampled_sums(np.eye(n), n_resamples=200_000, block=3)
 
     assert np.array_equal(counts.sum(1), np.full(200_000, n))
     assert counts.mean(0) == pytest.approx(np.ones(n), abs=0.01)

@@ -501,7 +501,10 @@ def test_groups_are_resampled_whole():
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        (["a", "b"], "batch 0: 2 groups for 9 examples. Let split_batch return one group per unit as its fourth element"),
+        (
+            ["a", "b"],
+            "batch 0: 2 groups for 9 examples. Let split_batch return one group per unit as its fourth element",
+        ),
         (3, "reading the groups of batch 0"),
         ([None] * 9, "batch 0: found None as a group"),
     ],
@@ -533,7 +536,9 @@ def test_members_with_other_outputs_are_named():
     members = linear_members(3)
     members[1].read()["bias"][0] = 1000
 
-    with pytest.raises(MismatchError, match=r"epoch-1\.pt, batch 0: the output has shape \[5, 3\], that of epoch-0\.pt"):
+    with pytest.raises(
+        MismatchError, match=r"epoch-1\.pt, batch 0: the output has shape \[5, 3\], that of epoch-0\.pt"
+    ):
         evaluate(Grows(3, 4), members, mean_of(members), [(torch.randn(5, 3), torch.zeros(5).long())], split="test")
 
 
@@ -633,7 +638,9 @@ def test_a_model_that_gives_more_outputs_for_some_batches_is_named():
             return super().forward(input)[:, : 4 if len(input) == 5 else 3]
 
     batches = [(torch.randn(n, 3), torch.zeros(n).long()) for n in (5, 4)]
-    with pytest.raises(DataError, match=r"batch 1: classwise has \[3, 15\] numbers per unit, that of batch 0 \[4, 15\]"):
+    with pytest.raises(
+        DataError, match=r"batch 1: classwise has \[3, 15\] numbers per unit, that of batch 0 \[4, 15\]"
+    ):
         evaluate(Grows(3, 4), linear_members(2), mean_of(linear_members(2)), batches, split="test")
 
 

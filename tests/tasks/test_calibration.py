@@ -7,7 +7,6 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 
-from swa_cli.tasks import calibration, temperature
 from swa_cli.tasks.calibration import (
     adaptive_ece,
     bin_gaps,
@@ -16,7 +15,7 @@ from swa_cli.tasks.calibration import (
     ece_floor,
     expected_calibration_error,
 )
-from swa_cli.tasks.temperature import TEMPERATURES, calibrated_nll, nll_at
+from swa_cli.tasks.temperature import TEMPERATURES, calibrated_nll, fitted, nll_at
 
 GUO = np.array([0.8] * 5 + [0.79] * 5), np.array([True] * 5 + [False] * 5)
 EDGES = [i / 15 for i in range(16)]
@@ -25,7 +24,7 @@ EDGES = [i / 15 for i in range(16)]
 def fitted_temperature(grid, weights=None):
     """As `calibrated_nll` fits it to each half."""
     curve = grid.sum(axis=0) if weights is None else weights @ grid
-    return float(2 ** temperature._tried()[temperature._best(curve)])
+    return fitted(curve)
 
 
 def slow_ece(confidence, correct, weights=None):
@@ -177,13 +176,12 @@ def test_classwise_error_is_the_mean_over_one_against_rest():
     assert sum(each) / 5 == pytest.approx(classwise_ece(classwise_gaps(probs, target), 200), abs=1e-14)
 
 
-def test_classwise_gaps_of_batches_add_up(monkeypatch):
+def test_classwise_gaps_of_batches_add_up():
     logits, target = logits_of(101, 7, scale=0.3)
     probs = logits.softmax(1)
     whole = classwise_gaps(probs, target)
     parts = sum(classwise_gaps(p, y) for p, y in zip(probs.split(13), target.split(13), strict=True))
-    monkeypatch.setattr(calibration, "_CHUNK", 20)  # two rows at once
-    chunked = classwise_gaps(probs.T.contiguous().T, target)
+    chunked = classwise_gaps(probs.T.contiguous().T, target, chunk=20)  # two rows at once
 
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-13)
     torch.testing.assert_close(chunked, whole, rtol=0, atol=1e-13)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from swa_cli.batchnorm import bn_layers, recalibrate
 from swa_cli.errors import Terminated, UserCodeError, shortened
 from swa_cli.formats import open_checkpoint
+from swa_cli.user import process_state
 from swa_cli.user.dataloader import Passes
 from swa_cli.user.datamodule import iterate
 from swa_cli.user.guard import raised_by_user, user_code
@@ -92,9 +93,11 @@ CHANGES = {
 
 
 @pytest.fixture
-def users_state(monkeypatch):
+def users_state():
     """Nothing is left of it."""
-    monkeypatch.setattr("swa_cli.user.process_state._THEIRS", {})
+    process_state.forget()
+    yield
+    process_state.forget()
 
 
 @pytest.mark.usefixtures("users_state")
