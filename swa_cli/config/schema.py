@@ -295,10 +295,11 @@ class EvalConfig(SelectionConfig):
     amp: Annotated[Literal["bf16", "fp16"] | None, _AMP] = None
     channels_last: Annotated[bool, _CHANNELS_LAST] = False
     compile: Annotated[bool, _COMPILE] = False
-    at_once: Annotated[
+    max_resident_models: Annotated[
         Count | None,
         Option(
-            help="Models in memory side by side; by default as many as half of the free memory holds.",
+            help="Keep at most so many models in memory; by default as many as half of the free memory holds.",
+            former=("at_once",),
             panel=Panel.SPEED,
         ),
     ] = None

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, final
 
+from swa_cli.errors import option
 from swa_cli.user.guard import user_code
 
 _IN_MEMORY = 1 << 30
@@ -26,7 +27,8 @@ class BatchSpill:
         Raises:
             UserCodeError: ``value`` cannot be pickled.
         """
-        with user_code("buffering a batch for the next group of models (raise --at-once to keep more in memory)"):
+        raised = f"raise {option('max_resident_models')} to keep more in memory"
+        with user_code(f"buffering a batch for the next group of models ({raised})"):
             pickle.dump(value, self._file, protocol=pickle.HIGHEST_PROTOCOL)
         self._count += 1
 

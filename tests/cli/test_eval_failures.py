@@ -149,10 +149,10 @@ def failed(run_swa, *arguments: object) -> tuple[int, str]:
             "val split: split_batch returns groups for some batches only",
         ),
         (
-            (*of("Locked", "WithLock"), "--at-once", "2"),
+            (*of("Locked", "WithLock"), "--max-resident-models", "2"),
             (
-                "val split: buffering a batch for the next group of models (raise --at-once to keep more in memory) "
-                "failed: TypeError: cannot pickle '_thread.lock' object"
+                "val split: buffering a batch for the next group of models (raise --max-resident-models to keep "
+                "more in memory) failed: TypeError: cannot pickle '_thread.lock' object"
             ),
         ),
         ((*of("NoTraining"), "--control"), "NoTraining.train_dataloader() failed: OSError: no training data"),
@@ -168,7 +168,9 @@ def test_data_and_models_that_do_not_do(run_swa, folder, arguments, message):
     assert said.startswith(message)
 
 
-@pytest.mark.parametrize("arguments", [(), ("--at-once", "2"), ("--cache", "kept"), ("--control", "--greedy")])
+@pytest.mark.parametrize(
+    "arguments", [(), ("--max-resident-models", "2"), ("--cache", "kept"), ("--control", "--greedy")]
+)
 def test_nan_outputs_of_one_checkpoint_are_said_to_be_its(run_swa, folder, arguments):
     state = torch.load(folder / "ckpts/epoch-3.pt", weights_only=True)
     state["state_dict"]["bn.running_var"][2] = -1

@@ -346,13 +346,13 @@ def test_fewer_members_at_once_give_the_same(run_swa, folder, at_once):
     expected = evaluated(run_swa, *more)
     for name in ("loads", "passes"):
         counted(name)
-    result = evaluated(run_swa, *more, "--at-once", at_once)
+    result = evaluated(run_swa, *more, "--max-resident-models", at_once)
 
     assert but(result, "plan") == but(expected, "plan")
     assert expected["plan"] == "11 models (404 B each) side by side on cpu, in one pass over each split."
     assert result["plan"] == (
-        f"11 models (404 B each) on cpu, up to {at_once} at a time, as --at-once asks; the batches of a pass are "
-        "loaded once, and put aside for those that wait."
+        f"11 models (404 B each) on cpu, up to {at_once} at a time, as --max-resident-models asks; the batches of a "
+        "pass are loaded once, and put aside for those that wait."
     )
     assert counted("passes") == 2
 
@@ -362,7 +362,7 @@ def test_every_member_is_loaded_once_and_every_batch_too(run_swa, folder):
     for at_once in (1, 3, 100):
         for name in ("loads", "passes"):
             counted(name)
-        evaluated(run_swa, "--at-once", at_once)
+        evaluated(run_swa, "--max-resident-models", at_once)
 
         assert (counted("loads"), counted("passes")) == (N_CHECKPOINTS + 2, 2)
 
@@ -371,7 +371,7 @@ def test_the_copies_that_are_forgotten_are_not_those_that_are_needed(run_swa, fo
     """A checkpoint that was seen on validation data is there for the test data, whatever was tried beside it."""
     averaged(run_swa)
     counted("loads")
-    evaluated(run_swa, "--curve", "1,2", "--at-once", "9")
+    evaluated(run_swa, "--curve", "1,2", "--max-resident-models", "9")
 
     the_chosen_one_again = 1
     recomputed = 2

@@ -49,6 +49,19 @@ def test_what_several_sections_have_is_set_in_all_of_them(run_swa, tmp_path):
     assert "device cuda:77 is not there" in result.stderr
 
 
+def test_a_former_flag_is_read_and_not_shown(run_swa):
+    shown = run_swa("eval", "--help").stdout
+    alone = run_swa("eval", "--at-once", "0")
+    both = run_swa("eval", "--at-once", "2", "--max-resident-models", "3")
+
+    assert "--at-once" not in shown
+    assert "Invalid value for '--at-once'" in alone.stderr
+    assert both.exit_code == 2
+    assert both.stderr == (
+        "error: --max-resident-models and --at-once are names of the same option. Give one of them.\n"
+    )
+
+
 @pytest.mark.parametrize("argument", ["width", "=3", "a-b=3"])
 def test_an_argument_that_is_none_is_refused(argument):
     with pytest.raises(UsageError, match=re.escape(f"cannot read the argument {argument!r}: expected key=value.")):

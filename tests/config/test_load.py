@@ -69,6 +69,20 @@ def test_flags_go_over_the_file_and_those_not_given_do_not(config_file):
     assert config.eval.compare_ensemble is True
 
 
+def test_a_key_is_read_by_its_former_name(tmp_path):
+    (tmp_path / "run.yaml").write_text("eval: {at_once: 2}")
+
+    assert load_config(tmp_path / "run.yaml").eval.max_resident_models == 2
+    assert load_config(tmp_path / "run.yaml", {"eval": {"max_resident_models": 3}}).eval.max_resident_models == 3
+
+
+def test_both_names_of_a_key_are_one_too_many(tmp_path):
+    (tmp_path / "run.yaml").write_text("eval: {at_once: 2, max_resident_models: 3}")
+
+    with pytest.raises(ConfigError, match=r"unknown key 'eval\.at_once'\. Did you mean '\w+'\?"):
+        load_config(tmp_path / "run.yaml")
+
+
 def test_arguments_are_put_over_the_file_s_and_a_new_class_drops_them(config_file):
     merged = load_config(config_file, {"model": {"class_path": None, "init_args": {"depth": 2}}}).model
     replaced = load_config(config_file, {"model": {"class_path": "x.Other", "init_args": None}}).model
@@ -256,7 +270,7 @@ HUGE = "9" * 400
     [
         *(("average", name) for name in ("every", "first", "last", "best", "from_step", "to_step", "max_shard_size")),
         *(("bn_update", name) for name in ("num_batches", "num_samples", "batch_size", "seed")),
-        *(("eval", name) for name in ("every", "first", "last", "best", "from_step", "to_step", "at_once")),
+        *(("eval", name) for name in ("every", "first", "last", "best", "from_step", "to_step", "max_resident_models")),
     ],
 )
 def test_numbers_beyond_any_use_are_refused(tmp_path, section, name, value):

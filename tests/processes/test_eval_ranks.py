@@ -139,7 +139,7 @@ COMMANDS = {
     "a sampler": (*EVAL, *of("Shuffled"), "--compare-ensemble"),
     "groups": (*EVAL, *of("Grouped"), "--compare-ensemble"),
     "a task that cannot be sent": (*EVAL, *MODEL_AND_DATA, "--task", "evalcode.py:Right", "--compare-ensemble"),
-    "one after the other": (*EVAL, *MODEL_AND_DATA, "--at-once", "2", "--compare-ensemble"),
+    "one after the other": (*EVAL, *MODEL_AND_DATA, "--max-resident-models", "2", "--compare-ensemble"),
     "kept outputs": (*EVAL, *MODEL_AND_DATA, "--cache", "kept"),
     "kept outputs again": (*EVAL, *MODEL_AND_DATA, "--cache", "kept"),
     "from records": ("eval", "--from-records", "records.npz"),
