@@ -1,4 +1,4 @@
-"""Write the generated parts of the pages in docs/reference from the code.
+"""Write the generated parts of the pages in docs from the code.
 
     python docs/generate.py            write them
     python docs/generate.py --check    exit with 1 if one is stale
@@ -8,9 +8,11 @@ around it is written by hand.
 """
 
 import argparse
+import ast
 import inspect
 import re
 import sys
+import tomllib
 import types
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -190,7 +192,25 @@ def exit_codes() -> str:
     return table(("exit code", "error", "meaning"), rows)
 
 
-PARTS: dict[str, Callable[[], str]] = {"cli": cli, "config": config, "exit-codes": exit_codes}
+def packages() -> str:
+    """The layers of the import contract from the top down, and what each package holds, in its own words."""
+    contract = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    layers = next(one["layers"] for one in contract["contracts"] if one["type"] == "layers")
+    rows = [
+        [str(number), f"`{name}`", _first_line(DOCS.parent.joinpath(*name.split(".")))]
+        for number, layer in enumerate(layers, start=1)
+        for name in layer.split(" | ")
+    ]
+    return table(("layer", "package", "what it holds"), rows)
+
+
+def _first_line(module: Path) -> str:
+    """What the docstring of a package or a module begins with."""
+    file = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
+    return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+
+
+PARTS: dict[str, Callable[[], str]] = {"cli": cli, "config": config, "exit-codes": exit_codes, "packages": packages}
 _PART = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
 
 
@@ -207,7 +227,7 @@ def stale() -> dict[Path, str]:
 
 def main() -> int:
     """Write the generated parts, or check them."""
-    parser = argparse.ArgumentParser(description="Write the generated parts of the reference pages.")
+    parser = argparse.ArgumentParser(description="Write the generated parts of the pages.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a page is stale")
     check = parser.parse_args().check
     found = stale()

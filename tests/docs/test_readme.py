@@ -1,82 +1,79 @@
-"""The README says what the programs do."""
+"""The README, its links, and the examples of the reference pages say what the programs do."""
 
-import inspect
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
+from safetensors.torch import load_file
 
+from support.pages import ROOT, Block, block, blocks, run, write_files
 from support.results import FULL
-from swa_cli import errors
-from swa_cli.cli.commands import COMMANDS
 from swa_cli.config.load import load_config
-from swa_cli.config.settings import sections, settings
 from swa_cli.report.json_report import as_mapping
+from swa_cli.user.batch import make_splitter
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-
-
-def block(start: str, language: str) -> str:
-    after = README[README.index(start) :]
-    match = re.search(rf"```{language}\n(.*?)```", after, flags=re.DOTALL)
-    assert match
-    return match.group(1)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RUNS = Path(__file__).parent / "runs"
 
 
-@pytest.mark.parametrize("command", sorted(COMMANDS))
-def test_every_command_is_mentioned(command):
-    assert f"swa {command}" in README
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 150
 
 
-def test_every_exit_code_of_an_error_is_documented():
-    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.SwaError)]
-
-    for code in {kind.exit_code for kind in kinds}:
-        assert f"| {code} | " in README
-    assert all(kind.__name__ in (errors.__doc__ or "") for kind in kinds)
-
-
-def test_every_flag_in_the_readme_exists():
-    mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - {"--keep", "--swa-lr", "--out"}  # the script's
-    known = set()
-    for command in COMMANDS:
-        text = subprocess.run(
-            [sys.executable, "-m", "swa_cli", command, "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={"COLUMNS": "200", "NO_COLOR": "1"},
-        ).stdout
-        known |= set(re.findall(r"--[a-z][a-z-]+", text))
-
-    assert mentioned <= known | {"--help"}
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_to_files_and_headings(page):
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", (ROOT / page).read_text(encoding="utf-8")):
+        path, _, anchor = target.partition("#")
+        assert (ROOT / path).is_file(), target
+        headings = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(encoding="utf-8"), flags=re.MULTILINE)
+        assert not anchor or anchor in {
+            re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings
+        }
 
 
-def test_the_yaml_in_the_readme_has_every_key(tmp_path):
-    (tmp_path / "run.yaml").write_text(block("and this has every key", "yaml"))
-    written = yaml.safe_load((tmp_path / "run.yaml").read_text())
-
-    load_config(tmp_path / "run.yaml")
-
-    assert set(written) == set(sections())
-    for name in sections():
-        assert set(written[name]) == {setting.name for setting in settings(name)}
+def test_pages_link_only_to_pages():
+    for page in (ROOT / "docs").rglob("*.md"):
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).resolve().is_relative_to(ROOT / "docs"), f"{page}: {target}"
 
 
-def test_the_library_example_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_every_page_has_its_place_in_the_navigation():
+    navigation = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.MULTILINE)
+
+    assert sorted(navigation) == sorted(str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md"))
+
+
+def test_every_option_in_the_pages_exists():
+    known = {
+        "--help",
+        "--version",
+        *re.findall(r"--[a-z][a-z-]+", (ROOT / "docs" / "reference" / "cli.md").read_text()),
+    }
+    theirs = {
+        "--standalone", "--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint",  # torchrun
+        "--model-ema", "--checkpoint-hist",  # torchvision's and timm's scripts
+        "--keep", "--swa-lr", "--epochs",  # sample_configs
+        "--strict", "--fuzz", "--fuzz-from", "--kills",  # zensical, our tests
+        "--mergekit", "--container", "--repeats", "--size", "--data", "--images", "--rounds", "--growth", "--tensors",
+        "--batches", "--seeds", "--jobs", "--against",  # benchmarks
+    }  # fmt: skip
+
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
+        assert mentioned <= known | theirs, page
+
+
+def test_the_library_example_runs(tmp_path):
     (tmp_path / "ckpts").mkdir()
     for step in range(12):
         torch.save({"w": torch.full((2,), float(step))}, tmp_path / "ckpts" / f"epoch-{step}.pt")
 
-    exec(block("## As a library", "python"), {})
-
-    from safetensors.torch import load_file
+    run(Block("python", block("README.md", "python", start="## As a library"), None), tmp_path)
 
     assert load_file(tmp_path / "swa.safetensors")["w"].tolist() == [6.5, 6.5]
 
@@ -90,7 +87,7 @@ def test_the_data_module_example_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
 
-    exec(block("## Writing a data module", "python"), names)
+    exec(block("README.md", "python", start="## A data module"), names)
 
     for loader in (names["Data"]().train_dataloader(), names["Data"]().test_dataloader()):
         images, labels = next(iter(loader))
@@ -98,8 +95,38 @@ def test_the_data_module_example_runs(tmp_path, monkeypatch):
         assert labels.tolist() == [0]
 
 
+def test_the_batch_splitter_example_gives_groups():
+    names: dict = {}
+    exec(block("docs/guides/data-module.md", "python"), names)
+
+    split = make_splitter(names["Patients"]().split_batch)
+
+    assert split(("images", "ages", "labels", "patients")) == (("images",), {"age": "ages"}, "labels", "patients")
+
+
+def test_the_python_api_s_example_runs(tmp_path):
+    (example,) = [one for one in blocks("docs/reference/python-api.md") if one.language == "python"]
+
+    assert run(example, tmp_path).startswith("320 0.")
+
+
+def test_configurations_in_the_pages_are_ones(tmp_path):
+    found = [
+        (page, one)
+        for page in ("README.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")))
+        for one in blocks(page)
+        if one.language == "yaml"
+    ]
+
+    for number, (_, one) in enumerate(found):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(one.text)
+        load_config(path)
+    assert {page for page, _ in found} >= {"README.md", "docs/tutorial.md", "docs/reference/config.md"}
+
+
 def test_the_json_example_has_the_shape_of_the_real_one():
-    example = json.loads(block("writes the same (`-`", "json"))
+    example = json.loads(block("docs/reference/json-schema.md", "json"))
     real = json.loads(json.dumps(as_mapping(FULL)))
 
     assert set(example) <= set(real)
@@ -108,7 +135,47 @@ def test_the_json_example_has_the_shape_of_the_real_one():
     assert set(example["comparisons"][0]) <= set(real["comparisons"][0])
 
 
+def test_the_json_page_has_every_field():
+    page = (ROOT / "docs" / "reference" / "json-schema.md").read_text(encoding="utf-8")
+    real = as_mapping(FULL)
+
+    documented = set(re.findall(r"`(\w+)`", page))
+    for part in (real, real["decision"], real["scores"][0], real["candidates"][0], real["comparisons"][0]):
+        assert part.keys() <= documented
+
+
 def test_ci_runs_the_readme_s_test_command():
-    assert "pytest" in block("<!-- test command -->", "sh")
-    assert "swa demo" in block("<!-- demo command -->", "sh")
-    assert "<!-- test command -->" in (Path(__file__).parents[2] / ".ci" / "run").read_text()
+    assert "pytest" in block("README.md", "sh", start="<!-- test command -->")
+    assert "swa demo" in block("README.md", "sh", start="<!-- demo command -->")
+    assert "<!-- test command -->" in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.slow
+def test_the_commands_on_your_own_run(tmp_path):
+    shutil.copy(RUNS / "images.py", tmp_path)
+    shutil.copy(RUNS / "plain_run.py", tmp_path / "train.py")
+    subprocess.run([sys.executable, "train.py"], cwd=tmp_path, check=True)
+    steps = block("README.md", "sh", start="## On your own run")
+    around = re.findall(r"`(swa (?:inspect|verify) [^`]+)`", README)
+    picks = re.findall(r"`(--(?:last|best)[^`]+)`", README)
+    (tmp_path / "run.yaml").write_text(block("README.md", "yaml", start="## One configuration"))
+
+    activate, *commands = steps.splitlines()
+    assert activate == "source .venv/bin/activate"
+    assert [command.split()[1] for command in around] == ["inspect", "verify"]
+    more = [
+        *around,
+        *(f"swa inspect ckpts {pick}" for pick in picks),
+        "rm swa.safetensors",
+        "swa run --config run.yaml",
+    ]
+    printed = run(Block("sh", "\n".join([*commands, *more, "swa --version"]), None), tmp_path)
+
+    assert "bit for bit" in printed
+    assert (tmp_path / "result.json").is_file()
+
+
+def test_files_in_the_pages_are_written_once(tmp_path):
+    write_files("docs/tutorial.md", tmp_path)
+
+    assert {path.name for path in tmp_path.iterdir()} == {"train.py", "run.yaml"}

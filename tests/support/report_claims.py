@@ -12,7 +12,7 @@ NUMBER = r"[+-]?\d+(?:\.\d+)?(?:e[+-]\d+)?"
 OTHER = r"the last checkpoint with BatchNorm recomputed|the last checkpoint|the best by validation"
 INCUMBENTS = ("last", "best")
 COSTS = {"half": 2, "a third": 3, "a quarter": 4, "a fifth": 5, "a tenth": 10, "a twelfth": 12}
-# docs/evaluation.md: the deciding metric, then whether the NLL is better, neither, or worse
+# docs/explanation/statistics.md: the deciding metric, then whether the NLL is better, neither, or worse
 TABLE = {
     "better": {"better": "better", "neither": "better", "worse": "your choice"},
     "non-inferior": {"better": "better", "neither": "non-inferior", "worse": "worse"},

@@ -20,7 +20,7 @@ from swa_cli.user.datamodule import length_of
 from swa_cli.user.forward import Forward
 
 _SMALL = 16
-"""Samples in a batch below which its size shows in the statistics (docs/batchnorm.md)."""
+"""Samples in a batch below which its size shows in the statistics (docs/explanation/batchnorm.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
