@@ -4,7 +4,7 @@ from typing import Literal
 
 from swa_cli.batchnorm.inputs import InputMoments
 from swa_cli.batchnorm.layers import Norm
-from swa_cli.errors import DataError
+from swa_cli.errors import DataError, option
 
 Estimator = Literal["population", "torch", "official", "sequential"]
 """
@@ -40,8 +40,8 @@ def weight_of(estimator: Estimator, seen: InputMoments, n_samples: int | None) -
     if n_samples is None:
         msg = (
             "the number of samples in the batch is ambiguous: its inputs, its target and the layers' inputs differ in "
-            "length. --estimator official weights each batch by that number. Let train_dataloader() return a "
-            "DataLoader with a sampler, or use --estimator population or torch."
+            f"length. {option('estimator', 'official')} weights each batch by that number. Let train_dataloader() "
+            f"return a DataLoader with a sampler, or use {option('estimator', 'population')} or torch."
         )
         raise DataError(msg)
     return n_samples

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 from torch.nn.modules.instancenorm import _InstanceNorm  # pyright: ignore[reportPrivateUsage]
 
-from swa_cli.errors import MismatchError, kind_of
+from swa_cli.errors import MismatchError, kind_of, option
 from swa_cli.user.modules import modules_of, state_dict_of
 
 BatchNorm: TypeAlias = _BatchNorm
@@ -115,7 +115,7 @@ def bn_buffers(model: nn.Module, layers: Mapping[str, Norm]) -> dict[str, tuple[
         names = ", ".join(sorted(lost))
         msg = (
             f"the state_dict of {kind_of(model)} does not hold the statistics of {names}, so they cannot be stored. "
-            "Give --model the module whose state_dict has them."
+            f"Give {option('model')} the module whose state_dict has them."
         )
         raise MismatchError(msg)
     return found

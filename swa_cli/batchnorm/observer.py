@@ -10,7 +10,7 @@ from torch import nn
 from swa_cli.batchnorm.inputs import InputMoments, observed, observed_instances
 from swa_cli.batchnorm.layers import BatchNorm, Norm
 from swa_cli.batchnorm.modes import normalise_by_batch, normalise_by_statistics, what_undoes
-from swa_cli.errors import DataError, kind_of
+from swa_cli.errors import DataError, kind_of, option
 
 Known = Callable[[str], tuple[torch.Tensor, torch.Tensor] | None]
 """Returns mean and variance of a layer's inputs so far, given its name; None if a single value cannot be used."""
@@ -198,8 +198,8 @@ class _Watch:
         if known is None:
             msg = (
                 f"layer {self.layer.name} gets one value per channel (shape {list(values.shape)}), whose variance this "
-                "estimator cannot compute. Let the training loader drop the last incomplete batch "
-                "(drop_last=True), or use --estimator population."
+                "estimator cannot compute. Let the training loader drop the last incomplete batch (drop_last=True), "
+                f"or use {option('estimator', 'population')}."
             )
             raise DataError(msg)
         for buffer, value in zip((self.layer.running_mean, self.layer.running_var), known, strict=True):

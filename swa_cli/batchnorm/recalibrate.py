@@ -15,7 +15,7 @@ from swa_cli.batchnorm.observer import observing
 from swa_cli.batchnorm.passes import Feed, Seen, pass_over
 from swa_cli.batchnorm.result import UNREACHED, LayerStatistics, RecalibrationResult, statistics_of
 from swa_cli.batchnorm.sequential import layer_by_layer
-from swa_cli.errors import DataError, MismatchError, NonFiniteError, shortened
+from swa_cli.errors import DataError, MismatchError, NonFiniteError, option, shortened
 from swa_cli.system.process_group import Step, alone
 from swa_cli.system.progress import Track, silent
 from swa_cli.user.batch import Splitter, split_batch
@@ -113,7 +113,7 @@ def _check_same_passes(found: Iterable[_Found], until_converged: float | None) -
         msg = (
             f"the training loader yields a different number of {what} in every pass ({min(several):,} to "
             f"{max(several):,}), so the layers' statistics would be of different data. Make it yield the same batches "
-            "in every pass, or use --estimator population."
+            f"in every pass, or use {option('estimator', 'population')}."
         )
         raise DataError(msg)
 
@@ -174,7 +174,7 @@ def _check_storable(found: Iterable[_Found]) -> None:
                 kind = str(dtype).removeprefix("torch.")
                 msg = (
                     f"{layer.name}.{buffer} reaches {float(value.abs().max()):.3g}, which is too large for {kind}. "
-                    "Build the model in float32, and average with --dtype float32."
+                    f"Build the model in float32, and average with {option('dtype', 'float32')}."
                 )
                 raise NonFiniteError(msg)
 

@@ -8,6 +8,7 @@ import torch
 from swa_cli.batchnorm.estimators import Estimator
 from swa_cli.batchnorm.layers import Norm
 from swa_cli.batchnorm.moments import Estimate
+from swa_cli.errors import option
 
 _COLLAPSED, _EXPLODED = 0.5, 4.0
 _FAR = 2.0
@@ -140,7 +141,7 @@ def recalibration_warnings(result: RecalibrationResult, *, n_averaged: int) -> t
             causes = (
                 "either the averaged weights cancel each other, as those of different runs do, or some checkpoints "
                 "are from so early in training that their statistics had not settled. Average fewer and later ones "
-                "(--last), and run swa-eval before using this average."
+                f"({option('last')}), and run swa-eval before using this average."
             )
         found.append(
             f"the variances of {_some(collapsed)} collapsed, to {collapsed[0].var_ratio:.2g} times the old at worst: "

@@ -26,7 +26,8 @@ def flags_of(own: Mapping[str, str] | None = None) -> Spelling:
 
 def _as_flag(own: Mapping[str, str], name: str, value: object, of: str | None) -> str:
     if of:
-        return f"{flag(of)}-arg {name}={'...' if value is None else shlex.quote(str(value))}"
+        text = str(value).lower() if isinstance(value, bool) else str(value)  # as YAML has it
+        return f"{flag(of)}-arg {name}={'...' if value is None else shlex.quote(text)}"
     known = own.get(name) or _known().get(name) or flag(name)
     if isinstance(value, bool):
         return known.partition("/")[0] if value else flag(f"no_{name}")

@@ -6,17 +6,20 @@ from typing import Any
 
 from swa_cli.config.pydantic_errors import mismatch
 from swa_cli.config.settings import sections, settings
-from swa_cli.errors import cut
+from swa_cli.errors import cut, option
 
 _SHOWN = 60
 """Characters of a wrong value or an unknown key."""
 
 
 def unpartnered(problem: Mapping[str, Any], in_file: Collection[str]) -> str | None:
-    """The message for ``--model-arg`` where neither ``--model`` nor the file names a model; None for other problems."""
+    """The message for arguments of a model where neither a flag nor the file names one; None for other problems."""
     if problem["type"] != "missing" or (section := problem["loc"][0]) in in_file:
         return None
-    return f"--{section}-arg is given without --{section}. Name with --{section} what takes the arguments."
+    return (
+        f"{option(f'{section}.init_args')} is given without {option(section)}. Name with {option(section)} what takes "
+        "the arguments."
+    )
 
 
 def explain(problem: Mapping[str, Any]) -> str:

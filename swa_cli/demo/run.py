@@ -5,7 +5,7 @@ from pathlib import Path
 
 from swa_cli.config.schema import AverageConfig, BnUpdateConfig, Config, EvalConfig, TargetConfig
 from swa_cli.demo.train import train_digits
-from swa_cli.errors import OutputError, UsageError
+from swa_cli.errors import OutputError, UsageError, option
 from swa_cli.pipeline.common import Notify
 from swa_cli.pipeline.run import PipelineResult, run_pipeline
 from swa_cli.system.progress import Track, silent
@@ -39,11 +39,14 @@ def run_demo(
         raise UsageError(msg)
     try:
         if not force and folder.exists() and any(folder.iterdir()):
-            msg = f"{folder} is not empty. Name another directory with --out, or write into it with --force."
+            msg = (
+                f"{folder} is not empty. Name another directory with {option('out')}, or write into it with "
+                f"{option('force', True)}."
+            )
             raise OutputError(msg)
         train_digits(folder / "checkpoints", seed=seed, track=track)
     except OSError as error:
-        msg = f"cannot write the demo to {folder}: {error.strerror or error}. Name another place with --out."
+        msg = f"cannot write the demo to {folder}: {error.strerror or error}. Name another place with {option('out')}."
         raise OutputError(msg) from error
     config = demo_config(folder, seed=seed)
     return config, run_pipeline(config, notify=notify, track=track)

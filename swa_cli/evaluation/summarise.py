@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from swa_cli.errors import UsageError
+from swa_cli.errors import UsageError, option
 from swa_cli.evaluation.compare import Other, compare
 from swa_cli.evaluation.decide import INCUMBENTS, decide
 from swa_cli.evaluation.power import effects, units_to_decide
@@ -132,7 +132,7 @@ def check_margins(given: Mapping[str, float], metrics: Sequence[Metric]) -> None
     compared = [metric.name for metric in metrics if metric.compared]
     strange = [name for name in given if name and name not in compared]
     if strange:
-        msg = f"--margin {strange[0]}: there is no such comparison. Name one of {', '.join(compared)}."
+        msg = f"{option('margin', strange[0])}: there is no such comparison. Name one of {', '.join(compared)}."
         raise UsageError(msg)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from swa_cli.batchnorm import LayerStatistics, RecalibrationResult
+from swa_cli.errors import option
 from swa_cli.report.broken import on_lines
 from swa_cli.text import counted, seen_of, signed
 
@@ -40,7 +41,7 @@ def layers_table(result: RecalibrationResult) -> Table:
     ranked = sorted(result.layers, key=_moved, reverse=True)
     title = "The furthest moves, in old standard deviations"
     if len(ranked) > _SHOWN:
-        title += f"; the first {_SHOWN} of {len(ranked)} layers, --json has all"
+        title += f"; the first {_SHOWN} of {len(ranked)} layers, {option('json')} has all"
     table = Table(title=title, title_justify="left")
     longest = max((len(layer.name) for layer in ranked[:_SHOWN]), default=0)
     table.add_column("layer", overflow="fold", min_width=min(longest, _NAME))

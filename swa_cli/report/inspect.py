@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from swa_cli.checkpoints import Description, Inspection, SeriesMember, describe, known_metrics, short_names
-from swa_cli.errors import SwaError, shortened
+from swa_cli.errors import SwaError, option, shortened
 from swa_cli.text import counted, in_bytes
 
 _MOST_METRICS = 3
@@ -23,7 +23,7 @@ def inspection_report(inspection: Inspection) -> RenderableType:
     metrics = known_metrics(files)
     parts: list[RenderableType] = [_table(inspection, names, metrics[:_MOST_METRICS])]
     if len(metrics) > _MOST_METRICS:
-        parts.append(f"Metrics too, see --json: {shortened(metrics[_MOST_METRICS:])}")
+        parts.append(f"Metrics too, see {option('json')}: {shortened(metrics[_MOST_METRICS:])}")
     parts += _descriptions(files or survey.own, names)
     asked = inspection.selection.in_words()
     if any(not pick.error or pick.flags != asked for pick in inspection.picks):

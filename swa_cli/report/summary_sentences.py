@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from swa_cli.errors import option
 from swa_cli.evaluation import BnRecord, Comparison, EvaluationResult
 from swa_cli.report.figures import amount, difference, has_interval, interval, value
 from swa_cli.report.phrases import data_of, held_back, is_resolvable, split_of, verdict_in_words
@@ -41,7 +42,10 @@ def background(result: EvaluationResult) -> Iterator[str]:
     if result.bn_update:
         yield f"BatchNorm statistics of {result.bn_update.file}: {', '.join(_origin(result.bn_update))}."
         if not result.of_kind("control"):
-            yield "Add --control to separate the gain from averaging from that of recomputed BatchNorm statistics."
+            yield (
+                f"Add {option('control', True)} to separate the gain from averaging from that of recomputed BatchNorm "
+                "statistics."
+            )
     if result.plan:
         yield result.plan
     yield from result.notes

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from swa_cli.errors import option
 from swa_cli.evaluation import CONTROL, DECIDING, INCUMBENTS, Comparison, Decision, EvaluationResult, decide
 from swa_cli.report.clauses import beside_ensemble, change, gain, how_many, judged, resolution
 from swa_cli.report.figures import difference, has_interval, interval
@@ -170,10 +171,10 @@ def _gain_in_secondary(result: EvaluationResult, cases: Iterable[_Case]) -> str:
 
 
 def _margin_option(result: EvaluationResult, case: _Case) -> str:
-    """Return a hint at --margin, if a margin could decide and none was given."""
+    """Return a hint at the option ``margin``, if a margin could decide and none was given."""
     if case.primary.margin is not None or case.secondary is None or case.secondary.verdict != "better":
         return ""
-    return f", and --margin sets the loss of {result.score(case.primary.metric).label} that you accept"
+    return f", and {option('margin')} sets the loss of {result.score(case.primary.metric).label} that you accept"
 
 
 def _swa(result: EvaluationResult) -> str:

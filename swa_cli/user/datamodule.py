@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 from torch.utils.data import DataLoader
 
-from swa_cli.errors import DataError, UserCodeError, kind_of
+from swa_cli.errors import DataError, UserCodeError, kind_of, option
 from swa_cli.user.dataloader import NotOfferedError, with_transform_of
 from swa_cli.user.guard import user_code
 from swa_cli.user.import_object import call_target
@@ -41,7 +41,7 @@ def choose_split(module: object) -> Split:
         return "val"
     msg = (
         f"data module {_name(module)} has neither test_dataloader() nor val_dataloader(); evaluation needs one of "
-        "them. Define one, or name another split with --split."
+        f"them. Define one, or name another split with {option('split')}."
     )
     raise UserCodeError(msg)
 
@@ -87,7 +87,7 @@ def train_batches_as_evaluated(module: object) -> tuple[Iterable[Any], str]:
         msg = (
             f"data module {_name(module)} does not offer its training images as evaluation sees them: {error}. Give "
             "train_dataloader() a parameter eval_transforms=False that switches off the augmentation when it is True, "
-            "or leave out --eval-transforms."
+            f"or leave out {option('eval_transforms')}."
         )
         raise UserCodeError(msg) from error
 

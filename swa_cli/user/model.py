@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from swa_cli.errors import MismatchError, UserCodeError, kind_of, listed, shortened
+from swa_cli.errors import MismatchError, UserCodeError, kind_of, listed, option, shortened
 from swa_cli.formats import Checkpoint, is_averaged, strip_wrappers
 from swa_cli.user.guard import user_code
 from swa_cli.user.import_object import call_target
@@ -196,4 +196,4 @@ def _explain(
     ):
         if names:
             lines += [f"{len(names)} {title}:", *listed(names)]
-    return [*lines, "Check --model and --model-arg: build the model as in the training run."]
+    return [*lines, f"Check {option('model')} and {option('model.init_args')}: build the model as in the training run."]

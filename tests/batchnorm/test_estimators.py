@@ -316,7 +316,9 @@ def test_where_samples_cannot_be_counted_official_is_refused(estimator):
     model = nn.Sequential(nn.BatchNorm1d(4))
     batches = [(torch.randn(50, 4), torch.zeros(6)), (torch.randn(40, 4), torch.zeros(6))]
     if estimator == "official":
-        with pytest.raises(DataError, match=r"batch 0: the number of samples.*ambiguous.*--estimator official weights"):
+        with pytest.raises(
+            DataError, match=r"batch 0: the number of samples.*ambiguous.*`estimator='official'` weights"
+        ):
             recalibrate(model, batches, estimator=estimator)
         return
     result = recalibrate(model, batches, estimator=estimator)

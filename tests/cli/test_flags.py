@@ -23,6 +23,7 @@ from swa_cli.system.atomic_file import check_output
         ("model", "file.py:Name", None, "--model file.py:Name"),
         ("model.init_args", None, None, "--model-arg"),
         ("ignore_index", 255, "task", "--task-arg ignore_index=255"),
+        ("resize", True, "task", "--task-arg resize=true"),
         ("graph", None, "task", "--task-arg graph=..."),
         ("out", None, None, "--out"),
     ],

@@ -193,7 +193,9 @@ def test_arguments_of_nothing_ask_for_the_flag(tmp_path, section, written):
     path = None if written is None else tmp_path / "run.yaml"
     if path is not None:
         path.write_text(written)
-    with pytest.raises(ConfigError, match=f"^--{section}-arg is given without --{section}. Name with --{section} "):
+    with pytest.raises(
+        ConfigError, match=f"^`{section}.init_args` is given without `{section}`. Name with `{section}` "
+    ):
         load_config(path, {section: {"class_path": None, "init_args": {"width": 3}}})
 
 

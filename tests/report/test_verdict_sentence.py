@@ -277,7 +277,7 @@ def test_too_few_examples_says_how_many_would_do():
     assert final_sentence(judged(CLOSE, n_examples=700, units_needed=600)) == f"{told}."
     assert final_sentence(judged(CLOSE, n_examples=700)) == f"{told}."
     assert final_sentence(judged(CLOSE, NLL_BETTER, n_examples=700, units_needed=7643)) == (
-        f"{told}{needed}{better}, and --margin sets the loss of accuracy that you accept."
+        f"{told}{needed}{better}, and `margin` sets the loss of accuracy that you accept."
     )
     with_margin = final_sentence(judged(replace(CLOSE, margin=0.01), NLL_BETTER))
     assert with_margin.startswith(

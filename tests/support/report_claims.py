@@ -379,7 +379,7 @@ class Oracle:
             self.numbers(one, size, low, high)
             if not self.text.take(" and (?=that of)"):
                 break
-        asked = self.text.take(r", and --margin sets the loss of (\w+) that you accept")
+        asked = self.text.take(r", and (?:--margin|`margin`) sets the loss of (\w+) that you accept")
         if asked:
             assert asked[1] == self.result.score(self.result.decision.primary).label
             assert self.primary(one.kind).margin is None

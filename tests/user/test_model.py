@@ -90,7 +90,7 @@ def test_missing_unexpected_and_reshaped_keys_are_each_listed(tmp_path):
         "  extra",
         "1 of another shape:",
         "  weight: the model has [2, 3], the file [2, 4]",
-        "Check --model and --model-arg: build the model as in the training run.",
+        "Check `model` and `model.init_args`: build the model as in the training run.",
     ]
 
 

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from torch.utils.data import BatchSampler
 
-from swa_cli.errors import DataError, kind_of
+from swa_cli.errors import DataError, kind_of, option
 from swa_cli.user.dataloader.clone import copy_of, has_plain_batches, iterates_as_torch_does
 
 
@@ -26,7 +26,7 @@ def with_batch_size(loader: Iterable[Any], batch_size: int) -> Iterable[Any]:
     else:
         why = f"a {kind_of(cast('object', loader.batch_sampler))} makes its batches"
     msg = (
-        f"--batch-size {batch_size}: the training loader cannot be rebuilt: {why}. Give the batch size to the data "
-        f"module instead, if it takes one: --data-arg batch_size={batch_size}."
+        f"{option('batch_size', batch_size)}: the training loader cannot be rebuilt: {why}. Give the batch size to the "
+        f"data module instead, if it takes one: {option('batch_size', batch_size, of='data')}."
     )
     raise DataError(msg)

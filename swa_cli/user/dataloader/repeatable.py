@@ -5,7 +5,7 @@ from typing import Any, Literal, cast, final
 
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
-from swa_cli.errors import DataError, kind_of
+from swa_cli.errors import DataError, kind_of, option
 from swa_cli.user.dataloader.clone import has_plain_batches, is_loader, parts_of, unused_copy
 from swa_cli.user.dataloader.groups_offered import groups_offered
 from swa_cli.user.dataloader.rank_shard import RankShard
@@ -120,7 +120,7 @@ def _counted(batch: object) -> int:
     if n_samples is None:
         msg = (
             f"the number of samples in a batch of type {kind_of(batch)} is ambiguous: its parts differ in length. "
-            "Limit the data by --num-batches, or leave out --num-samples."
+            f"Limit the data by {option('num_batches')}, or leave out {option('num_samples')}."
         )
         raise DataError(msg)
     return n_samples

@@ -46,5 +46,5 @@ def test_another_batch_size_of_an_iterable_dataset(workers):
     ],
 )
 def test_a_loader_that_cannot_be_rebuilt_says_why_and_what_to_do(loader, why):
-    with pytest.raises(DataError, match=f"--batch-size 5: .*{why}.* --data-arg batch_size=5"):
+    with pytest.raises(DataError, match=f"^`batch_size=5`: .*{why}.* `batch_size=5`"):
         with_batch_size(loader, 5)

@@ -164,7 +164,7 @@ def test_the_samples_of_a_batch_are_the_length_that_its_parts_agree_on(batch, si
 def test_samples_that_cannot_be_counted_are_not_limited():
     batches = [(torch.zeros(50, 4), torch.zeros(2, 90), torch.zeros(6))] * 3
 
-    with pytest.raises(DataError, match=r"of type tuple is ambiguous.*--num-batches"):
+    with pytest.raises(DataError, match=r"of type tuple is ambiguous.*`num_batches`"):
         list(Passes(batches, num_samples=10))
 
 
