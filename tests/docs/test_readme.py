@@ -48,6 +48,31 @@ def test_every_page_has_its_place_in_the_navigation():
     assert sorted(navigation) == sorted(str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md"))
 
 
+def test_every_path_in_the_pages_exists():
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        named = set(re.findall(r"(?<![\w/(.])(?:tests|swa_cli|benchmarks|sample_configs|docs)/[\w./]*\w", text))
+        for path in named:
+            assert "NAME" in path or (ROOT / path).exists(), f"{page}: {path}"
+
+
+def test_the_scripts_in_the_pages_have_the_options_that_they_are_given():
+    commands = [
+        command
+        for page in ("CONTRIBUTING.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")))
+        for one in blocks(page)
+        if one.language == "sh"
+        for command in re.findall(r"python ((?:benchmarks|sample_configs|docs)/.+)", one.text)
+    ]
+
+    assert len(commands) > 10
+    for command in commands:
+        script, *rest = command.split()
+        source = "".join(path.read_text() for path in (ROOT / script).parent.glob("*.py"))
+        for option in re.findall(r"--[a-z-]+", " ".join(rest)):
+            assert f'"{option}"' in source, command
+
+
 def test_every_option_in_the_pages_exists():
     known = {
         "--help",
