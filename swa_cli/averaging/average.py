@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from swa_cli.averaging.combiners import Combiner
 from swa_cli.averaging.frozen import frozen_bn, frozen_notice
 from swa_cli.averaging.outliers import outlier_notice
 from swa_cli.averaging.plan import AveragePlan, split_tied
@@ -26,6 +27,8 @@ class AverageResult:
 
     path: Path
     sources: tuple[Checkpoint, ...]
+    combiner: Combiner
+    """What made one number of those of all sources."""
     bn_statistics: BnStatistics
     frozen_bn: tuple[str, ...]
     """BatchNorm layers with the same statistics in all sources, see `swa_cli.averaging.frozen`."""
@@ -59,7 +62,7 @@ class AverageResult:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What makes the average useless, most likely."""
-        return (unrelated_warning(self.n_averaged),) if self.unrelated else ()
+        return (unrelated_warning(self.n_averaged, self.combiner.words),) if self.unrelated else ()
 
     @property
     def n_averaged(self) -> int:
@@ -80,10 +83,10 @@ def average(
 ) -> AverageResult:
     """Carry out ``plan`` and publish the average.
 
-    The mean is that of Izmailov et al. 2018 (arXiv:1803.05407), with equal weights unless the plan has others, over
-    every floating tensor, buffers included; BatchNorm statistics are therefore averages until they are recomputed,
-    and the metadata says so. A tied tensor is written once; its other names are in the metadata of a safetensors file,
-    as ``safetensors.torch.load_model`` expects them, and share its storage in a torch file.
+    The plan's combiner is applied to every floating tensor, buffers included; BatchNorm statistics are therefore
+    averages until they are recomputed, and the metadata says so. A tied tensor is written once. Its other names are in
+    the metadata of a safetensors file, as ``safetensors.torch.load_model`` expects them, and share its storage in a
+    torch file.
 
     Args:
         output: a file, ``swa.safetensors`` or ``swa.pt``, or a target that says more.
@@ -160,6 +163,7 @@ def result_of(
     return AverageResult(
         path=target.path,
         sources=plan.sources,
+        combiner=plan.combiner,
         bn_statistics=record.bn_statistics,
         frozen_bn=record.frozen_bn,
         left_out=layout.left_out,

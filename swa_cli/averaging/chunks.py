@@ -68,12 +68,12 @@ def cut(plan: AveragePlan, tensors: Sequence[TensorPlan], offsets: Mapping[str, 
     for tensor in tensors:
         policy, spec = tensor.policy, tensor.spec
         numel, size = spec.numel, max(1, chunk // reals(1, spec.dtype))
-        read = layouts if policy == "mean" else [source.tensors for source in plan.read_by(tensor)]
+        read = layouts if policy == "combined" else [source.tensors for source in plan.read_by(tensor)]
         stored = [layout[tensor.name] for layout in read]
         flat = all([layout.is_row_major for layout in stored])  # noqa: C419  # twice as fast, for 30,000 tensors
         before, kind = (
             kind,
-            (policy, spec.dtype, [layout.spec.dtype for layout in stored] if policy == "mean" else None),
+            (policy, spec.dtype, [layout.spec.dtype for layout in stored] if policy == "combined" else None),
         )
         if parts and not (flat and filled + numel <= size and kind == before):
             yield piece()

@@ -19,19 +19,21 @@ _WIDEST = 8  # bytes of a real number
 
 
 class CpuWorker:
-    """Reads a piece of every source into one buffer, adds it up in another, rounds it into a third."""
+    """Reads a piece of every source into one buffer, combines it in another, rounds it into a third."""
 
     def __init__(self, job: AverageContext, *, chunk: int = CHUNK) -> None:
         self._job = job
         self._read, self._out = (np.empty(chunk * _WIDEST, np.uint8) for _ in range(2))
-        self._total = np.empty(chunk, np.float64)
+        self._combining = job.plan.combiner.on_cpu(
+            chunk, self._out.view(np.float64), allow_nonfinite=job.allow_nonfinite
+        )
         self._wide = np.empty(chunk, np.float32)
         self._finite = np.empty(chunk, np.bool_)
 
     def submit(self, piece: Piece) -> None:
         """See `Worker`."""
-        if piece.policy == "mean":
-            view = self._mean(piece)
+        if piece.policy == "combined":
+            view = self._combine(piece)
         else:
             view = resolve_integers(piece, self._job, (self._out.data, self._read.data))
         put(piece, view, self._job.write)
@@ -39,31 +41,25 @@ class CpuWorker:
     def finish(self) -> None:
         """See `Worker`: nothing is ever left under way."""
 
-    def _mean(self, piece: Piece) -> memoryview:
-        job, plan = self._job, self._job.plan
+    def _combine(self, piece: Piece) -> memoryview:
+        job = self._job
         n = reals(piece.numel, piece.dtype)
-        total, product = self._total[:n], self._out[: n * _WIDEST].view(np.float64)
         runs: ReadPlan = {}
         bits = BitSums(piece) if job.fingerprints.exact else None
         with np.errstate(all="ignore"):  # values that are not finite are found below
-            for number, (source, weight) in enumerate(zip(plan.sources, plan.weights, strict=True)):
+            for number, source in enumerate(job.plan.sources):
                 stored = real_dtype(fill(piece, source, job.files, self._read.data, runs))
                 if bits:
                     bits.add(self._read[: n * stored.itemsize], stored.itemsize)
-                values = self._widened(stored, n)
-                if weight != 1:
-                    values = np.multiply(values, weight, out=product, dtype=np.float64)
-                if number == 0:
-                    np.copyto(total, values)
-                else:
-                    np.add(total, values, out=total)
+                self._combining.add(number, self._widened(stored, n))
+            total = self._combining.total(n)
             if job.allow_nonfinite:
                 total[np.isnan(total)] = np.nan  # one NaN for all, whose bits would otherwise depend on the device
             job.fingerprints.add(piece, bits.sums if bits else sums_of_parts(piece, total.view(np.uint64)))
-            np.divide(total, plan.divisor, out=total)
+            result = self._combining.result(n)
         dtype = real_dtype(piece.dtype)
         out = self._out[: n * dtype.itemsize].view(dtype)
-        round_into(total, out, odd=self._read[: n * _WIDEST].view(np.int64), wide=self._wide[:n])
+        round_into(result, out, odd=self._read[: n * _WIDEST].view(np.int64), wide=self._wide[:n])
         if job.allow_nonfinite:
             out[np.isnan(out)] = np.nan
         elif not np.isfinite(out, out=self._finite[:n]).all():
@@ -71,7 +67,7 @@ class CpuWorker:
         return self._out.data
 
     def _widened(self, dtype: Dtype, n: int) -> npt.NDArray[np.generic]:
-        """What was read, as numbers that numpy can add to float64; it casts most of them in passing."""
+        """What was read, as numbers that numpy can combine with float64; it casts most of them in passing."""
         raw = self._read[: n * dtype.itemsize]
         if dtype.itemsize == 1:
             return np.take(_all_values(dtype), raw, out=self._wide[:n], mode="clip")

@@ -19,7 +19,7 @@ from swa_cli.averaging.chunks import Piece, ReadPlan, fill, put
 from swa_cli.averaging.context import AverageContext, NotFiniteError
 from swa_cli.averaging.cpu import CpuWorker
 from swa_cli.averaging.fingerprints import BitSums, starts_of_parts
-from swa_cli.averaging.torch_kernels import accumulate, forget_nan_bits, rounded_mean, sums_of_parts
+from swa_cli.averaging.torch_kernels import forget_nan_bits, round_on_device, sums_of_parts, widened
 from swa_cli.formats import Dtype, real_dtype, reals
 
 CHUNK = 1 << 20
@@ -59,7 +59,7 @@ class Queue(Protocol):
 class Accelerator:
     """A device and what is needed to use it.
 
-    A worker holds on it 4 + 2 buffers of 8 bytes an element, a float64 total, and what rounding needs for a moment
+    A worker holds on it 4 + 2 buffers of 8 bytes an element, the total of a mean, and what rounding needs for a moment
     (less than five times that): 12 × 8 MiB, so 192 MiB for two of them, besides what CUDA itself takes to start.
     """
 
@@ -80,7 +80,7 @@ class _Slot:
 
 
 class _Output:
-    """Buffers for a rounded mean, and which piece's is on its way back and when it will be there."""
+    """Buffers for a rounded result, and which piece's is on its way back and when it will be there."""
 
     def __init__(self, accelerator: Accelerator, size: int) -> None:
         self.host = accelerator.host_buffer(size)
@@ -100,24 +100,23 @@ class DeviceWorker:
 
     def __init__(self, job: AverageContext, accelerator: Accelerator, *, chunk: int = CHUNK) -> None:
         self._job = job
-        self._to, self._sum, self._back = (accelerator.make_queue() for _ in range(3))
+        self._to, self._combine, self._back = (accelerator.make_queue() for _ in range(3))
         self._all_slots = [_Slot(accelerator, chunk * _WIDEST) for _ in range(_SLOTS)]
         self._ring = cycle(self._all_slots)
         self._all_outputs = [_Output(accelerator, chunk * _WIDEST) for _ in range(2)]
         self._outputs = cycle(self._all_outputs)
-        self._total = torch.empty(chunk, dtype=torch.float64, device=accelerator.device)
+        self._combining = job.plan.combiner.on_device(chunk, accelerator.device, allow_nonfinite=job.allow_nonfinite)
         self._on_cpu = CpuWorker(job, chunk=chunk)
 
     def submit(self, piece: Piece) -> None:
         """See `Worker`."""
-        if piece.policy != "mean" or piece.dtype.itemsize == 1:
+        if piece.policy != "combined" or piece.dtype.itemsize == 1:
             self._on_cpu.submit(piece)
             return
         n = reals(piece.numel, piece.dtype)
         runs: ReadPlan = {}
         bits = BitSums(piece) if self._job.fingerprints.exact else None
-        plan = self._job.plan
-        for number, (source, weight) in enumerate(zip(plan.sources, plan.weights, strict=True)):
+        for number, source in enumerate(self._job.plan.sources):
             slot = next(self._ring)
             if slot.copied:
                 slot.copied.synchronize()
@@ -126,8 +125,8 @@ class DeviceWorker:
                 bits.add(slot.host.numpy()[: n * dtype.itemsize], dtype.itemsize)
             self._send(slot, n * dtype.itemsize)
             values = slot.device[: n * dtype.itemsize].view(_in_torch(dtype))
-            self._sum.put(partial(accumulate, self._total[:n], values, weight=weight, first=number == 0))
-            slot.used = self._sum.record()
+            self._combine.put(partial(self._add, number, values))
+            slot.used = self._combine.record()
         self._receive(piece, n, bits.sums if bits else None)
 
     def finish(self) -> None:
@@ -140,7 +139,7 @@ class DeviceWorker:
             self._to.wait(slot.used)
         self._to.put(partial(slot.device[:size].copy_, slot.host[:size], non_blocking=True))
         slot.copied = self._to.record()
-        self._sum.wait(slot.copied)
+        self._combine.wait(slot.copied)
 
     def _receive(self, piece: Piece, n: int, exact_sums: list[int] | None) -> None:
         output = next(self._outputs)
@@ -151,18 +150,22 @@ class DeviceWorker:
         size = n * dtype.itemsize
         device = output.device[:size]
         starts = starts_of_parts(piece, n)
-        self._sum.put(partial(self._round, output, device.view(_in_torch(dtype)), n, starts))
-        self._back.wait(self._sum.record())
+        self._combine.put(partial(self._round, output, device.view(_in_torch(dtype)), n, starts))
+        self._back.wait(self._combine.record())
         self._back.put(partial(output.host[:size].copy_, device, non_blocking=True))
         self._back.put(partial(output.notes_host.copy_, output.notes, non_blocking=True))
         output.pending = piece, exact_sums, self._back.record()
 
+    def _add(self, number: int, values: torch.Tensor) -> None:
+        self._combining.add(number, widened(values))
+
     def _round(self, output: _Output, out: torch.Tensor, n: int, starts: npt.NDArray[np.int64]) -> None:
-        job, total = self._job, self._total[:n]
-        if job.allow_nonfinite:
+        allow_nonfinite = self._job.allow_nonfinite
+        total = self._combining.total(n)
+        if allow_nonfinite:
             forget_nan_bits(total)
         output.notes[1 : 1 + len(starts)].copy_(sums_of_parts(total, starts))
-        output.notes[:1].copy_(rounded_mean(total, job.plan.divisor, out, allow_nonfinite=job.allow_nonfinite))
+        output.notes[:1].copy_(round_on_device(self._combining.result(n), out, allow_nonfinite=allow_nonfinite))
 
     def _write(self, output: _Output) -> None:
         """Wait for what is on its way back, and write it; the buffers are free then."""

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from swa_cli.averaging.chunks import Piece, TensorSlice
+from swa_cli.averaging.combiners import combine_arrays
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.errors import shortened
 from swa_cli.formats import BY_NAME, Checkpoint, real_dtype, round_once
@@ -14,7 +15,7 @@ _BLOCK = 1 << 16
 
 
 def explain_nonfinite(piece: Piece, plan: AveragePlan) -> str:
-    """The first source, tensor and index that hold NaN or infinity; or that the mean alone is too large.
+    """The first source, tensor and index that hold NaN or infinity; or that the result alone is too large.
 
     Raises:
         CheckpointError: a file that cannot be read any more.
@@ -22,7 +23,7 @@ def explain_nonfinite(piece: Piece, plan: AveragePlan) -> str:
     for part in piece.parts:
         tensor = part.tensor
         for source in plan.sources:
-            for start, values in _elements(source, part):
+            for start, values in _elements(source, part, _BLOCK):
                 rows = _as_doubles(values)
                 bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
                 if len(bad):
@@ -36,17 +37,12 @@ def explain_nonfinite(piece: Piece, plan: AveragePlan) -> str:
                     )
     large = list(dict.fromkeys(part.tensor.name for part in piece.parts if _overflows(part, plan)))
     names = shortened(large or [piece.parts[0].tensor.name])
-    if real_dtype(piece.dtype) == BY_NAME["float64"]:
-        remedy = "Choose smaller weights, leave" if plan.is_weighted else "Leave"
-        return (
-            f"tensor {names}: the sum of the sources is too large for float64, although every source is finite, and "
-            f"there is no wider dtype. {remedy} out the checkpoint with such large values, or let infinities through "
-            "with --allow-nonfinite."
-        )
-    remedy = "a wider --dtype or smaller weights" if plan.is_weighted else "a wider --dtype"
+    is_widest = real_dtype(piece.dtype) == BY_NAME["float64"]
+    what, remedy = plan.combiner.overflow(is_widest=is_widest)
+    dtype, wider = ("float64", ", and there is no wider dtype") if is_widest else (piece.dtype.name, "")
     return (
-        f"tensor {names}: the mean is too large for {piece.dtype.name}, although every source "
-        f"is finite. Choose {remedy}, or let infinities through with --allow-nonfinite."
+        f"tensor {names}: {what} is too large for {dtype}, although every source is finite{wider}. {remedy}, or let "
+        "infinities through with --allow-nonfinite."
     )
 
 
@@ -58,7 +54,8 @@ def explain_disagreement(piece: Piece, first: Checkpoint, other: Checkpoint) -> 
     """
     for part in piece.parts:
         name = part.tensor.name
-        for (start, expected), (_, found) in zip(_elements(first, part), _elements(other, part), strict=True):
+        pairs = zip(_elements(first, part, _BLOCK), _elements(other, part, _BLOCK), strict=True)
+        for (start, expected), (_, found) in pairs:
             differ = np.flatnonzero(expected.view(np.uint8) != found.view(np.uint8))
             if len(differ):
                 at = int(differ[0]) // expected.itemsize
@@ -71,20 +68,18 @@ def explain_disagreement(piece: Piece, first: Checkpoint, other: Checkpoint) -> 
     return f"{other.path} was changed while it was read."
 
 
-def _elements(source: Checkpoint, part: TensorSlice) -> Iterator[tuple[int, npt.NDArray[np.generic]]]:
+def _elements(source: Checkpoint, part: TensorSlice, block: int) -> Iterator[tuple[int, npt.NDArray[np.generic]]]:
     """Of a part, or of the whole tensor where the part is a box: blocks, and where each starts."""
     first, last = (part.start, part.stop) if part.box is None else (0, part.tensor.spec.numel)
-    for start in range(first, last, _BLOCK):
-        yield start, source.get_elements(part.tensor.name, start, min(last, start + _BLOCK))
+    for start in range(first, last, block):
+        yield start, source.get_elements(part.tensor.name, start, min(last, start + block))
 
 
 def _overflows(part: TensorSlice, plan: AveragePlan) -> bool:
-    for blocks in zip(*(_elements(source, part) for source in plan.sources), strict=True):
-        total = np.zeros(())
-        with np.errstate(over="ignore"):
-            for (_, values), weight in zip(blocks, plan.weights, strict=True):
-                total = total + _as_doubles(values) * weight
-        rounded = round_once(total / plan.divisor, real_dtype(part.tensor.spec.dtype))
+    block = plan.combiner.piece_size(_BLOCK)
+    for blocks in zip(*(_elements(source, part, block) for source in plan.sources), strict=True):
+        combined = combine_arrays(plan.combiner, [_as_doubles(values) for _, values in blocks])
+        rounded = round_once(combined, real_dtype(part.tensor.spec.dtype))
         if not np.isfinite(rounded.astype(np.float64)).all():
             return True
     return False

@@ -53,7 +53,7 @@ class Fingerprints:
 
     def _bytes(self, tensor: TensorPlan) -> int:
         """Of the smallest number that was summed up: no more of the sum is known."""
-        if tensor.policy != "mean" or not self.exact:
+        if tensor.policy != "combined" or not self.exact:
             return _WIDEST
         layouts = {id(source.tensors): source.tensors for source in self._plan.sources}.values()
         return min(real_dtype(layout[tensor.name].spec.dtype).itemsize for layout in layouts)

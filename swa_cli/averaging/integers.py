@@ -29,7 +29,7 @@ def resolve_integers(piece: Piece, job: AverageContext, views: Sequence[memoryvi
     runs: ReadPlan = {}
     fill(piece, sources[0], job.files, kept, runs)
     if piece.policy == "rounded":
-        weights = [int(weight) for weight in job.plan.weights]
+        weights = [int(weight) for weight in job.plan.combiner.weights]
         mean = _Mean(_integers(kept, piece.dtype), weights)
         for source, weight in zip(sources[1:], weights[1:], strict=True):
             fill(piece, source, job.files, other, runs)

@@ -115,7 +115,7 @@ def outlier_notice(found: Mapping[Path, float]) -> str:
     ]
     return (
         "far from the other checkpoints, by so many times the distance that is usual between neighbours: "
-        f"{shortened(names)}. Another run, or too early in this one? Averaged all the same; leave out what does not "
+        f"{shortened(names)}. Another run, or too early in this one? Included all the same; leave out what does not "
         "belong (--exclude)."
     )
 

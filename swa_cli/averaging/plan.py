@@ -1,6 +1,5 @@
 """Deciding, before a byte is written, what becomes of every tensor."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,16 +7,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from swa_cli.averaging.combiners import Combiner, check_whole, combiner_of
 from swa_cli.averaging.complete import check_complete
-from swa_cli.averaging.weights import check_whole, checked_weights
 from swa_cli.errors import MismatchError, listed, shortened
 from swa_cli.formats import BY_NAME, Checkpoint, Dtype, TensorSpec, file_order, find_ties, is_averaged, is_floating
 from swa_cli.system.gc_pause import gc_paused
 
-Policy = Literal["mean", "agree", "newest", "oldest", "rounded"]
+Policy = Literal["combined", "agree", "newest", "oldest", "rounded"]
 Integers = Literal["agree", "last", "first", "mean-round"]
 
-_FROM_ALL = ("mean", "agree", "rounded")
+_FROM_ALL = ("combined", "agree", "rounded")
 _EXTRA_STATE = "_extra_state"
 _POLICIES: dict[Integers, Policy] = {
     "agree": "agree",
@@ -30,9 +29,9 @@ _POLICIES: dict[Integers, Policy] = {
 class TensorPlan(NamedTuple):
     """One tensor of the output: how it comes about and what it looks like.
 
-    ``mean``: float64 mean, rounded once. ``agree``: an integer or bool that must be equal in all sources.
-    ``newest``, ``oldest``: taken from the last or the first source. ``rounded``: the exact mean of integers, rounded
-    to the nearest, ties to even.
+    ``combined``: what the combiner gives in float64, rounded once. ``agree``: an integer or bool that must be equal in
+    all sources. ``newest``, ``oldest``: taken from the last or the first source. ``rounded``: the exact mean of
+    integers, rounded to the nearest, ties to even.
     """
 
     name: str
@@ -47,8 +46,8 @@ class AveragePlan:
     sources: tuple[Checkpoint, ...]
     steps: tuple[int | None, ...]
     """The step of each source, where it is known."""
-    weights: tuple[float, ...]
-    """How much each source counts; all 1, or not all equal."""
+    combiner: Combiner
+    """What makes one number of those of all sources."""
     tensors: tuple[TensorPlan, ...]
     tied: Mapping[str, str]
     """From the names of a tensor that are left out, to the one under which it is averaged and written."""
@@ -69,16 +68,6 @@ class AveragePlan:
         if tensor.policy in _FROM_ALL:
             return self.sources
         return self.sources[-1:] if tensor.policy == "newest" else self.sources[:1]
-
-    @property
-    def is_weighted(self) -> bool:
-        """Whether some sources count for more than others."""
-        return any(weight != 1 for weight in self.weights)
-
-    @cached_property
-    def divisor(self) -> float:
-        """The sum of the weights, rounded once: the number of sources, if they are equal."""
-        return math.fsum(self.weights)
 
     @cached_property
     def bytes_to_read(self) -> int:
@@ -120,7 +109,9 @@ def plan_average(
     steps: Sequence[int | None] | None = None,
     dtype: str | None = None,
     integers: Integers = "agree",
+    combine: str = "mean",
     weights: Sequence[float] | None = None,
+    ema: float | None = None,
 ) -> AveragePlan:
     """Check that the sources fit together and choose a policy for every tensor.
 
@@ -130,16 +121,19 @@ def plan_average(
         dtype: name of the floating dtype of the output, ``"bfloat16"``; by default each tensor keeps the dtype it
             is stored in. Complex tensors keep theirs.
         integers: what becomes of integers and bools; with ``agree``, ``num_batches_tracked`` is the newest.
+        combine: how floating and complex tensors are combined: one of `swa_cli.averaging.combiners.COMBINERS`.
         weights: how much each source counts, in their order; by default all the same. Only their ratios matter.
+        ema: a decay, which gives the weights of an exponential moving average instead.
 
     Raises:
-        UsageError: weights that are not one positive number for each source, or too fine for means of integers.
+        UsageError: there is no such way to combine, or it does not take weights; weights that are not one positive
+            number for each source, or too fine for means of integers.
         MismatchError: keys, shapes or dtypes differ from those of the first source.
         CheckpointError: a source lacks weights of its model, see `check_complete`.
     """
     with gc_paused():
-        checked = checked_weights(weights, [source.path for source in sources])
-        return _plan(sources, steps or [None] * len(sources), dtype, integers, checked)
+        combiner = combiner_of(combine, [source.path for source in sources], weights=weights, ema=ema)
+        return _plan(sources, steps or [None] * len(sources), dtype, integers, combiner)
 
 
 def _plan(
@@ -147,7 +141,7 @@ def _plan(
     steps: Sequence[int | None],
     dtype: str | None,
     integers: Integers,
-    weights: tuple[float, ...],
+    combiner: Combiner,
 ) -> AveragePlan:
     first, newest = sources[0], sources[-1]
     check_complete(sources)
@@ -165,11 +159,11 @@ def _plan(
     }
     tensors = tuple(TensorPlan(name=name, policy=policies[name], spec=specs[name]) for name in file_order(specs))
     if any(tensor.policy == "rounded" for tensor in tensors):
-        check_whole(weights)
+        check_whole(combiner.weights)
     return AveragePlan(
         sources=tuple(sources),
         steps=tuple(steps),
-        weights=weights,
+        combiner=combiner,
         tensors=tensors,
         tied=tied,
         extra=newest.extra,
@@ -189,7 +183,7 @@ def _policy(name: str, dtype: Dtype, integers: Integers) -> Policy:
     if _is_extra_state(name):
         return "newest"
     if is_averaged(dtype):
-        return "mean"
+        return "combined"
     if integers == "agree" and name.rpartition(".")[2] == "num_batches_tracked":
         return "newest"
     return _POLICIES[integers]

@@ -51,7 +51,7 @@ def provenance_of(
             size=source.file_bytes,
             sha256=_digests(source, unknown),
         )
-        for source, step, path, weight in zip(plan.sources, plan.steps, paths, plan.weights, strict=True)
+        for source, step, path, weight in zip(plan.sources, plan.steps, paths, plan.combiner.weights, strict=True)
     )
     return Provenance(
         n_averaged=len(sources),
@@ -62,6 +62,7 @@ def provenance_of(
             key=key,
             dtype=plan.dtype,
             integers=plan.integers,
+            combine=plan.combiner.name,
             allow_nonfinite=allow_nonfinite,
             like=target.like.checkpoint.path.name if target.like else None,
         ),
@@ -77,6 +78,12 @@ def completed(record: Provenance, plan: AveragePlan, streamed: Streamed) -> Prov
         for said, source in zip(record.sources, plan.sources, strict=True)
     )
     return record.model_copy(update={"fingerprints": as_text(streamed.fingerprints), "sources": sources})
+
+
+def recorded_weights(record: Provenance) -> list[float] | None:
+    """Return how much each source counted, or None where all counted the same."""
+    weights = [source.weight for source in record.sources]
+    return weights if len({*weights}) > 1 else None
 
 
 def folder_of(average: Path, record: Provenance) -> Path:

@@ -39,7 +39,7 @@ class Place(NamedTuple):
 def choose_places(plan: AveragePlan) -> list[Place]:
     """Evenly spread over all averaged elements, from the plan alone; none for too few sources or elements."""
     k = len(plan.sources)
-    tensors = [tensor for tensor in plan.tensors if tensor.policy == "mean" and tensor.spec.numel]
+    tensors = [tensor for tensor in plan.tensors if tensor.policy == "combined" and tensor.spec.numel]
     ends = np.cumsum([0, *(tensor.spec.numel for tensor in tensors)])
     total = int(ends[-1])
     pairs = sum((block.stop - block.start) ** 2 for block in blocks_of(k))

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 from swa_cli.averaging import cpu
@@ -16,7 +17,6 @@ from swa_cli.averaging.sampling import Sampler, SamplingWorker
 from swa_cli.averaging.workers import default_threads, work
 from swa_cli.errors import DeviceError, NonFiniteError
 from swa_cli.formats import OpenFiles, checksums
-from swa_cli.system.gc_pause import gc_paused
 from swa_cli.system.progress import Advance
 
 _LEAST = 2  # elements of a piece: the two numbers of a complex one
@@ -64,14 +64,13 @@ def stream_average(
 ) -> Streamed:
     """Write the average of every tensor of ``plan`` at its offset.
 
-    Each element is the sum in float64 over the sources in order, divided once by their number and rounded once. With
-    weights, each term is a product rounded to float64, and the divisor the sum of the weights.
+    Each element is what the plan's combiner gives in float64, rounded once.
 
     Args:
         write: called from several threads at once.
         advance: told the number of bytes read.
         hashed: files of the sources that are hashed meanwhile.
-        exact: take the exact fingerprints.
+        exact: take the exact fingerprints, also where the combiner does without.
 
     Raises:
         NonFiniteError: NaN or infinity in a source, or a mean too large for the output dtype.
@@ -88,18 +87,18 @@ def stream_average(
             files=files,
             write=write,
             allow_nonfinite=allow_nonfinite,
-            fingerprints=Fingerprints(plan, exact=exact),
+            fingerprints=Fingerprints(plan, exact=exact or plan.combiner.hides_sources),
         )
 
         def run(device: str, tensors: Sequence[TensorPlan]) -> float:
             """Average some of the tensors; seconds taken, without those to start."""
             job.fingerprints.begin(tensors)
-            with gc_paused():
-                pieces = list(cut(plan, tensors, offsets, chunk=_chunk(device, engine)))
-            workers = _workers(job, device, engine, most=max(1, len(pieces)))
+            pieces = cut(plan, tensors, offsets, chunk=_chunk(device, plan, engine))
+            first = [*islice(pieces, _most_workers(device, engine))]
+            workers = _workers(job, device, engine, count=max(1, len(first)))
             start = time.perf_counter()
             sampling = [SamplingWorker(worker, sampler) for worker in workers]
-            work(pieces, sampling, advance=advance, bytes_of=lambda piece: _bytes_of(plan, piece))
+            work(chain(first, pieces), sampling, advance=advance, bytes_of=lambda piece: _bytes_of(plan, piece))
             return time.perf_counter() - start
 
         try:
@@ -127,25 +126,34 @@ def stream_average(
     )
 
 
-def _chunk(device: str, engine: Engine) -> int:
+def _chunk(device: str, plan: AveragePlan, engine: Engine) -> int:
     """How many elements the pieces for a device may have."""
+    most = engine.chunk or cpu.CHUNK
+    if device != "cpu":
+        from swa_cli.averaging import cuda_ring as ring  # noqa: PLC0415  # the CPU does without torch
+
+        most = engine.chunk or ring.CHUNK
+    return max(_LEAST, plan.combiner.piece_size(most))
+
+
+def _most_workers(device: str, engine: Engine) -> int:
+    """How many workers a device may have."""
     if device == "cpu":
-        return max(_LEAST, engine.chunk or cpu.CHUNK)
+        return engine.threads or default_threads()
     from swa_cli.averaging import cuda_ring as ring  # noqa: PLC0415  # the CPU does without torch
 
-    return max(_LEAST, engine.chunk or ring.CHUNK)
+    return min(engine.threads or ring.WORKERS, ring.WORKERS)
 
 
-def _workers(job: AverageContext, device: str, engine: Engine, *, most: int) -> Sequence[Worker]:
-    """Workers for a device, ``most`` at most: each has buffers of its own."""
-    chunk = _chunk(device, engine)
+def _workers(job: AverageContext, device: str, engine: Engine, *, count: int) -> Sequence[Worker]:
+    """Workers for a device, each with buffers of its own."""
+    chunk = _chunk(device, job.plan, engine)
     if device == "cpu":
-        return [cpu.CpuWorker(job, chunk=chunk) for _ in range(min(most, engine.threads or default_threads()))]
+        return [cpu.CpuWorker(job, chunk=chunk) for _ in range(count)]
     from swa_cli.averaging import cuda  # noqa: PLC0415  # the CPU does without torch
     from swa_cli.averaging import cuda_ring as ring  # noqa: PLC0415
 
     accelerator = cuda.cuda(device)
-    count = min(most, engine.threads or ring.WORKERS, ring.WORKERS)
     return [ring.DeviceWorker(job, accelerator, chunk=chunk) for _ in range(count)]
 
 

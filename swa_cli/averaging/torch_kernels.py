@@ -1,6 +1,6 @@
 """The arithmetic of the CPU back end once more, in torch operations that give the same bits on every device.
 
-Means that are stored as float8 are left to the CPU: torch releases differ in what becomes of too large a number.
+Results that are stored as float8 are left to the CPU: torch releases differ in what becomes of too large a number.
 """
 
 import numpy as np
@@ -10,19 +10,9 @@ import torch
 from swa_cli.formats import LOST
 
 
-def accumulate(total: torch.Tensor, values: torch.Tensor, *, weight: float, first: bool) -> None:
-    """Add ``values`` (any real floating dtype) times ``weight`` to ``total`` (float64), or start with them.
-
-    A product is rounded before it is added, as numpy does it: no fused multiply-add, whose bits would be others.
-    """
-    if values.dtype.itemsize == 1:  # float8 has no arithmetic; every float8 is a float32
-        values = values.to(torch.float32)
-    if weight != 1:
-        values = values.to(torch.float64) * weight
-    if first:
-        total.copy_(values)
-    else:
-        total.add_(values)
+def widened(values: torch.Tensor) -> torch.Tensor:
+    """Return numbers of any real floating dtype as such that have arithmetic: every float8 is a float32."""
+    return values.to(torch.float32) if values.dtype.itemsize == 1 else values
 
 
 def forget_nan_bits(total: torch.Tensor) -> None:
@@ -39,14 +29,12 @@ def sums_of_parts(total: torch.Tensor, starts: npt.NDArray[np.int64]) -> torch.T
     return torch.diff(bits.cumsum(0)[ends], prepend=bits.new_zeros(1))
 
 
-def rounded_mean(total: torch.Tensor, divisor: float, out: torch.Tensor, *, allow_nonfinite: bool) -> torch.Tensor:
-    """Divide ``total`` by ``divisor`` once and round it once, into ``out``; a uint8 that is 1 if all of it is finite.
+def round_on_device(values: torch.Tensor, out: torch.Tensor, *, allow_nonfinite: bool) -> torch.Tensor:
+    """Round ``values`` (float64) once, into ``out``; return a uint8 that is 1 if all of it is finite.
 
     With ``allow_nonfinite`` every NaN becomes the same one, whose bits would otherwise depend on the device.
     """
-    # By a tensor: CUDA takes a number's reciprocal and multiplies, which rounds twice.
-    total.div_(torch.full((), divisor, dtype=torch.float64, device=total.device))
-    out.copy_(_rounded_to_odd(total) if out.dtype.itemsize < torch.float32.itemsize else total)
+    out.copy_(_rounded_to_odd(values) if out.dtype.itemsize < torch.float32.itemsize else values)
     if allow_nonfinite:
         out.copy_(torch.where(torch.isnan(out), torch.nan, out))
         return torch.ones((), dtype=torch.uint8, device=out.device)

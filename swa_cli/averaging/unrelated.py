@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from swa_cli.averaging.combiners import Words
+
 UNRELATED = 0.15
 """Measured on MLPs and CNNs for the digits, trained with SGD at constant rates of 0.1 to 1 and with AdamW.
 
@@ -54,11 +56,11 @@ def are_unrelated(places: Sequence[Sequence[Correlations | None]]) -> bool:
     return max(highest) < UNRELATED
 
 
-def unrelated_warning(count: int) -> str:
+def unrelated_warning(count: int, words: Words) -> str:
     """What to tell of checkpoints that are unrelated."""
     which = "the two checkpoints do not" if count == 2 else f"no two of the {count:,} checkpoints"  # noqa: PLR2004
     return (
         f"{which} resemble each other: their weights are not correlated, as if each was trained from its own "
-        "initialisation (other seeds or folds). The average of such models is useless. Average the checkpoints of one "
-        "run (--include), or evaluate the models as an ensemble (swa-eval --compare-ensemble)."
+        f"initialisation (other seeds or folds). The {words.noun} of such models is useless. Combine checkpoints of "
+        "one run (--include), or evaluate the models as an ensemble (swa-eval --compare-ensemble)."
     )

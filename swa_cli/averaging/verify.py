@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from swa_cli.averaging.combiners import COMBINERS
 from swa_cli.averaging.comparison import BytewiseDiff
 from swa_cli.averaging.plan import AveragePlan, plan_average, split_tied
-from swa_cli.averaging.provenance import from_text
+from swa_cli.averaging.provenance import from_text, recorded_weights
 from swa_cli.averaging.recorded_sources import open_sources
 from swa_cli.averaging.stream import Engine, stream_average
 from swa_cli.averaging.unchanged import changed_files
@@ -26,6 +27,8 @@ class Verification:
     """
 
     path: Path
+    noun: str
+    """What it is of its sources: their average."""
     n_sources: int
     n_tensors: int
     n_bytes: int
@@ -47,7 +50,7 @@ def verify(
 
     Raises:
         VerifyError: something differs; tensors are named, with the first element that does.
-        SourceError: no record of what went in, or as `open_sources`.
+        SourceError: no record of what went in, one of a combiner that this version does not have, or as `open_sources`.
         SwaError: as `plan_average` and `stream_average`, where a source was changed so that it cannot be averaged.
     """
     record = _record_of(average)
@@ -57,8 +60,10 @@ def verify(
         opened,
         dtype=options.dtype,
         integers=options.integers,
-        weights=[source.weight for source in record.sources],
+        combine=options.combine,
+        weights=recorded_weights(record),
     )
+    noun = plan.combiner.words.noun
     plan = split_tied(
         plan, [name for name in plan.tied if name in average.tensors and not _is_one(average, plan, name)]
     )
@@ -86,7 +91,7 @@ def verify(
             *_other_files(plan, record, streamed.sha256),
             *(f"tensor {name}: a source holds other values than when it was averaged" for name in sorted(changed)),
             *(
-                f"{text}; the average was changed, its sources were not" if then else text
+                f"{text}; the {noun} was changed, its sources were not" if then else text
                 for name, text in sorted(comparison.differing.items())
                 if name not in recomputed and name not in changed
             ),
@@ -101,6 +106,7 @@ def verify(
     derived = [tensor for tensor in plan.tensors if tensor.name not in recomputed]
     return Verification(
         path=average.path,
+        noun=noun,
         n_sources=len(opened),
         n_tensors=len(derived),
         n_bytes=sum(tensor.spec.nbytes for tensor in derived),
@@ -113,10 +119,17 @@ def verify(
 
 def _record_of(average: Checkpoint) -> Provenance:
     record = average.provenance
-    if record is not None and record.options is not None and record.folder is not None:
-        return record
-    msg = f"{average.path} has no record of its sources by this version of swa-cli: there is nothing to verify."
-    raise SourceError(msg)
+    if record is None or record.options is None or record.folder is None:
+        msg = f"{average.path} has no record of its sources by this version of swa-cli: there is nothing to verify."
+        raise SourceError(msg)
+    if record.options.combine not in COMBINERS:
+        msg = (
+            f"{average.path}: its record says that its sources were combined by {record.options.combine!r}, which this "
+            f"version of swa-cli lacks: it has {' and '.join(COMBINERS)}. Verify the file with the version that wrote "
+            f"it, {record.tool_version}."
+        )
+        raise SourceError(msg)
+    return record
 
 
 def _is_one(average: Checkpoint, plan: AveragePlan, name: str) -> bool:

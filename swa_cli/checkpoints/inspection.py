@@ -10,7 +10,7 @@ from swa_cli.checkpoints.selection import Selection, known_metrics, select
 from swa_cli.checkpoints.survey import Survey, survey_checkpoints
 from swa_cli.checkpoints.untrained import about_untrained
 from swa_cli.errors import LISTED, SourceError, SwaError, shortened
-from swa_cli.formats import Checkpoint, is_averaged
+from swa_cli.formats import Checkpoint, Options, is_averaged
 
 _EXAMPLE = 5
 _NEED_AN_ORDER = "--last, --first, --every, --from, --to"
@@ -37,6 +37,8 @@ class Description:
     weight_bytes: int
     average_of: int | None = None
     """Of how many checkpoints it is the average, if swa-cli wrote it."""
+    combine: str = "mean"
+    """How these were combined, then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,7 @@ def describe(checkpoint: Checkpoint) -> Description:
         dtypes=tuple(sorted(dtypes.items(), key=lambda entry: (-entry[1], entry[0]))),
         weight_bytes=sum(spec.nbytes for spec in specs),
         average_of=provenance.n_averaged if provenance else None,
+        combine=((provenance and provenance.options) or Options()).combine,
     )
 
 

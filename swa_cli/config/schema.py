@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from swa_cli.config.choices import Combine
 from swa_cli.config.fields import (
     AnyPath,
     Count,
@@ -138,16 +139,21 @@ class AverageConfig(SelectionConfig):
         Literal["agree", "last", "first", "mean-round"],
         Option(help="Integers and bools: must agree (the default), or what is taken instead."),
     ] = "agree"
+    combine: Annotated[
+        Combine, Option(help="How the checkpoints are combined (default: mean).", replaces=("weights", "ema"))
+    ] = "mean"
     weights: Annotated[
         Numbers | None,
         Option(
-            help="How much each checkpoint counts, oldest first: 1,1,2; by default all the same.", replaces=("ema",)
+            help="How much each checkpoint counts, oldest first: 1,1,2; by default all the same.",
+            replaces=("combine", "ema"),
         ),
     ] = None
     ema: Annotated[
         Number | None,
         Option(
-            help="Weights of an exponential moving average with this decay, as 0.9, instead.", replaces=("weights",)
+            help="Weights of an exponential moving average with this decay, as 0.9, instead.",
+            replaces=("combine", "weights"),
         ),
     ] = None
     device: Annotated[

@@ -6,12 +6,20 @@ anything else looks at it (`swa_cli.formats.provenance_text`).
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from swa_cli import __version__
 from swa_cli.formats.provenance_fields import (
     Arguments,
     Checks,
+    CombinerName,
     Count,
     Digests,
     FileName,
@@ -50,8 +58,20 @@ class Options(BaseModel):
     key: str | None = None
     dtype: FloatingDtype | None = None
     integers: Literal["agree", "last", "first", "mean-round"] = "agree"
+    combine: CombinerName = "mean"
+    """How floating tensors were combined; left out of the record where it is the mean, as older versions wrote it."""
     allow_nonfinite: bool = False
     like: Unicode | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Records of means stay those that older versions write and read."""
+        fields = serialize(self)
+        return {
+            name: value
+            for name, value in fields.items()
+            if name != "combine" or value != type(self).model_fields["combine"].default
+        }
 
 
 class BnUpdate(BaseModel):

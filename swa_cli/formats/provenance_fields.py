@@ -91,6 +91,8 @@ FileName = Annotated[Name, AfterValidator(_without_folder)]
 FloatingDtype = Annotated[str, AfterValidator(_floating)]
 Arguments = Annotated[dict[str, Any], BeforeValidator(_as_json)]
 """What a model or data module was called with, as it survives JSON."""
+CombinerName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
+"""Also one that this version does not have: `swa inspect` shows it."""
 Finite = Annotated[float | None, BeforeValidator(_finite)]
 """None where it is not known, or not finite, for which JSON has no number."""
 Count = Annotated[int, Field(ge=0)]

@@ -10,7 +10,6 @@ from swa_cli.averaging import (
     average_together,
     check_shared,
     default_threads,
-    ema_weights,
     frozen_bn,
     frozen_notice,
     match_template_ties,
@@ -19,7 +18,6 @@ from swa_cli.averaging import (
 )
 from swa_cli.checkpoints import CheckpointSeries, find_checkpoints, open_single
 from swa_cli.config.schema import AverageConfig
-from swa_cli.errors import UsageError
 from swa_cli.outputs import Layout, Like, Target, check_target
 from swa_cli.pipeline.common import Notify, require, selection_of
 from swa_cli.system.process_group import init_process_group, local_size, own_device, world_size
@@ -36,13 +34,19 @@ def plan_step(config: AverageConfig, target: Target | None, *, notify: Notify) -
         SwaError: as `find_checkpoints` and `plan_average`, and for an output that could not be written.
     """
     engine_of(config.device, config.threads)
-    _check_weights(config)
     if target and world_size() == 1:
         check_target(target, overwrite=config.force or config.dry_run)
     sources = require(config.sources, "checkpoints", flag="SOURCES", key="average.sources")
     run = find_checkpoints(sources, key=config.key, selection=selection_of(config))
-    weights = config.weights if config.ema is None else ema_weights(len(run.members), config.ema)
-    plan = plan_average(run.checkpoints, steps=run.steps, dtype=config.dtype, integers=config.integers, weights=weights)
+    plan = plan_average(
+        run.checkpoints,
+        steps=run.steps,
+        dtype=config.dtype,
+        integers=config.integers,
+        combine=config.combine,
+        weights=config.weights,
+        ema=config.ema,
+    )
     for notice in (*run.notices, *plan.notices):
         notify(notice)
     return run, plan
@@ -126,12 +130,6 @@ def target_of(config: AverageConfig) -> Target:
     output = require(config.output, "output", flag="-o swa.safetensors", key="average.output")
     like = config.like and Like(checkpoint=open_single(config.like, key=config.key), key=config.key)
     return Target(path=output, like=like, max_shard_size=config.max_shard_size)
-
-
-def _check_weights(config: AverageConfig) -> None:
-    if config.weights is not None and config.ema is not None:
-        msg = "--weights and --ema (average.weights and average.ema) exclude each other. Give one of them."
-        raise UsageError(msg)
 
 
 def engine_of(device: str, threads: int | None) -> Engine:

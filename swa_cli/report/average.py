@@ -9,10 +9,9 @@ from swa_cli.averaging import AveragePlan, AverageResult
 from swa_cli.checkpoints import CheckpointSeries
 from swa_cli.errors import shortened
 from swa_cli.outputs import Layout
-from swa_cli.text import counted, in_bytes
+from swa_cli.text import counted, in_bytes, plural
 
 _POLICIES = {
-    "mean": "averaged in float64, rounded once",
     "agree": "integers and bools: kept, must be equal in all files",
     "newest": "taken from the newest file",
     "oldest": "taken from the oldest file",
@@ -28,11 +27,13 @@ def plan_report(run: CheckpointSeries, plan: AveragePlan, layout: Layout | None)
     files.add_column("file", overflow="fold")
     files.add_column("step", justify="right")
     files.add_column("weights", justify="right")
-    if plan.is_weighted:
-        files.add_column("weight in the mean", justify="right")
-    for source, step, weight in zip(plan.sources, plan.steps, plan.weights, strict=True):
+    combiner = plan.combiner
+    counts_differ = len({*combiner.weights}) > 1
+    if counts_differ:
+        files.add_column(f"weight in the {combiner.name}", justify="right")
+    for source, step, weight in zip(plan.sources, plan.steps, combiner.weights, strict=True):
         size = sum(stored.spec.nbytes for stored in source.tensors.values())
-        of_weight = [f"{weight:.4g}"] if plan.is_weighted else []
+        of_weight = [f"{weight:.4g}"] if counts_differ else []
         files.add_row(str(source.path), "" if step is None else str(step), in_bytes(size), *of_weight)
     return Group(files, *_lines(plan), *(_outputs(layout) if layout else ()))
 
@@ -41,16 +42,17 @@ def average_report(result: AverageResult) -> Iterator[str]:
     """Yield lines that say what was averaged, and what to do next."""
     first, last = result.sources[0].path, result.sources[-1].path
     span = f"{first} to {last}" if result.n_averaged > 1 else str(first)
-    yield f"Averaged {counted(result.n_averaged, 'checkpoint')} ({span}) into {result.path}."
+    words = result.combiner.words
+    yield f"{words.deed} {counted(result.n_averaged, 'checkpoint')} ({span}) into {result.path}."
     rate = in_bytes(result.bytes_read / result.seconds)
     memory = f"; peak memory {in_bytes(result.peak_memory)}" if result.peak_memory else ""
     yield f"Read {in_bytes(result.bytes_read)} in {result.seconds:.2f} s ({rate}/s) on {result.device}{memory}."
     if result.bn_statistics == "averaged":
-        yield "Its BatchNorm statistics are still averages: recompute them with swa-bn-update."
+        yield f"Its BatchNorm statistics are still {plural(words.noun)}: recompute them with swa-bn-update."
 
 
 def _lines(plan: AveragePlan) -> Iterator[str]:
-    for policy, meaning in _POLICIES.items():
+    for policy, meaning in {"combined": plan.combiner.words.rule, **_POLICIES}.items():
         count = sum(tensor.policy == policy for tensor in plan.tensors)
         if count:
             yield f"{counted(count, 'tensor')} {meaning}"

@@ -65,7 +65,7 @@ def curve_grid(result: EvaluationResult) -> Grid | None:
     chosen = [point.members == curve.chosen for point in curve.points]
     names = [[f"{point.members}{', chosen' * here}"] for point, here in zip(curve.points, chosen, strict=True)]
     return Grid(
-        title=f"averages of the last k on {split_of(curve.split)}",
+        title=f"the last k combined, on {split_of(curve.split)}",
         headings=("k", *(heading(score) for score in scores)),
         sections=(_rows(names, scores, curve.points),),
         chosen=chosen.index(True),

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from swa_cli.averaging import words_of
 from swa_cli.checkpoints import Description, Inspection, SeriesMember, describe, known_metrics, short_names
 from swa_cli.errors import SwaError, option, shortened
 from swa_cli.text import counted, in_bytes
@@ -95,7 +96,8 @@ def _facts(description: Description) -> Iterator[str]:
     if description.other_weights:
         yield f"other weights under {shortened(description.other_weights)}"
     if description.average_of is not None:
-        yield f"written by swa-cli, the average of {counted(description.average_of, 'checkpoint')}"
+        noun = words_of(description.combine).noun
+        yield f"written by swa-cli, the {noun} of {counted(description.average_of, 'checkpoint')}"
     if description.optimizer_is_empty is not None:
         yield "an optimizer without state" if description.optimizer_is_empty else "an optimizer with its state"
 

@@ -51,6 +51,7 @@ def _file(file: SeriesMember, status: str) -> dict[str, Any]:
         "other_weights": list(what.other_weights),
         "optimizer_is_empty": what.optimizer_is_empty,
         "average_of": what.average_of,
+        "combine": None if what.average_of is None else what.combine,
         "tensors": what.tensors,
         "parameters": what.parameters,
         "dtypes": dict(what.dtypes),

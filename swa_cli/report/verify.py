@@ -9,7 +9,7 @@ from swa_cli.text import counted, in_bytes
 def verification_report(result: Verification) -> Iterator[str]:
     """Yield lines that say what was verified, and what was not compared."""
     yield (
-        f"{result.path} is the average of its {counted(result.n_sources, 'source')}, bit for bit: "
+        f"{result.path} is the {result.noun} of its {counted(result.n_sources, 'source')}, bit for bit: "
         f"{counted(result.n_tensors, 'tensor')}, {in_bytes(result.n_bytes)}."
     )
     if result.has_checksums:

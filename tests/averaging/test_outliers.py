@@ -288,5 +288,5 @@ def test_the_note_names_file_and_distance_and_the_average_is_written(run_swa, tm
     assert (result.exit_code, plan.stderr) == (0, "")
     assert said.startswith("note: far from the other checkpoints")
     assert "ckpts/epoch-2.pt (1" in said
-    assert "Averaged all the same; leave out what does not belong (--exclude)." in said
+    assert "Included all the same; leave out what does not belong (--exclude)." in said
     assert (tmp_path / "o.safetensors").exists()

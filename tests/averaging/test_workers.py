@@ -49,7 +49,7 @@ class Recording:
 
 
 def numbered(n: int) -> list[Piece]:
-    return [Piece(index=i, policy="mean", dtype=np.dtype("f4"), parts=(), numel=0) for i in range(n)]
+    return [Piece(index=i, policy="combined", dtype=np.dtype("f4"), parts=(), numel=0) for i in range(n)]
 
 
 def test_a_worker_that_dies_of_no_ordinary_error_ends_all():

@@ -99,6 +99,7 @@ def test_the_json_has_everything(run_swa, folder):
         "other_weights": [],
         "optimizer_is_empty": None,
         "average_of": None,
+        "combine": None,
         "tensors": 3,
         "parameters": 3,
         "dtypes": {"float32": 2, "int64": 1},

@@ -72,7 +72,7 @@ def test_small_tables_show_the_curve_and_the_powers_of_two():
 
     ks = [line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│")]
     assert ks == ["1", "2", "8, chosen", "12", "1", "2", "4", "8", "12"]
-    assert "averages of the last k on the validation split" in text
+    assert "the last k combined, on the validation split" in text
     assert "│ 4  │      87.33 │ 0.3400 │" in text
     assert drawn(*further_tables(RESULT)) == ""
 

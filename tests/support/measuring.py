@@ -14,7 +14,8 @@ from pathlib import Path
 from swa_cli.averaging import average, plan_average
 from swa_cli.checkpoints import find_checkpoints
 def run(folder):
-    average(plan_average(find_checkpoints([Path(folder)]).checkpoints), Path(folder, "out.safetensors"))
+    plan = plan_average(find_checkpoints([Path(folder)]).checkpoints, combine=sys.argv[3])
+    average(plan, Path(folder, "out.safetensors"))
 run(sys.argv[1])
 before = {counter}
 run(sys.argv[2])
@@ -22,7 +23,7 @@ print({counter} - before)
 """
 
 
-def cost(counter: str, small: Path, large: Path) -> int:
+def cost(counter: str, small: Path, large: Path, *, combine: str = "mean") -> int:
     """Bytes: of peak ``resident`` memory, or read (``rchar``)."""
-    command = [sys.executable, "-c", CODE.format(counter=COUNTERS[counter]), str(small), str(large)]
+    command = [sys.executable, "-c", CODE.format(counter=COUNTERS[counter]), str(small), str(large), combine]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)

@@ -11,6 +11,7 @@ from swa_cli.pipeline.evaluation.bn_recompute import Recomputing
 from swa_cli.pipeline.evaluation.evaluator import Evaluator
 from swa_cli.pipeline.evaluation.members import average_of
 from swa_cli.pipeline.evaluation.prepare import EvalInputs
+from swa_cli.pipeline.evaluation.provenance_warnings import words_of_file
 from swa_cli.pipeline.evaluation.window_and_soup import curve_of, greedy_soup, window_members, windows
 from swa_cli.user.datamodule import Split, has_split
 
@@ -101,7 +102,8 @@ def choose(
     ingredients: tuple[str, ...] = ()
     with TemporaryDirectory(prefix="swa-eval-") as folder:
         averaged = partial(average_of, job, recomputing=recomputing(), folder=Path(folder))
-        tried = window_members(asked, job.checkpoints, averaged, chosen_on=chosen_on)
+        label = words_of_file(job.swa).label
+        tried = window_members(asked, job.checkpoints, averaged, label=label, chosen_on=chosen_on)
         (observed,) = evaluator.observe(evaluator.stream(chosen_on, [*checkpoints, *tried]))
         curve = curve_of(observed) if tried else None
         if options.greedy:

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
-from swa_cli.averaging import average, plan_average
+from swa_cli.averaging import COMBINERS, Combiner, average, combine_arrays, combiner_of, plan_average
 from swa_cli.batchnorm import bn_buffers, bn_layers
 from swa_cli.checkpoints import short_names
 from swa_cli.evaluation import Member
@@ -46,33 +46,38 @@ def average_member(job: EvalInputs, digest: Digest) -> Member:
 
 
 def with_averaged_statistics(job: EvalInputs, swa: Member, checkpoints: Sequence[Member]) -> Member | None:
-    """The average with the mean of the checkpoints' BatchNorm statistics, where its own were recomputed.
+    """The average with BatchNorm statistics combined from the checkpoints', where its own were recomputed.
 
-    None where they were not, or where its record is of other checkpoints.
+    None where they were not, or where its record is of other checkpoints, or of a combiner that this version lacks.
     """
     record = job.swa.provenance
     if record is None or record.bn_statistics != "recomputed":
+        return None
+    combine = (record.options or Options()).combine
+    if combine not in COMBINERS:
         return None
     of_file = {(Path(unescape_surrogates(source.name)).name, source.step): source.weight for source in record.sources}
     keys = [(member.path.name, member.step) for member in job.run.members]
     if len(of_file) != len(record.sources) or {*keys} != {*of_file}:
         return None
     weights = [of_file[key] for key in keys]
+    paths = [checkpoint.path for checkpoint in job.checkpoints]
+    combiner = combiner_of(combine, paths, weights=weights if len({*weights}) > 1 else None)
 
     def read() -> Mapping[str, Any]:
         state = state_dict_for(job.model, job.swa)
         names = {own: name for name, own in own_names(job.model, job.swa).items()}
         for own, (_, buffer) in bn_buffers(job.model, bn_layers(job.model)).items():
             if buffer != "num_batches_tracked":
-                state[own] = _mean(job.checkpoints, names[own], weights).to(state[own].dtype)
+                state[own] = _combined(job.checkpoints, names[own], combiner).to(state[own].dtype)
         return state
 
     digests = [member.digest for member in (swa, *checkpoints)]
     return Member(
-        name="SWA, averaged BatchNorm",
+        name=f"SWA, {combiner.words.adjective} BatchNorm",
         kind="swa-averaged-bn",
         state_dict=read,
-        digest=None if None in digests else digest_of([digests, weights]),
+        digest=None if None in digests else digest_of([digests, combiner.name, weights]),
         members=len(weights),
     )
 
@@ -98,7 +103,7 @@ def average_of(
     options = (record and record.options) or Options()
     path = folder / "some.safetensors"
     try:
-        plan = plan_average(checkpoints, dtype=options.dtype, integers=options.integers)
+        plan = plan_average(checkpoints, dtype=options.dtype, integers=options.integers, combine=options.combine)
         average(plan, path, overwrite=True, allow_nonfinite=options.allow_nonfinite)
         return recomputing.of(state_dict_for(job.model, open_checkpoint(path)))
     finally:
@@ -109,9 +114,6 @@ def _reading(job: EvalInputs, checkpoint: Checkpoint) -> Callable[[], Mapping[st
     return lambda: state_dict_for(job.model, checkpoint)
 
 
-def _mean(checkpoints: Sequence[Checkpoint], name: str, weights: Sequence[float]) -> torch.Tensor:
-    total = sum(
-        weight * checkpoint.get_tensor(name).to(torch.float64)
-        for weight, checkpoint in zip(weights, checkpoints, strict=True)
-    )
-    return cast("torch.Tensor", total) / sum(weights)
+def _combined(checkpoints: Sequence[Checkpoint], name: str, combiner: Combiner) -> torch.Tensor:
+    values = (checkpoint.get_tensor(name).to(torch.float64).numpy() for checkpoint in checkpoints)
+    return torch.from_numpy(combine_arrays(combiner, values))

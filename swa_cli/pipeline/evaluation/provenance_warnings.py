@@ -7,13 +7,21 @@ from pathlib import Path, PurePath
 
 from torch import nn
 
+from swa_cli.averaging import Words, words_of
 from swa_cli.batchnorm import bn_layers
 from swa_cli.checkpoints import SeriesMember
 from swa_cli.evaluation import BnRecord
-from swa_cli.formats import BnUpdate, Checkpoint, unescape_surrogates
+from swa_cli.formats import BnUpdate, Checkpoint, Options, unescape_surrogates
+from swa_cli.text import plural
 
 _TOO_LARGE = 0.05
 """Standard error, in standard deviations, above which statistics are from too little of the data."""
+
+
+def words_of_file(swa: Checkpoint) -> Words:
+    """Return how reports name the file that is evaluated, by the combiner in its record."""
+    provenance = swa.provenance
+    return words_of(((provenance and provenance.options) or Options()).combine)
 
 
 def bn_update_of(swa: Checkpoint) -> BnRecord | None:
@@ -38,25 +46,26 @@ def warnings_of(
     provenance = swa.provenance
     if provenance is None:
         return (f"{swa.path.name} has no record of an average by swa-cli: what it is, and of what, is not known.",)
+    name, words = swa.path.name, words_of_file(swa)
     warnings: list[str] = []
     if provenance.bn_statistics == "averaged" and bn_layers(model):
         warnings.append(
-            f"{swa.path.name} has BatchNorm statistics that are averages of the checkpoints', not those of the "
-            "averaged weights: its scores are not what they could be. Run swa-bn-update first."
+            f"{name} has BatchNorm statistics that are {plural(words.noun)} of the checkpoints', not those of "
+            f"the {words.adjective} weights: its scores are not what they could be. Run swa-bn-update first."
         )
     if provenance.bn_update:
         warnings += _of_statistics(provenance.bn_update, swa.path.name, data)
     if provenance.options and provenance.options.key != key:
         warnings.append(
-            f"{swa.path.name} is an average of the weights under {provenance.options.key or 'the usual key'}, the "
+            f"{name} is the {words.noun} of the weights under {provenance.options.key or 'the usual key'}, the "
             f"table has those under {key or 'the usual key'}: it compares different weights. Give the same --key."
         )
     averaged = {(Path(unescape_surrogates(source.name)).name, source.step) for source in provenance.sources}
     if provenance.n_averaged > 1 and averaged != {(member.path.name, member.step) for member in members}:
         warnings.append(
-            f"{swa.path.name} is the average of {provenance.n_averaged} checkpoints ({provenance.sources[0].name} to "
+            f"{name} is the {words.noun} of {provenance.n_averaged} checkpoints ({provenance.sources[0].name} to "
             f"{provenance.sources[-1].name}), the table is of {len(members)} that are not the same: mean and ensemble "
-            "are over others than the average."
+            f"are over others than the {words.noun}."
         )
     return tuple(warnings)
 

@@ -29,12 +29,12 @@ def windows(asked: Sequence[int] | str, n: int) -> list[int]:
 
 
 def window_members(
-    asked: Sequence[int], checkpoints: Sequence[Checkpoint], averaged: Averaged, *, chosen_on: str
+    asked: Sequence[int], checkpoints: Sequence[Checkpoint], averaged: Averaged, *, label: str, chosen_on: str
 ) -> list[Member]:
-    """The averages of the newest k."""
+    """The averages of the newest k; their names begin with ``label``."""
     return [
         Member(
-            name=f"SWA of the last {k}",
+            name=f"{label} of the last {k}",
             kind="window",
             state_dict=averaged(checkpoints[-k:]),
             members=k,

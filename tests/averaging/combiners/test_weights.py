@@ -15,7 +15,7 @@ from support.late_device import late_device
 from support.references import weighted_mean_rounded_once
 from support.runs import digest, same, save_as, states_of_all_kinds
 from swa_cli.averaging import Engine, average, ema_weights, plan_average
-from swa_cli.averaging.weights import checked_weights
+from swa_cli.averaging.combiners.weights import checked_weights
 from swa_cli.checkpoints import find_checkpoints
 from swa_cli.errors import NonFiniteError, UsageError
 
@@ -159,7 +159,7 @@ def test_means_of_integers_take_no_other_weights(tmp_path, weights):
 
     with pytest.raises(UsageError, match=r"takes whole weights only, of a sum up to 2,147,483,648"):
         plan_average(checkpoints, integers="mean-round", weights=weights)
-    assert plan_average(checkpoints, integers="last", weights=weights).weights == tuple(weights)
+    assert plan_average(checkpoints, integers="last", weights=weights).combiner.weights == tuple(weights)
 
 
 def test_a_weighted_mean_that_is_too_large_names_its_tensor(tmp_path):

@@ -1,0 +1,6 @@
+"""Values of options that name parts of the program, light enough to import for ``--help``."""
+
+from typing import Literal
+
+Combine = Literal["mean"]
+"""Ways to combine checkpoints: each is a module of `swa_cli.averaging.combiners`."""
