@@ -13,7 +13,7 @@ from swa_cli.checkpoints.selection import Selection
 from swa_cli.checkpoints.series import SeriesMember
 from swa_cli.checkpoints.sources import named_paths
 from swa_cli.errors import CheckpointError
-from swa_cli.formats import Checkpoint, metrics_in_name, natural_key, open_checkpoint, step_in_name
+from swa_cli.formats import Checkpoint, forget_latest, metrics_in_name, natural_key, open_checkpoint, step_in_name
 from swa_cli.system.gc_pause import gc_paused
 
 
@@ -55,6 +55,7 @@ def survey_checkpoints(
     paths, links = _without_links(paths)
     notices += [f"{path} is the same file as {first}: counted once." for path, first in links]
     opened, unreadable = _open(paths, key, sources, keep_going=keep_going)
+    forget_latest()
     kept, own = _apart_from_own(opened, sources)
     notices += [f"{file.path} was written by swa-cli: left out, since it was not named itself." for file in own]
     kept, copies = without_copies(kept)
@@ -127,7 +128,8 @@ def _sharing_layouts(opened: Iterable[Checkpoint]) -> list[Checkpoint]:
     """The files of a run often have their tensors at the same places: one record of them for all."""
     checkpoints: list[Checkpoint] = []
     for checkpoint in opened:
-        same = checkpoints and checkpoints[-1].tensors == checkpoint.tensors
+        before = checkpoints[-1].tensors if checkpoints else None
+        same = before is checkpoint.tensors or before == checkpoint.tensors
         checkpoints.append(replace(checkpoint, tensors=checkpoints[-1].tensors) if same else checkpoint)
     return checkpoints
 

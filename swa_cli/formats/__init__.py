@@ -8,6 +8,7 @@ from swa_cli.formats.file_reader import OpenFiles
 from swa_cli.formats.foreign import about_dcp, about_format, is_dcp
 from swa_cli.formats.frame import ByteRange, frame_digest
 from swa_cli.formats.hf_sharded import INDEX_SUFFIX, shards_of
+from swa_cli.formats.latest import forget_latest
 from swa_cli.formats.output_layout import Contents, Layout, OutputFile
 from swa_cli.formats.provenance import BnStatistics, BnUpdate, Options, Provenance, Source
 from swa_cli.formats.provenance_fields import escape_surrogates, unescape_surrogates
@@ -57,6 +58,7 @@ __all__ = [
     "escape_surrogates",
     "file_order",
     "find_ties",
+    "forget_latest",
     "frame_digest",
     "index_file",
     "is_averaged",

@@ -49,7 +49,13 @@ def read_legacy(descriptor: int) -> TorchFile:
             place(storage)
 
     return TorchFile(
-        contents=pickled.contents, pickle=data, start=start, place=place, metadata={}, check_storages=check_storages
+        contents=pickled.contents,
+        pickle=data,
+        start=start,
+        place=place,
+        metadata={},
+        storages=pickled.storages,
+        check_storages=check_storages,
     )
 
 

@@ -62,12 +62,13 @@ def networks_beside(
         top: what holds them.
         weights: the tensors of the model.
     """
+    found: list[str] = []
+    networks = [name for name in names if not any(passenger in name.lower() for passenger in _PASSENGERS)]
+    if not networks:
+        return ()
     shapes = {(name, stored.spec.shape) for name, stored in weights.items()}
     least = sum(stored.spec.numel for stored in weights.values()) / _SMALL
-    found: list[str] = []
-    for name in names:
-        if any(passenger in name.lower() for passenger in _PASSENGERS):
-            continue
+    for name in networks:
         mapping = mappings.of_tensors(top.get(name)) or {}
         others = {key: value for key, value in mapping.items() if type(key) is str and _is_weight(value)}
         sizes = {key: value.shape for key, value in others.items() if _is_shape(value.shape)}

@@ -30,9 +30,11 @@ def numbers_in(entries: Mapping[Any, Any], read: ReadTensor | None) -> dict[str,
     for name, value in entries.items():
         if type(name) is not str or len(found) >= _MOST:
             continue
-        if isinstance(value, PickledTensor):
+        if type(value) is PickledTensor:
             tensors += 1
-            number = read(value) if read and tensors <= _MOST_TENSORS else None
+            if read is None or tensors > _MOST_TENSORS:
+                continue
+            number = read(value)
         else:
             number = _plain(value)
         if number is not None:

@@ -9,11 +9,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from swa_cli.errors import CheckpointError
 from swa_cli.formats.checkpoint import Checkpoint
 from swa_cli.formats.file_reader import stamp_of
+from swa_cli.formats.latest import Latest
 from swa_cli.formats.tensor_layout import StoredTensor, spec_of
 from swa_cli.formats.torch.extra_state import plain_values
 from swa_cli.formats.torch.legacy_container import read_legacy
@@ -123,34 +125,76 @@ def read_state(descriptor: int, key: str | None) -> TorchState:
 def _open(path: Path, descriptor: int, key: str | None) -> Checkpoint:
     found = read_state(descriptor, key)
     tensors = found.tensors
-    stored = {name: _stored(name, tensor, found.file.place) for name, tensor in tensors.items()}
-    found.file.check_storages()
-    _check_amount(stored.values(), os.fstat(descriptor).st_size)
+    placed = _place_all(found.file, tensors, os.fstat(descriptor).st_size)
     others = {name: value for name, value in found.state.items() if name not in tensors}
     plain = plain_values(others)
     extra = strip_beside(plain, tensors)
     kept = {*extra.values()}
     top = found.top
-    weights = strip_wrappers(stored)
     # Without a key the tensors at the top are the weights, and no metrics.
     read = partial(_read_number, descriptor=descriptor, place=found.file.place) if found.where else None
     return Checkpoint(
         path=path,
         stamps={path: stamp_of(descriptor)},
-        tensors=weights,
+        tensors=placed.weights,
         counters=counters_of(numbers_in(entries_of(top.get("meta")), read) | numbers_in(top, read)),
         metrics={**metrics_in_name(path), **metrics_of(top, read, path)},
         metadata=found.file.metadata,
         extra={short: plain[name] for short, name in extra.items()},
         left_out=tuple(str(name) for name in others if name not in kept),
         lost=lost_tensors(others, tensors, at_top=not found.where),
-        networks=networks_beside(top, found.alternatives, weights, found.mappings),
+        networks=networks_beside(top, found.alternatives, placed.weights, found.mappings),
         alternatives=found.alternatives,
         container="torch, zip" if _is_zip(descriptor) else "torch, from before 1.6",
         key=found.where,
-        stripped=wrappers_in(stored),
+        stripped=placed.stripped,
         optimizer_is_empty=optimizer_is_empty(top),
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Placed:
+    """Tensors of a file, and where they lie."""
+
+    tensors: Mapping[str, PickledTensor]
+    layout: object
+    storages: Mapping[str, PickledStorage]
+    file_size: int
+    weights: Mapping[str, StoredTensor]
+    stripped: tuple[str, ...]
+
+
+_latest = Latest[_Placed]()
+"""Those of the file read last: the next of its run has them at the same places."""
+
+
+def _place_all(file: TorchFile, tensors: Mapping[str, PickledTensor], file_size: int) -> _Placed:
+    """Where ``tensors`` lie in the file, by their names without those of wrappers.
+
+    Raises:
+        CheckpointError: one of them, or another storage of the file, is damaged.
+    """
+    placed = _latest.value
+    if (
+        (placed and placed.layout is file.layout and placed.file_size == file_size)
+        and (placed.tensors == tensors and [*placed.tensors] == [*tensors])
+        and placed.storages == file.storages
+    ):
+        return placed
+    stored = {name: _stored(name, tensor, file.place) for name, tensor in tensors.items()}
+    file.check_storages()
+    _check_amount(stored.values(), file_size)
+    placed = _Placed(
+        tensors=tensors,
+        layout=file.layout,
+        storages=file.storages,
+        file_size=file_size,
+        weights=MappingProxyType(strip_wrappers(stored)),
+        stripped=wrappers_in(stored),
+    )
+    if file.layout is not None:
+        _latest.value = placed
+    return placed
 
 
 def _check_amount(stored: Collection[StoredTensor], file_size: int) -> None:

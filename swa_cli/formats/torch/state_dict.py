@@ -75,7 +75,7 @@ def other_state_dicts(contents: object, chosen: str, mappings: Mappings) -> tupl
     return tuple(
         str(name)
         for name, value in (mappings.of(contents) or {}).items()
-        if str(name) != chosen and _holds_weights(mappings.of_tensors(value))
+        if type(value) is not PickledTensor and str(name) != chosen and _holds_weights(mappings.of_tensors(value))
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from swa_cli.formats.latest import Latest
 from swa_cli.formats.torch.inert_objects import call
 from swa_cli.formats.torch.rebuild import PickledStorage
 
@@ -51,7 +52,7 @@ class _Run:
     storages: dict[str, PickledStorage]
 
 
-_latest: list[dict[int, _Run]] = [{}]
+_latest = Latest[dict[int, _Run]]()
 """The runs of the latest pickle, by the length of the memo where each begins."""
 
 
@@ -66,7 +67,7 @@ class TensorRuns:
     def __init__(self, storages: dict[str, PickledStorage], find_persistent: Callable[[object], object]) -> None:
         self._storages = storages
         self._find_persistent = find_persistent
-        self._before = dict(_latest[0])
+        self._before = dict(_latest.value or {})
         self._runs: dict[int, _Run] = {}
         self._ints: dict[bytes, tuple[int, ...]] = {b"": ()}
         self._places = b""
@@ -92,7 +93,7 @@ class TensorRuns:
 
     def keep(self) -> None:
         """Let the runs serve the next pickle."""
-        _latest[0] = self._runs
+        _latest.value = self._runs
 
     def _again(self, data: bytes, start: int, stack: list[Any], memo: list[Any]) -> _Run | None:
         """The run of the latest pickle with the same bytes, if it means the same here."""

@@ -69,6 +69,10 @@ class TorchFile:
     place: Callable[[PickledStorage], tuple[int, int]]
     metadata: Mapping[str, str]
     """What swa-cli says of a file that it wrote."""
+    layout: object = None
+    """The same object for files whose storages lie at the same places; None where that is not known."""
+    storages: Mapping[str, PickledStorage]
+    """All that the pickle names, by key."""
     check_storages: Callable[[], None]
     """Raises CheckpointError for any storage that the pickle names and the file does not hold whole, read or not."""
 

@@ -1,11 +1,11 @@
 """The zip container of ``torch.save``: a pickle, and beside it one record for each storage."""
 
 import re
-from functools import cache, lru_cache
 
 from swa_cli.errors import CheckpointError
+from swa_cli.formats.latest import Latest
 from swa_cli.formats.provenance_text import PROVENANCE
-from swa_cli.formats.torch.unpickle import TorchFile, read_pickle
+from swa_cli.formats.torch.unpickle import Pickled, TorchFile, read_pickle
 from swa_cli.formats.torch.zip_reader import ZipDirectory
 
 _OTHER_ARCHIVES = {
@@ -19,8 +19,8 @@ _VERSION = re.compile(rb"([1-9]|10)\n?")
 """Torch reads versions 1 to 10 of its archives."""
 _READ_BY_TORCH = (".format_version", ".data/serialization_id", ".data/version")
 
-read_once = lru_cache(maxsize=1)(read_pickle)
-"""The pickles of a run are often equal, byte by byte. Nobody may change what this gives."""
+_latest = Latest[tuple[bytes, Pickled]]()
+"""The pickles of a run are often equal, byte by byte. Nothing may change what they hold."""
 
 
 def read_zip(descriptor: int) -> TorchFile:
@@ -53,12 +53,13 @@ def read_zip(descriptor: int) -> TorchFile:
         msg = "saved on a big-endian machine. Load it with torch.load there or here, and save it again."
         raise CheckpointError(msg)
     pickle = records.read("data.pkl")
-    pickled = read_once(pickle)
+    before = _latest.value
+    pickled = before[1] if before and before[0] == pickle else read_pickle(pickle)
+    _latest.value = pickle, pickled
     if pickled.end != len(pickle):
         msg = "something follows the pickle in its record; the file is damaged."
         raise CheckpointError(msg)
 
-    @cache
     def place(key: str) -> tuple[int, int]:
         try:
             return records.extent(f"data/{key}")
@@ -80,5 +81,7 @@ def read_zip(descriptor: int) -> TorchFile:
         start=0,
         place=lambda storage: place(storage.key),
         metadata=metadata,
+        layout=records.extents,
+        storages=pickled.storages,
         check_storages=check_storages,
     )

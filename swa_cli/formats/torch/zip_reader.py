@@ -3,14 +3,22 @@
 The names are those of PKWARE's APPNOTE.TXT, section 4.3. A directory of 100,000 records is indexed by one tight loop;
 an entry is looked at only when its record is asked for. What other readers could read as another archive is refused:
 names that occur twice, records that share bytes, headers that contradict the directory, more than one end.
+
+The archives of a training run often differ in their folder's name and in checksums only. Where all else is the same as
+in the archive before, byte by byte, so is where its records lie.
 """
 
 import os
 from bisect import bisect_right
+from dataclasses import dataclass
 from struct import Struct
 from typing import Final, NoReturn
 
+import numpy as np
+import numpy.typing as npt
+
 from swa_cli.errors import CheckpointError
+from swa_cli.formats.latest import Latest
 
 ZIP_MAGIC = b"PK\x03\x04"
 
@@ -34,8 +42,32 @@ _LEVELS = 0x0006
 _HARMLESS = _SIZES_FOLLOW | _UTF8 | _LEVELS
 _IS_FOLDER = 0x10
 """Attribute of an entry that torch reads nothing of."""
-_NEAR, _NEIGHBOURS = 512, 32
-"""Headers of small records are read together, so many at once, if no two lie further apart than so many bytes."""
+_NEAR, _NEIGHBOURS = 1 << 13, 32
+"""Headers no further apart than two pages are read together, so many at once."""
+_LONGEST_NAME = 100
+"""Of a record, longer than torch's: the headers of others are read one by one."""
+_CRC_IN_ENTRY, _CRC_IN_HEADER, _CRC_SIZE = 16, 14, 4
+_NAME_LENGTH_IN_HEADER = slice(26, 28)
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """An archive that was read: its directory and headers without checksums and folder, and what they say."""
+
+    directory: Bytes
+    local: Bytes | None
+    """The headers of the records, as far as all names are short."""
+    start: int
+    entries: dict[bytes, int]
+    at: npt.NDArray[np.int64]
+    headers: list[int]
+    extents: dict[str, tuple[int, int]]
+
+
+_latest = Latest[_Known]()
+"""The archive that was read last."""
 
 
 class ZipDirectory:
@@ -49,8 +81,14 @@ class ZipDirectory:
         self._descriptor: Final = descriptor
         self._file_size: Final = os.fstat(descriptor).st_size
         self._directory, self._start, count = self._read_directory()
-        self._entries, self._headers = self._index(count)
-        self._window, self._window_start = b"", 0
+        self._folder: Final = self._first_folder()
+        known = self._known(count)
+        self._entries, self._headers = (known.entries, known.headers) if known else self._index(count)
+        longest = len(self._folder) + max(map(len, self._entries), default=0)
+        self._width = _LOCAL_HEADER.size + min(longest, _LONGEST_NAME)
+        self._local = self._read_headers()
+        self.extents: Final = self._extents(known)
+        """Where records lie, as far as they have been asked for; the same object for archives of one layout."""
 
     def __contains__(self, name: str) -> bool:
         return name.encode(errors="surrogatepass") in self._entries
@@ -67,6 +105,12 @@ class ZipDirectory:
             KeyError: there is no such record.
             CheckpointError: it is compressed, or not where the directory says.
         """
+        found = self.extents.get(name)
+        if found is None:
+            found = self.extents[name] = self._find_extent(name)
+        return found
+
+    def _find_extent(self, name: str) -> tuple[int, int]:
         at = self._entries[name.encode(errors="surrogatepass")]
         fields = _ENTRY.unpack_from(self._directory, at)
         _, flags, method, packed, size, name_length, extra_length, _, _, _, header = fields
@@ -79,7 +123,8 @@ class ZipDirectory:
             msg = f"record {shown} is compressed, by another program than torch. Load and save it again with torch."
             raise CheckpointError(msg)
         length = _LOCAL_HEADER.size + name_length
-        local = self._read_near(header, length)
+        following = bisect_right(self._headers, header)
+        local = self._local_header(following - 1, header, length)
         if len(local) < _LOCAL_HEADER.size or not local.startswith(ZIP_MAGIC):
             msg = f"record {name} does not start where the directory says; the file is damaged."
             raise CheckpointError(msg)
@@ -94,24 +139,57 @@ class ZipDirectory:
             msg = f"record {name} is another in its header than in the directory; the file is damaged."
             raise CheckpointError(msg)
         offset = header + length + its_extra_length
-        following = bisect_right(self._headers, header)
         if offset + size > (self._headers[following] if following < len(self._headers) else self._start):
             msg = f"record {name} reaches into what follows it; the file is truncated or damaged."
             raise CheckpointError(msg)
         return offset, size
 
-    def _read_near(self, start: int, length: int) -> bytes:
-        """So many bytes from the header at ``start``; those of the headers close behind it are at hand next."""
-        within = start - self._window_start
-        if within < 0 or within + length > len(self._window):
-            last, following = start, bisect_right(self._headers, start)
-            for header in self._headers[following : following + _NEIGHBOURS]:
-                if header - last > _NEAR:
-                    break
-                last = header
-            self._window = os.pread(self._descriptor, last - start + length, start)
-            self._window_start, within = start, 0
-        return self._window[within : within + length]
+    def _local_header(self, number: int, start: int, length: int) -> bytes:
+        if length > self._width:
+            return os.pread(self._descriptor, length, start)
+        return self._local[number * self._width : number * self._width + length]
+
+    def _read_headers(self) -> bytes:
+        """The headers of all records in their order, each cut or filled up to one width."""
+        headers, width, found, first = self._headers, self._width, list[bytes](), 0
+        while first < len(headers):
+            after, start = first + 1, headers[first]
+            while after < min(len(headers), first + _NEIGHBOURS) and headers[after] - headers[after - 1] <= _NEAR:
+                after += 1
+            window = os.pread(self._descriptor, headers[after - 1] - start + width, start)
+            found += [window[header - start : header - start + width] for header in headers[first:after]]
+            first = after
+        return b"".join([header.ljust(width, b"\0") for header in found])
+
+    def _known(self, count: int) -> _Known | None:
+        """The archive before, if the directory is the same but for the folder and checksums."""
+        known, size = _latest.value, len(self._directory)
+        if known is None or (known.start, len(known.headers), len(known.directory)) != (self._start, count, size):
+            return None
+        directory = _plain(self._directory, known.at, self._folder, _CRC_IN_ENTRY, _ENTRY.size)
+        if directory is None or not np.array_equal(directory, known.directory):
+            return None
+        self._folder.decode()
+        return known
+
+    def _extents(self, known: _Known | None) -> dict[str, tuple[int, int]]:
+        """Those of the archive before, if the headers of all records are the same, too; else none so far."""
+        count, width, folder = len(self._headers), self._width, self._folder
+        local = None
+        if len(folder) + max(map(len, self._entries)) <= _LONGEST_NAME:
+            local = _plain(self._local, np.arange(count) * width, folder, _CRC_IN_HEADER, _LOCAL_HEADER.size)
+        if local is not None:
+            rows = local.reshape(count, width)
+            names = rows[:, _NAME_LENGTH_IN_HEADER].copy().view("<u2")
+            rows[np.arange(width) >= _LOCAL_HEADER.size + names] = 0
+            if known and known.local is not None and np.array_equal(local, known.local):
+                return known.extents
+        at = np.fromiter(self._entries.values(), np.int64, count)
+        directory = _plain(self._directory, at, folder, _CRC_IN_ENTRY, _ENTRY.size)
+        extents: dict[str, tuple[int, int]] = {}
+        if directory is not None:
+            _latest.value = _Known(directory, local, self._start, self._entries, at, self._headers, extents)
+        return extents
 
     def _read_directory(self) -> tuple[bytes, int, int]:
         """The directory, where in the file it begins, and how many records it has."""
@@ -154,7 +232,7 @@ class ZipDirectory:
 
     def _index(self, count: int) -> tuple[dict[bytes, int], list[int]]:
         """Where in the directory each record is described, by its name within the folder; and all headers in order."""
-        directory, folder, at = self._directory, self._first_folder(), 0
+        directory, folder, at = self._directory, self._folder, 0
         start, size_of_entry, unpack = self._start, _ENTRY.size, _ENTRY.unpack_from
         within_folder, last = len(folder), len(directory) - size_of_entry
         entries: dict[bytes, int] = {}
@@ -210,6 +288,17 @@ class ZipDirectory:
         if -1 in found:
             _refuse("its directory lacks a zip64 field")
         return found
+
+
+def _plain(content: bytes, at: npt.NDArray[np.int64], folder: bytes, crc: int, name: int) -> Bytes | None:
+    """Headers or entries that begin ``at``, with zeros for checksums and folder; None where the folder is another."""
+    plain = np.frombuffer(content, np.uint8).copy()
+    places = at[:, None] + np.arange(name, name + len(folder))
+    if not np.array_equal(plain[places], np.broadcast_to(np.frombuffer(folder, np.uint8), places.shape)):
+        return None
+    plain[places] = 0
+    plain[at[:, None] + np.arange(crc, crc + _CRC_SIZE)] = 0
+    return plain
 
 
 def _refuse(reason: str) -> NoReturn:
