@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from swa_cli.averaging.plan import AveragePlan
-from swa_cli.errors import shortened
+from swa_cli.errors import option, shortened
 from swa_cli.formats import Checkpoint, OpenFiles
 
 _COUNTER = "num_batches_tracked"
@@ -61,8 +61,8 @@ def frozen_notice(layers: Sequence[str]) -> str:
     names = shortened([layer or "the model itself" for layer in layers])
     return (
         f"the statistics of {len(layers):,} BatchNorm layer{'' if one else 's'} are the same in all checkpoints, as if "
-        f"frozen in training: swa-bn-update leaves {'it' if one else 'them'} alone unless --recalibrate-frozen is given"
-        f" ({names})."
+        f"frozen in training: swa-bn-update leaves {'it' if one else 'them'} alone unless "
+        f"{option('recalibrate_frozen', True)} is given ({names})."
     )
 
 

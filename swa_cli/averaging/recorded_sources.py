@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from typing import NoReturn
 
 from swa_cli.averaging.provenance import folder_of
-from swa_cli.errors import CheckpointError, SourceError
+from swa_cli.errors import CheckpointError, SourceError, option
 from swa_cli.formats import INDEX_SUFFIX, Checkpoint, Provenance, Source, open_checkpoint, unescape_surrogates
 
 
@@ -54,7 +54,7 @@ def _recorded_folder(average: Checkpoint, record: Provenance) -> Path:
         return folder
     msg = (
         f"{average.path}: its record says that the sources are in {folder}, which is neither below {around[0]} nor "
-        f"below the directory that the command runs in. If they are there, say so: --sources {folder}."
+        f"below the directory that the command runs in. If they are there, say so: {option('sources', folder)}."
     )
     raise SourceError(msg)
 
@@ -64,7 +64,7 @@ def _inside(average: Checkpoint, names: Iterable[str]) -> Iterable[str]:
         if not _is_below(name):
             msg = (
                 f"{average.path}: its record names the source {name}, which is not below the folder of the sources. If "
-                "you know it, say with --sources FOLDER where it is."
+                f"you know it, say with {option('sources')} where it is."
             )
             raise SourceError(msg)
         yield name
@@ -102,7 +102,7 @@ def _file_at(average: Path, path: Path, said: Source) -> tuple[int, int]:
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        _refuse(average, path, "is not there. If the sources were moved, say where with --sources FOLDER")
+        _refuse(average, path, f"is not there. If the sources were moved, say where with {option('sources')}")
     except OSError as error:
         _refuse(average, path, f"cannot be read: {error.strerror or error}")
     if not stat.S_ISREG(status.st_mode):

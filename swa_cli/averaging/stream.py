@@ -15,7 +15,7 @@ from swa_cli.averaging.fingerprints import Fingerprints
 from swa_cli.averaging.plan import AveragePlan, TensorPlan
 from swa_cli.averaging.sampling import Sampler, SamplingWorker
 from swa_cli.averaging.workers import default_threads, work
-from swa_cli.errors import DeviceError, NonFiniteError
+from swa_cli.errors import DeviceError, NonFiniteError, option
 from swa_cli.formats import OpenFiles, checksums
 from swa_cli.system.progress import Advance
 
@@ -113,7 +113,7 @@ def stream_average(
             if engine.device in {"cpu", "auto"}:
                 raise
             reason = str(error).partition("\n")[0].rstrip(".")
-            msg = f"device {engine.device} failed: {reason}. Use --device cpu."
+            msg = f"device {engine.device} failed: {reason}. Use {option('device', 'cpu')}."
             raise DeviceError(msg) from error
         sha256 = digests()
         files.check_unchanged()

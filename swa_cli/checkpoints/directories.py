@@ -6,7 +6,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from swa_cli.checkpoints.parts import without_parts
-from swa_cli.errors import CheckpointError, SourceError, listed, shortened
+from swa_cli.errors import CheckpointError, SourceError, listed, option, shortened
 from swa_cli.formats import (
     INDEX_SUFFIX,
     about_dcp,
@@ -119,7 +119,7 @@ def _check_one_run(folder: Path, found: dict[Path, list[Path]]) -> None:
     raise SourceError(
         f"{folder} holds checkpoints of several runs:",
         *listed(names),
-        "Name the one that is meant, or its files with --include.",
+        f"Name the one that is meant, or its files with {option('include')}.",
     )
 
 

@@ -7,7 +7,7 @@ from swa_cli.checkpoints.selection import Selection, select
 from swa_cli.checkpoints.series import CheckpointSeries
 from swa_cli.checkpoints.survey import survey_checkpoints
 from swa_cli.checkpoints.untrained import about_untrained
-from swa_cli.errors import SourceError, UsageError, shortened
+from swa_cli.errors import SourceError, UsageError, option, shortened
 from swa_cli.formats import Checkpoint
 
 
@@ -59,8 +59,8 @@ def _check_networks(checkpoints: Sequence[Checkpoint]) -> None:
         if file.networks:
             msg = (
                 f"{file.path} holds other networks beside {file.key}, which the average would lack: "
-                f"{shortened(file.networks)}. Average one of them by its name, --key {file.key} or "
-                f"--key {file.networks[0]}; a model that consists of several takes a run for each."
+                f"{shortened(file.networks)}. Average one of them by its name, {option('key', file.key)} or "
+                f"{option('key', file.networks[0])}; a model that consists of several takes a run for each."
             )
             raise SourceError(msg)
 
@@ -69,4 +69,4 @@ def _alternatives(checkpoints: Sequence[Checkpoint]) -> list[str]:
     names = sorted({name for checkpoint in checkpoints for name in checkpoint.alternatives})
     if not names:
         return []
-    return [f"the files hold other weights too, left out: {', '.join(names)}. To use those: --key {names[0]}."]
+    return [f"the files hold other weights too, left out: {', '.join(names)}. To use those: {option('key', names[0])}."]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from swa_cli.errors import shortened
+from swa_cli.errors import option, shortened
 from swa_cli.formats import Checkpoint
 
 _EMA = re.compile(r"(?<![A-Za-z\d])ema(?![A-Za-z\d])", re.IGNORECASE)
@@ -32,7 +32,8 @@ def about_ema(files: Sequence[Checkpoint]) -> str | None:
     choice = "Name the files of one of the two."
     if pattern:
         choice = (
-            f"Average one of the two: --exclude '{pattern}' for the raw weights, --include '{pattern}' for the EMA."
+            f"Average one of the two: {option('exclude', pattern)} for the raw weights, {option('include', pattern)} "
+            "for the EMA."
         )
     shown = shortened([str(file.path) for pair in pairs for file in pair])
     return f"by their names, these files are raw weights and an EMA of the same step: {shown}. {choice}"

@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 
 from swa_cli.checkpoints.series import SeriesMember
-from swa_cli.errors import shortened
+from swa_cli.errors import option, shortened
 from swa_cli.formats import COUNTERS, OF_THE_WHOLE_RUN, natural_key, numbers_in_name, step_in_name
 
 IN_THE_NAME = "number in the name"
@@ -119,14 +119,15 @@ def _by_steps(
         said.append("no steps could be told apart, from the contents or the names: ordered by name.")
         trouble = (
             "no steps could be told apart, from the contents of the files or from their names, so there is no order. "
-            "Name the files that you mean, or take them with --include; or put the step into each name (epoch-3.pt)."
+            f"Name the files that you mean, or take them with {option('include')}; or put the step into each name "
+            "(epoch-3.pt)."
         )
     elif without:
         names = shortened([str(file.path) for file in without])
         said.append(f"no step is known of {names}, while the others have one ({by}): put before them.")
         trouble = (
             f"no step is known of {names}, while the others have one ({by}), so there is no order. Leave out what is "
-            "not meant with --exclude, name the files that you mean, or put the step into the names."
+            f"not meant with {option('exclude')}, name the files that you mean, or put the step into the names."
         )
     ordered = [replace(file, step=None) for file in without] + [
         replace(file, step=steps[file.path][0]) for file in rest

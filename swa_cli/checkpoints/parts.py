@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from swa_cli.errors import shortened
+from swa_cli.errors import option, shortened
 from swa_cli.formats import Checkpoint, step_in_name
 
 
@@ -182,7 +182,7 @@ def _names_a_step(rest: Path) -> bool:
 def _refusal(found: Sequence[tuple[_Part, _Part, _Kind]]) -> str:
     first, _, kind = found[0]
     paths = _paths([pair for pair in found if pair[2] is kind])
-    alone = f"{kind.by_itself}: --include '{_pattern(first.file.path, kind)}'." if kind.by_itself else ""
+    alone = f"{kind.by_itself}: {option('include', _pattern(first.file.path, kind))}." if kind.by_itself else ""
     advice = " ".join(filter(None, (kind.advice, alone)))
     return f"by their names, these files are {kind.are}; their mean would mean nothing: {shortened(paths)}. {advice}"
 
@@ -200,7 +200,10 @@ def _refusal_of_lone(lone: Sequence[tuple[_Part, _Kind]]) -> str:
 def _notice(found: Sequence[tuple[_Part, _Part, _Kind]]) -> str:
     first, _, kind = found[0]
     pattern = _pattern(first.file.path, kind)
-    return f"by their names, these are {kind.are}: {shortened(_paths(found))}. {kind.advice}: --include '{pattern}'."
+    return (
+        f"by their names, these are {kind.are}: {shortened(_paths(found))}. {kind.advice}: "
+        f"{option('include', pattern)}."
+    )
 
 
 def _paths(found: Sequence[tuple[_Part, _Part, _Kind]]) -> list[str]:

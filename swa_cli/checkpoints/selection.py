@@ -1,7 +1,6 @@
 """Which of the checkpoints of a run are meant."""
 
 import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
@@ -11,19 +10,17 @@ from typing import Literal, cast
 
 from swa_cli.checkpoints.ordering import Order
 from swa_cli.checkpoints.series import SeriesMember
-from swa_cli.errors import SourceError, UsageError, listed, shortened
-
-_FLAGS = {"from_step": "from", "to_step": "to"}
+from swa_cli.errors import SourceError, UsageError, listed, option, shortened
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What the flags of the same names say; they apply in this order.
+    """What the options of the same names say; they apply in this order.
 
     Of ``first``, ``last`` and ``best`` there can be one only; ``best`` goes with ``metric`` and ``mode``.
 
     Raises:
-        UsageError: flags that make no sense together, or a number out of range.
+        UsageError: options that make no sense together, or a number out of range.
     """
 
     include: tuple[str, ...] = ()
@@ -42,35 +39,35 @@ class Selection:
         counts = {"every": self.every, "first": self.first, "last": self.last, "best": self.best}
         for name, count in counts.items():
             if count is not None and count < 1:
-                msg = f"--{name} {count}: expected 1 or more."
+                msg = f"{option(name, count)}: expected 1 or more."
                 raise UsageError(msg)
-        picked = [f"--{name} {count}" for name, count in counts.items() if name != "every" and count is not None]
+        picked = [option(name, count) for name, count in counts.items() if name != "every" and count is not None]
         if len(picked) > 1:
             msg = f"{' and '.join(picked)} exclude each other. Give one of them."
             raise UsageError(msg)
         if self.best is None and (self.metric or self.mode):
-            msg = f"{self.in_words('metric', 'mode')} without --best. Say how many: --best 5."
+            msg = f"{self.in_words('metric', 'mode')} without {option('best')}. Say how many: {option('best', 5)}."
             raise UsageError(msg)
         if self.from_step is not None and self.to_step is not None and self.from_step > self.to_step:
             msg = (
-                f"--from {self.from_step} --to {self.to_step}: the first is greater than the second, so none is meant."
+                f"{option('from_step', self.from_step)} {option('to_step', self.to_step)}: the first is greater than "
+                "the second, so none is meant."
             )
             raise UsageError(msg)
 
     def in_words(self, *names: str) -> str:
-        """The flags that were given, as they are typed; all of them, or those of these names."""
+        """The options that were given; all of them, or those of these names."""
         words: list[str] = []
         for field in fields(self):
             value = getattr(self, field.name)
-            flag = f"--{_FLAGS.get(field.name, field.name)}"
             if value not in (None, ()) and (not names or field.name in names):
                 values = cast("tuple[object, ...]", value if isinstance(value, tuple) else (value,))
-                words += [f"{flag} {shlex.quote(str(one))}" for one in values]
+                words += [option(field.name, one) for one in values]
         return " ".join(words)
 
 
 def is_meant(path: Path, below: PurePath, selection: Selection) -> bool:
-    """Whether ``--include`` and ``--exclude`` let a path pass, which is given from the source on.
+    """Whether ``include`` and ``exclude`` let a path pass, which is given from the source on.
 
     A pattern with a slash is one of the path, any other of the name of the file or of a folder on the way.
 
@@ -145,9 +142,10 @@ def _best(left: Sequence[SeriesMember], selection: Selection, where: str) -> tup
     without = [str(member.path) for member in left if metric not in member.metrics]
     if without:
         raise SourceError(
-            f"--metric {metric}: {len(left) - len(without)} of {len(left)} checkpoints have it, these have not:",
+            f"{option('metric', metric)}: {len(left) - len(without)} of {len(left)} checkpoints have it, these have "
+            "not:",
             *listed(without),
-            "Leave them out with --exclude, or name the files that you mean.",
+            f"Leave them out with {option('exclude')}, or name the files that you mean.",
         )
     sign = 1 if selection.mode == "min" else -1
     ranked = [
@@ -174,17 +172,15 @@ def _known_metric(left: Sequence[SeriesMember], selection: Selection) -> str:
     known = known_metrics(left)
     held = f"The files have: {shortened(known)}." if known else "The files have none, in the contents or the names."
     if selection.metric is None or selection.mode is None:
-        lacking = " and ".join(
-            flag
-            for flag, value in (("--metric NAME", selection.metric), ("--mode min|max", selection.mode))
-            if value is None
+        lacking = " and ".join(option(name) for name in ("metric", "mode") if getattr(selection, name) is None)
+        msg = (
+            f"{option('best', selection.best)} needs {lacking}: which metric is meant, and which way is better. {held}"
         )
-        msg = f"--best {selection.best} needs {lacking}: which metric is meant, and which way is better. {held}"
         raise UsageError(msg)
     if selection.metric not in known:
         near = get_close_matches(selection.metric, known, n=1, cutoff=0.0)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        msg = f"--metric {selection.metric}: no file has a metric of this name.{hint} {held}"
+        msg = f"{option('metric', selection.metric)}: no file has a metric of this name.{hint} {held}"
         raise UsageError(msg)
     return selection.metric
 
@@ -201,5 +197,5 @@ def _check_enough(there: int, selection: Selection, where: str, which: str = "")
             earlier = selection.in_words("include", "exclude", "from_step", "to_step", "every")
             after = f" after {earlier}" if earlier else ""
             are, checkpoints = ("is", "checkpoint") if there == 1 else ("are", "checkpoints")
-            msg = f"--{name} {count}: there {are} only {there} {checkpoints}{which} in {where}{after}."
+            msg = f"{option(name, count)}: there {are} only {there} {checkpoints}{which} in {where}{after}."
             raise SourceError(msg)

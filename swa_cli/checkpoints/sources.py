@@ -6,7 +6,7 @@ from pathlib import Path, PurePath
 
 from swa_cli.checkpoints.directories import checkpoints_in
 from swa_cli.checkpoints.selection import Selection, is_meant, is_of
-from swa_cli.errors import SourceError, shortened
+from swa_cli.errors import SourceError, option, shortened
 from swa_cli.formats import natural_key
 
 
@@ -20,7 +20,7 @@ def named_paths(sources: Sequence[Path], selection: Selection, notices: list[str
     found = [(path, below) for source in sources for path, below in _named(source, selection, notices, alone=alone)]
     left = [path for path, below in found if is_meant(path, below, selection)]
     idle = [pattern for pattern in selection.exclude if not any(is_of(path, below, pattern) for path, below in found)]
-    notices += [f"--exclude {pattern} matches none of the {len(found)} files." for pattern in idle]
+    notices += [f"{option('exclude', pattern)} matches none of the {len(found)} files." for pattern in idle]
     if not left:
         msg = (
             f"none of the {len(found)} files in {shortened([str(source) for source in sources])} is left after "

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from swa_cli.errors import shortened
+from swa_cli.errors import option, shortened
 from swa_cli.formats import Checkpoint
 
 
@@ -20,7 +20,7 @@ def about_untrained(checkpoints: Sequence[Checkpoint]) -> list[str]:
         if reasons:
             said.setdefault(reasons, []).append(str(checkpoint.path))
     return [
-        f"saved before training, it seems ({reasons}): {shortened(names)}. Leave out with --exclude if so."
+        f"saved before training, it seems ({reasons}): {shortened(names)}. Leave out with {option('exclude')} if so."
         for reasons, names in said.items()
     ]
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from swa_cli.errors import NonFiniteError
+from swa_cli.errors import NonFiniteError, option
 from swa_cli.formats import Checkpoint, Contents, Provenance, find_ties, is_floating, round_once
 from swa_cli.outputs.destination import Target, plan_layout
 from swa_cli.outputs.writer import write_output
@@ -86,8 +86,8 @@ def _converted(checkpoint: Checkpoint, name: str, tensor: torch.Tensor) -> npt.N
     values = round_once(tensor.detach().cpu().to(torch.float64).contiguous().numpy(), spec.dtype)
     if not np.isfinite(values).all():
         msg = (
-            f"{checkpoint.path}: {name} is stored as {spec}, in which its new values overflow. Average with --dtype "
-            "float32, which can hold them."
+            f"{checkpoint.path}: {name} is stored as {spec}, in which its new values overflow. Average with "
+            f"{option('dtype', 'float32')}, which can hold them."
         )
         raise NonFiniteError(msg)
     return values

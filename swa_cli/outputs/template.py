@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from safetensors import safe_open
 
-from swa_cli.errors import MismatchError, listed
+from swa_cli.errors import MismatchError, listed, option
 from swa_cli.formats import (
     EXTRA_STATE,
     INDEX_SUFFIX,
@@ -143,7 +143,7 @@ def _check_same(checkpoint: Checkpoint, contents: Contents) -> None:
         raise MismatchError(
             f"the average cannot take the structure of {checkpoint.path}:",
             *listed(problems),
-            "Name a checkpoint of the same model with --like.",
+            f"Name a checkpoint of the same model with {option('like')}.",
         )
 
 

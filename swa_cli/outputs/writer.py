@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
 
-from swa_cli.errors import CheckpointError, OutputError
+from swa_cli.errors import CheckpointError, OutputError, option
 from swa_cli.formats import Layout, Provenance, as_text, escape_surrogates, frame_digest
 from swa_cli.outputs.destination import ITSELF, Target, check_target
 from swa_cli.system.atomic_directory import publish_folder
@@ -115,7 +115,7 @@ def fill_folder(folder: Path, layout: Layout) -> Generator[Writer]:
     if len(layout.files) > limit:
         msg = (
             f"the output would be {len(layout.files):,} files, and no more than {limit:,} can be open at once here. "
-            "Allow larger shards with --max-shard-size, or more files with ulimit -n."
+            f"Allow larger shards with {option('max_shard_size')}, or more files with ulimit -n."
         )
         raise OutputError(msg)
     with ExitStack() as opened:
@@ -135,7 +135,7 @@ def _copy(path: Path, to: Path) -> str:
     try:
         source = open_stream(path)
     except OSError as error:
-        msg = f"{path}: cannot be read, and --like copies it: {error.strerror or error}."
+        msg = f"{path}: cannot be read, and {option('like')} copies it: {error.strerror or error}."
         raise CheckpointError(msg) from error
     with source, to.open("xb+") as stream:
         shutil.copyfileobj(source, stream)

@@ -2,7 +2,7 @@
 
 from swa_cli.checkpoints import Inspection, inspect_checkpoints
 from swa_cli.config.schema import AverageConfig
-from swa_cli.errors import CheckpointError, listed
+from swa_cli.errors import CheckpointError, listed, option
 from swa_cli.pipeline.common import Notify, require, selection_of
 
 
@@ -33,6 +33,6 @@ def check_inspection(inspection: Inspection) -> None:
     unreadable = inspection.survey.unreadable
     if unreadable:
         names = [str(path) for path, _ in unreadable]
-        advice = "Leave them out with --exclude, or save them again."
+        advice = f"Leave them out with {option('exclude')}, or save them again."
         msg = "files that cannot be read:"
         raise CheckpointError(msg, *listed(names), advice)

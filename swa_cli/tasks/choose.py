@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from swa_cli.config.pydantic_errors import mismatch
-from swa_cli.errors import DataError, UsageError
+from swa_cli.errors import DataError, UsageError, option
 from swa_cli.tasks.causal_lm import CausalLM
 from swa_cli.tasks.classification import Classification
 from swa_cli.tasks.labels import described, is_integer
@@ -94,15 +94,21 @@ def choose_task(example: Batch, output: object) -> Task:
         if len(shape) == _MAPS and logits.ndim == _MAPS + 1:
             return TASKS["segmentation"]()
     msg = (
-        f"the task is ambiguous: the target is {described(target)} and the model's output {described(logits)}. Name "
-        f"it with --task ({', '.join(TASKS)}, or file.py:Name), or let split_batch(batch) in the data module give the "
-        "right target as its third."
+        f"the task is ambiguous: the target is {described(target)} and the model's output {described(logits)}. Name it "
+        f"with {option('task')} ({', '.join(TASKS)}, or file.py:Name), or let split_batch(batch) in the data module "
+        "give the right target as its third."
     )
     if isinstance(target, torch.Tensor) and target.is_floating_point():
         if target.shape == logits.shape:
-            msg += " For a logit with labels 0 and 1 that is --task classification, for several --task multilabel."
+            msg += (
+                f" For a logit with labels 0 and 1 that is {option('task', 'classification')}, for several "
+                f"{option('task', 'multilabel')}."
+            )
         elif logits.numel() == target.numel() == len(target):
-            msg += " For a logit with labels 0 and 1 that is --task classification, for a number --task regression."
+            msg += (
+                f" For a logit with labels 0 and 1 that is {option('task', 'classification')}, for a number "
+                f"{option('task', 'regression')}."
+            )
     raise DataError(msg)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from swa_cli.errors import DataError, UsageError
+from swa_cli.errors import DataError, UsageError, option
 from swa_cli.tasks.binary import as_binary, doubt_of_one, note_of, of_both_classes, tally_of
 from swa_cli.tasks.calibration import (
     adaptive_ece,
@@ -81,7 +81,10 @@ class Classification:
             soft = _distributions(given.to(output.device))
             index = soft.argmax(dim=1)
             if self.class_weights is not None:
-                msg = "soft labels have their weights in themselves. Leave out class_weights (--task-arg)."
+                msg = (
+                    "soft labels have their weights in themselves. Leave out class_weights "
+                    f"({option('task.init_args')})."
+                )
                 raise DataError(msg)
             return Labels(chosen=None, index=index, soft=soft, unit=None, n_units=n, weight=None, one_logit=one_logit)
         index = checked_index(given, (n,), elements=f"{n} examples").to(output.device)
@@ -214,7 +217,8 @@ def _distributions(target: torch.Tensor) -> torch.Tensor:
         more = ", …" if target.shape[1] > len(target[place, :4]) else ""
         msg = (
             f"the soft label of example {place} is [{row}{more}], expected probabilities: non-negative, with the sum 1 "
-            f"({int(wrong.sum())} of {len(target)} are not). For several labels at once give --task multilabel."
+            f"({int(wrong.sum())} of {len(target)} are not). For several labels at once give "
+            f"{option('task', 'multilabel')}."
         )
         raise DataError(msg)
     return target / target.sum(dim=1, keepdim=True)

@@ -12,7 +12,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch.nn.functional import logsigmoid
 
-from swa_cli.errors import DataError
+from swa_cli.errors import DataError, option
 from swa_cli.tasks.calibration import N_BINS, bin_gaps
 from swa_cli.tasks.categorical import per_unit, records_of, scored
 from swa_cli.tasks.labels import IGNORED, Label, Labels, Weights, described, weights_of
@@ -229,7 +229,7 @@ def _check_range(truth: torch.Tensor, kept: torch.Tensor) -> None:
     if len(wrong):
         msg = (
             f"a label of {float(wrong[0]):g}, expected 0 or 1, or a number between as a soft label ({len(wrong)} of "
-            f"{truth.numel()} are wrong). A label that marks what is not to be scored is named with --task-arg "
-            "ignore_index=..."
+            f"{truth.numel()} are wrong). A label that marks what is not to be scored is named with "
+            f"{option('ignore_index', of='task')}"
         )
         raise DataError(msg)

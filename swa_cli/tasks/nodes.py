@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from swa_cli.errors import DataError
+from swa_cli.errors import DataError, option
 from swa_cli.tasks.binary import as_binary, doubt_of_one, note_of, of_both_classes, tally_of
 from swa_cli.tasks.categorical import doubt_of, log_probs_of, per_class, per_unit, records_of, scored
 from swa_cli.tasks.labels import (
@@ -33,10 +33,6 @@ from swa_cli.user.batch import Batch, logits_of
 
 _FLAT, _PADDED = 2, 3  # dimensions: (N, C), (n, N, C)
 _GRAPH = "batch"
-_SINGLE = (
-    "all nodes are of one graph, the unit that is resampled: no interval can be given. Where there are several, name "
-    "with --task-arg graph=... what says of which graph each node is."
-)
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -135,7 +131,7 @@ class Nodes:
         return (
             *note_of(records, element="node"),
             *one_label_only(records.columns["labelled"], elements="nodes"),
-            *((_SINGLE,) if records.n_units == 1 else ()),
+            *((_single(),) if records.n_units == 1 else ()),
         )
 
     def metrics(self, records: Records) -> tuple[Metric, ...]:
@@ -170,7 +166,8 @@ def _graphs(example: Batch, name: str, output: torch.Tensor) -> tuple[torch.Tens
     if not isinstance(given, torch.Tensor) or tuple(given.shape) != (n,) or not is_integer(given):
         msg = (
             f"the graph of each node ({name}) is {described(given)}, expected int64 [{n}], one for each of the {n} "
-            "nodes. Name with --task-arg graph=... the model's argument, or an argument's attribute, that holds it."
+            f"nodes. Name with {option('graph', of='task')} the model's argument, or an argument's attribute, that "
+            "holds it."
         )
         raise DataError(msg)
     graphs, unit = cast("tuple[torch.Tensor, torch.Tensor]", given.to(output.device).unique(return_inverse=True))
@@ -188,3 +185,10 @@ def _found(example: Batch, name: str) -> object:
         if isinstance(found, torch.Tensor):
             return found
     return None
+
+
+def _single() -> str:
+    return (
+        "all nodes are of one graph, the unit that is resampled: no interval can be given. Where there are several, "
+        f"name with {option('graph', of='task')} what says of which graph each node is."
+    )

@@ -11,7 +11,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch.nn.functional import interpolate
 
-from swa_cli.errors import DataError
+from swa_cli.errors import DataError, option
 from swa_cli.tasks.binary import as_binary, doubt_of_one, note_of, of_both_classes, tally_of
 from swa_cli.tasks.categorical import doubt_of, fitted, log_probs_of, per_class, per_unit, records_of
 from swa_cli.tasks.labels import IGNORED, Label, Labels, Weights, checked_index, in_range, one_label_only, weights_of
@@ -81,7 +81,7 @@ class Segmentation:
             if [height, width] != size and not self.resize:
                 msg = (
                     f"the model's output is {size[0]}×{size[1]} pixels and the target {height}×{width}. With "
-                    "--task-arg resize=true it is upsampled to the target's size, bilinearly and with "
+                    f"{option('resize', True, of='task')} it is upsampled to the target's size, bilinearly and with "
                     "align_corners=False; else let the model do that, or let the data have the output's size."
                 )
                 raise DataError(msg)

@@ -48,7 +48,7 @@ def test_a_device_without_memory_is_an_error_of_its_own(tmp_path, monkeypatch):
     torch.save({"w": torch.ones(3)}, tmp_path / "1.pt")
     monkeypatch.setattr("swa_cli.averaging.cuda.cuda", full)
 
-    with pytest.raises(DeviceError, match=r"device cuda:0 failed: CUDA out of memory\. Use --device cpu"):
+    with pytest.raises(DeviceError, match=r"device cuda:0 failed: CUDA out of memory\. Use `device='cpu'`"):
         average(plan_of([tmp_path / "1.pt"]), tmp_path / "o.safetensors", engine=Engine(device="cuda:0"))
     assert not (tmp_path / "o.safetensors").exists()
 

@@ -164,7 +164,7 @@ def test_sources_that_moved(tmp_path):
     path = written(tmp_path, "safetensors")
     shutil.move(tmp_path / "run", tmp_path / "elsewhere")
 
-    with pytest.raises(SourceError, match="say where with --sources FOLDER"):
+    with pytest.raises(SourceError, match="say where with `sources`"):
         verify(open_single(path))
 
     assert verify(open_single(path), sources=tmp_path / "elsewhere").n_sources == 4
@@ -280,7 +280,7 @@ def test_sources_of_two_folders_one_of_which_is_above(tmp_path, monkeypatch):
     assert written.provenance
     assert [source.name for source in written.provenance.sources] == ["deep/epoch-0.pth", "epoch-3.pth"]
     with pytest.raises(
-        SourceError, match=rf"neither below {tmp_path}/deep nor below .* say so: --sources {tmp_path}\."
+        SourceError, match=rf"neither below {tmp_path}/deep nor below .* say so: `sources='{tmp_path}'`\."
     ):
         verify(written)
     assert verify(written, sources=tmp_path).n_sources == 2

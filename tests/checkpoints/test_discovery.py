@@ -113,7 +113,7 @@ def test_last_takes_the_newest(tmp_path):
         save(tmp_path / f"epoch-{epoch}.pt")
 
     assert names(find_checkpoints([tmp_path], selection=Selection(last=2))) == ["epoch-10.pt", "epoch-11.pt"]
-    with pytest.raises(SourceError, match="--last 13: there are only 12 checkpoints"):
+    with pytest.raises(SourceError, match="`last=13`: there are only 12 checkpoints"):
         find_checkpoints([tmp_path], selection=Selection(last=13))
 
 
@@ -268,7 +268,7 @@ def test_other_weights_in_the_files_are_mentioned(tmp_path):
     torch.save({"state_dict": {"w": torch.ones(1)}, "state_dict_ema": {"w": torch.ones(1)}}, tmp_path / "1.pt")
 
     assert find_checkpoints([tmp_path]).notices == (
-        "the files hold other weights too, left out: state_dict_ema. To use those: --key state_dict_ema.",
+        "the files hold other weights too, left out: state_dict_ema. To use those: `key='state_dict_ema'`.",
     )
 
 
@@ -364,9 +364,9 @@ def test_what_is_not_meant_is_no_other_run(tmp_path, flags):
 
     assert {checkpoint.path.parent.parent.name for checkpoint in run.checkpoints} == {"version_1"}
     assert not any("matches none" in notice for notice in run.notices)
-    with pytest.raises(SourceError, match=r"several runs:(?s:.*)or its files with --include\."):
+    with pytest.raises(SourceError, match=r"several runs:(?s:.*)or its files with `include`\."):
         find_checkpoints([tmp_path / "lightning_logs"], selection=Selection(include=("*",)))
-    with pytest.raises(SourceError, match=r"none of the \d+ files in .* is left after --include nothing"):
+    with pytest.raises(SourceError, match=r"none of the \d+ files in .* is left after `include='nothing'`"):
         find_checkpoints([tmp_path / "lightning_logs"], selection=Selection(include=("nothing",)))
 
 
@@ -430,5 +430,5 @@ def test_an_error_of_the_selection_says_what_explains_it(tmp_path):
         find_checkpoints([tmp_path], selection=Selection(last=3))
 
     first, second = str(error.value).splitlines()
-    assert first == f"--last 3: there is only 1 checkpoint in {tmp_path}."
+    assert first == f"`last=3`: there is only 1 checkpoint in {tmp_path}."
     assert second.startswith(f"  note: {tmp_path} holds checkpoints itself: those in its folders are left out")

@@ -1,6 +1,8 @@
 """``swa inspect``: what there is, and what would be picked."""
 
+import ast
 import json
+import re
 import shutil
 
 import pytest
@@ -63,10 +65,8 @@ def test_what_is_shown_as_picked_is_what_is_averaged(run_swa, folder):
 
 def test_each_example_is_what_the_flags_pick(folder):
     for pick in inspect_checkpoints([folder]).picks:
-        words = iter(pick.flags.removeprefix("--").replace(" --", " ").split(" "))
-        values = {{"from": "from_step", "to": "to_step"}.get(word, word): next(words) for word in words}
-        flags = {name: int(value) if value.isdecimal() else value for name, value in values.items()}
-        run = find_checkpoints([folder], selection=Selection(**flags))  # pyright: ignore[reportArgumentType]
+        named = {name: ast.literal_eval(value) for name, value in re.findall(r"`(\w+)=(.*?)`", pick.flags)}
+        run = find_checkpoints([folder], selection=Selection(**named))
         assert tuple(file.path for file in run.checkpoints) == pick.paths
 
 

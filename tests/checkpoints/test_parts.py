@@ -43,9 +43,9 @@ PARTS = {
     "shards": (["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"], r"\*\.index\.json"),
     "shards of torch": (["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"], r"\*\.index\.json"),
     "torchtune": (["hf_model_0001_3.pt", "hf_model_0002_3.pt"], "shards of one checkpoint"),
-    "composer": (["ep1-ba5-rank0.pt", "ep1-ba5-rank1.pt"], r"--include 'ep\*-ba\*-rank0\.pt'"),
+    "composer": (["ep1-ba5-rank0.pt", "ep1-ba5-rank1.pt"], r"`include='ep\*-ba\*-rank0\.pt'`"),
     "fairseq": (["checkpoint_best-shard0.pt", "checkpoint_best-shard1.pt"], "parts of one checkpoint"),
-    "folders of ranks": (["rank_0/step_7.pt", "rank_1/step_7.pt"], r"--include 'rank_0'"),
+    "folders of ranks": (["rank_0/step_7.pt", "rank_1/step_7.pt"], r"`include='rank_0'`"),
     "several steps": (["step_1/rank_0.pt", "step_1/rank_1.pt", "step_2/rank_0.pt", "step_2/rank_1.pt"], "rank_0"),
     "several steps of several ranks": (
         [f"iter_000{step}/mp_rank_0{rank}/model.pt" for step in (1, 2) for rank in (0, 1)],
@@ -55,8 +55,8 @@ PARTS = {
     "ranks of the best": (["best_step_5_rank0.pt", "best_step_5_rank1.pt"], "written by each rank"),
     "ranks of zero": (["zero_pp_rank_0_mp_rank_00_model.pt", "zero_pp_rank_1_mp_rank_00_model.pt"], "model-parallel"),
     "part of": (["part-1-of-2.pt", "part-2-of-2.pt"], "parts of one checkpoint"),
-    "gan": (["net_g_100.pth", "net_d_100.pth"], r"different networks.*--include 'net_g_\*\.pth'|net_d_"),
-    "cycle": (["5_net_G_A.pth", "5_net_G_B.pth", "10_net_G_A.pth", "10_net_G_B.pth"], r"--include '\*_net_G_A\.pth'"),
+    "gan": (["net_g_100.pth", "net_d_100.pth"], r"different networks.*`include='net_g_\*\.pth'`|net_d_"),
+    "cycle": (["5_net_G_A.pth", "5_net_G_B.pth", "10_net_G_A.pth", "10_net_G_B.pth"], r"`include='\*_net_G_A\.pth'`"),
     "camel": (["netG_5.pth", "netD_5.pth"], "different networks"),
     "vocoder": (["G_1000.pth", "D_1000.pth"], "Average each network by itself"),
     "roles": (["generator.pt", "discriminator.pt"], "different networks"),
@@ -180,7 +180,7 @@ def test_folds_and_seeds_are_said(tmp_path, names, pattern):
 
     said = [notice for notice in notices if "models of different folds or seeds: " in notice]
     assert len(said) == 1
-    assert said[0].endswith(f"from the same weights, average the checkpoints of one: --include '{pattern}'.")
+    assert said[0].endswith(f"from the same weights, average the checkpoints of one: `include='{pattern}'`.")
     assert all(name in said[0] for name in names)
 
 
@@ -193,7 +193,7 @@ def test_the_epochs_of_one_seed_are_none(tmp_path):
 def test_the_ranks_of_a_fold_are_parts(tmp_path):
     save(tmp_path, [f"fold{fold}-step5-rank{rank}.pt" for fold in (0, 1) for rank in (0, 1)])
 
-    with pytest.raises(SourceError, match=r"written by each rank(?s:.*)--include 'fold\*-step\*-rank0\.pt'"):
+    with pytest.raises(SourceError, match=r"written by each rank(?s:.*)`include='fold\*-step\*-rank0\.pt'`"):
         find_checkpoints([tmp_path])
 
 
@@ -246,7 +246,7 @@ def test_raw_weights_and_their_ema_are_refused_and_each_can_be_chosen(tmp_path, 
     without = find_checkpoints([tmp_path / "run"], selection=Selection(exclude=(pattern,)))
     only = find_checkpoints([tmp_path / "run"], selection=Selection(include=(pattern,)))
 
-    said = f"--exclude '{pattern}' for the raw weights, --include '{pattern}' for the EMA."
+    said = f"`exclude='{pattern}'` for the raw weights, `include='{pattern}'` for the EMA."
     assert said in str(error.value)
     for found, names in ((without, raw), (only, ema)):
         assert {checkpoint.path for checkpoint in found.checkpoints} == {tmp_path / "run" / name for name in names}

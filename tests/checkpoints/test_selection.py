@@ -127,41 +127,41 @@ def test_of_equal_metrics_the_newer_are_taken_and_that_is_said():
 @pytest.mark.parametrize(
     ("flags", "error", "message"),
     [
-        ({"last": 9}, SourceError, "--last 9: there are only 4 checkpoints in ckpts."),
-        ({"first": 9}, SourceError, "--first 9: there are only 4 checkpoints in ckpts."),
+        ({"last": 9}, SourceError, "`last=9`: there are only 4 checkpoints in ckpts."),
+        ({"first": 9}, SourceError, "`first=9`: there are only 4 checkpoints in ckpts."),
         (
             {"last": 3, "from_step": 1, "every": 2},
             SourceError,
-            "--last 3: there are only 2 checkpoints in ckpts after --from 1 --every 2.",
+            "`last=3`: there are only 2 checkpoints in ckpts after `from_step=1` `every=2`.",
         ),
         (
             {"from_step": 10, "to_step": 20},
             SourceError,
-            "--from 10 --to 20: no checkpoint in ckpts is in that range; the steps (step) are 0 to 3.",
+            "`from_step=10` `to_step=20`: no checkpoint in ckpts is in that range; the steps (step) are 0 to 3.",
         ),
         (
             {"from_step": 3, "to_step": 2},
             UsageError,
-            "--from 3 --to 2: the first is greater than the second, so none is meant.",
+            "`from_step=3` `to_step=2`: the first is greater than the second, so none is meant.",
         ),
-        ({"last": 1, "best": 2}, UsageError, "--last 1 and --best 2 exclude each other. Give one of them."),
-        ({"metric": "loss", "mode": "min"}, UsageError, "--metric loss --mode min without --best. Say how many"),
-        ({"every": 0}, UsageError, "--every 0: expected 1 or more."),
+        ({"last": 1, "best": 2}, UsageError, "`last=1` and `best=2` exclude each other. Give one of them."),
+        ({"metric": "loss", "mode": "min"}, UsageError, "`metric='loss'` `mode='min'` without `best`. Say how many"),
+        ({"every": 0}, UsageError, "`every=0`: expected 1 or more."),
         (
             {"best": 2, "metric": "los", "mode": "min"},
             UsageError,
-            "--metric los: no file has a metric of this name. Did you mean 'loss'? The files have: loss.",
+            "`metric='los'`: no file has a metric of this name. Did you mean 'loss'? The files have: loss.",
         ),
         (
             {"best": 2},
             UsageError,
-            "--best 2 needs --metric NAME and --mode min|max: which metric is meant, and which way is better.",
+            "`best=2` needs `metric` and `mode`: which metric is meant, and which way is better.",
         ),
-        ({"best": 2, "metric": "loss"}, UsageError, "--best 2 needs --mode min|max"),
+        ({"best": 2, "metric": "loss"}, UsageError, "`best=2` needs `mode`: which"),
         (
             {"best": 5, "metric": "loss", "mode": "max"},
             SourceError,
-            "--best 5: there are only 4 checkpoints in ckpts.",
+            "`best=5`: there are only 4 checkpoints in ckpts.",
         ),
     ],
 )
@@ -175,7 +175,7 @@ def test_a_selection_that_cannot_be_says_why(flags, error, message):
 def test_a_metric_that_some_files_lack_is_refused_and_these_are_named():
     files = [file(f"{n}.pt", counters={"step": n}, metrics={"acc": 1.0} if n else {}) for n in range(3)]
 
-    with pytest.raises(SourceError, match=r"(?s)--metric acc: 2 of 3 checkpoints .*these have not:\n  0\.pt\nLeave"):
+    with pytest.raises(SourceError, match=r"(?s)`metric='acc'`: 2 of 3 checkpoints .*these have not:\n  0\.pt\nLeave"):
         picked(in_order_of_steps(files), best=1, metric="acc", mode="max")
 
 
@@ -194,7 +194,7 @@ def test_without_steps_nothing_is_taken_that_needs_an_order(flags):
         picked(order, **flags)
     assert str(caught.value).endswith(
         "no steps could be told apart, from the contents of the files or from their names, so there is no order. Name "
-        "the files that you mean, or take them with --include; or put the step into each name (epoch-3.pt)."
+        "the files that you mean, or take them with `include`; or put the step into each name (epoch-3.pt)."
     )
     assert len(select(order, Selection(best=2, metric="a", mode="min"), where="x")[0]) == 2
 
@@ -203,7 +203,7 @@ def test_one_file_needs_a_step_only_for_a_range():
     order = in_order_of_steps([file("model.pt")])
 
     assert len(select(order, Selection(last=1, every=3), where="x")[0]) == 1
-    with pytest.raises(SourceError, match=r"--from 0: no step is known of model\.pt\."):
+    with pytest.raises(SourceError, match=r"`from_step=0`: no step is known of model\.pt\."):
         select(order, Selection(from_step=0), where="x")
 
 
@@ -211,7 +211,7 @@ def test_one_file_needs_a_step_only_for_a_range():
 def test_where_some_have_no_step_nothing_is_taken_that_needs_an_order(flags):
     files = [file(name) for name in ("final.pt", "epoch-1.pt", "epoch-2.pt")]
 
-    with pytest.raises(SourceError, match=r"no step is known of final\.pt, while the others .* --exclude, name the"):
+    with pytest.raises(SourceError, match=r"no step is known of final\.pt, while the others .* `exclude`, name the"):
         picked(in_order_of_steps(files), **flags)
 
 
@@ -238,9 +238,9 @@ def test_a_file_that_is_left_out_is_never_opened(tmp_path):
     run = find_checkpoints([tmp_path], selection=Selection(exclude=("epoch-2.pt", "nothing*")))
 
     assert [checkpoint.path.name for checkpoint in run.checkpoints] == ["epoch-1.pt"]
-    assert run.notices == ("--exclude nothing* matches none of the 2 files.",)
+    assert run.notices == ("`exclude='nothing*'` matches none of the 2 files.",)
     with pytest.raises(
-        SourceError, match=r"none of the 2 files in .* left after --include '\*\.ckpt'\. The first is epoch-1"
+        SourceError, match=r"none of the 2 files in .* left after `include='\*\.ckpt'`\. The first is epoch-1"
     ):
         find_checkpoints([tmp_path], selection=Selection(include=("*.ckpt",)))
 

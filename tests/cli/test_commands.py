@@ -113,7 +113,7 @@ BAD_INPUT = {
         2,
         "--metric acc: no file has a metric of this name. The files have none",
     ),
-    "mode": (break_nothing, (*AVERAGE, "--best", "2", "--metric", "acc"), 2, "--best 2 needs --mode min|max"),
+    "mode": (break_nothing, (*AVERAGE, "--best", "2", "--metric", "acc"), 2, "--best 2 needs --mode:"),
     "nothing included": (
         break_nothing,
         (*AVERAGE, "--include", "x*"),

@@ -38,14 +38,14 @@ def test_a_dotted_key_names_any_place(tmp_path):
     ) as error:
         open_checkpoint(path, key="state.net")
     assert str(path) in str(error.value)
-    with pytest.raises(CheckpointError, match=r"Name one of these with --key: state.model"):
+    with pytest.raises(CheckpointError, match=r"Name one of these with `key`: state.model"):
         open_checkpoint(path)
 
 
 def test_two_usual_keys_are_not_guessed_between(tmp_path):
     path = saved({"model": STATE, "net": STATE}, tmp_path / "x.pt")
 
-    with pytest.raises(CheckpointError, match=r"several state_dicts: model, net\. Name one with --key"):
+    with pytest.raises(CheckpointError, match=r"several state_dicts: model, net\. Name one with `key`"):
         open_checkpoint(path)
 
 

@@ -169,7 +169,7 @@ def test_what_looks_saved_before_training_is_said(tmp_path):
     (notice,) = whole.notices
     assert notice == (
         f"saved before training, it seems (step 0; an empty optimizer, where others' is not): {tmp_path}/0.pt. Leave "
-        "out with --exclude if so."
+        "out with `exclude` if so."
     )
     assert later.notices == ()
 

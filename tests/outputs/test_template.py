@@ -424,7 +424,7 @@ def test_a_file_beside_like_that_cannot_be_read_is_named(tmp_path, monkeypatch, 
 
     monkeypatch.setattr("swa_cli.outputs.writer.open_stream", refuse)
     with pytest.raises(
-        CheckpointError, match=rf"config\.json: cannot be read, and --like copies it: {os.strerror(reason)}"
+        CheckpointError, match=rf"config\.json: cannot be read, and `like` copies it: {os.strerror(reason)}"
     ):
         average_like([tmp_path / "like" / "model.safetensors"], tmp_path / "like", tmp_path / "out")
     assert not (tmp_path / "out").exists()

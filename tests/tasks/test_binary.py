@@ -111,7 +111,8 @@ def test_ensembles_and_options_of_one_logit_are_those_of_two(labels):
 def test_another_label_than_0_and_1_is_refused(labels, task, shape, output_shape, value):
     labels[3] = value
     with pytest.raises(
-        DataError, match=rf"label {value} is out of range, expected 0 or 1.*--task multilabel.*\(n, 1\)"
+        DataError,
+        match=rf"label {value} is out of range, expected 0 or 1.*(?:--task multilabel|`task='multilabel'`).*\(n, 1\)",
     ):
         task.target(example(labels.view(shape)), task.output(torch.randn(output_shape)))
 
@@ -152,14 +153,14 @@ def test_the_task_of_one_logit_is_seen_from_integers_and_bools(target, shape, na
 
 @pytest.mark.parametrize("shape", [(N,), (N, 1)])
 def test_floats_may_be_numbers_or_labels_and_the_task_must_be_named(shape):
-    with pytest.raises(DataError, match=r"is ambiguous.*--task classification, for several --task multilabel"):
+    with pytest.raises(DataError, match=r"is ambiguous.*`task='classification'`, for several `task='multilabel'`"):
         choose_task(Batch((), {}, torch.zeros(shape)), torch.zeros(shape))
 
 
 @pytest.mark.parametrize(("target", "output"), [((N,), (N, 1)), ((N, 1), (N,)), ((N,), (N, 1, 1))])
 def test_floats_beside_one_logit_of_another_shape_may_be_either_too(target, output):
     with pytest.raises(
-        DataError, match=r"labels 0 and 1 that is --task classification, for a number --task regression"
+        DataError, match=r"labels 0 and 1 that is `task='classification'`, for a number `task='regression'`"
     ):
         choose_task(Batch((), {}, torch.zeros(target)), torch.zeros(output))
 

@@ -222,7 +222,7 @@ def test_outputs_of_another_shape_are_refused(shape):
             {},
             torch.zeros(20, dtype=torch.int64),
             {"batch": GRAPHS[:5]},
-            r"graph of each node \(batch\) is int64 \[5\], expected int64 \[20\].*graph=",
+            r"graph of each node \(batch\) is int64 \[5\], expected int64 \[20\].*`graph`",
         ),
         ({}, torch.zeros(20, dtype=torch.int64), {"batch": GRAPHS.float()}, r"\(batch\) is float32 \[20\]"),
         ({"graph": "which"}, torch.zeros(20, dtype=torch.int64), {"batch": GRAPHS}, r"\(which\) is NoneType, expected"),

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from swa_cli.errors import UsageError, listed
+from swa_cli.errors import UsageError, listed, option
 
 _MOST_WHOLE = 1 << 31
 """Sum of whole weights up to which means of integers are exact: remainders times weights fit 64 bits."""
@@ -23,7 +23,7 @@ def ema_weights(n: int, decay: float) -> tuple[float, ...]:
     (0.25, 0.25, 0.5)
     """
     if not 0 < decay < 1:
-        msg = f"the decay of an EMA must lie between 0 and 1, found {decay:g}. Give --ema 0.9, say."
+        msg = f"the decay of an EMA must lie between 0 and 1, found {decay:g}. Give {option('ema', 0.9)}, say."
         raise UsageError(msg)
     return tuple((1 - decay if i else 1.0) * decay ** (n - 1 - i) for i in range(n))
 
@@ -50,7 +50,10 @@ def checked_weights(weights: Sequence[float] | None, paths: Sequence[Path]) -> t
             msg = f"{path} has the weight 0 and would count for nothing. Leave that checkpoint out."
             raise UsageError(msg)
         if not 0 < weight < math.inf:
-            msg = f"{path} has the weight {weight:g}, expected a positive number. Give --weights 1,1,2, say."
+            msg = (
+                f"{path} has the weight {weight:g}, expected a positive number. Give {option('weights', (1, 1, 2))}, "
+                "say."
+            )
             raise UsageError(msg)
     if math.isinf(sum(weights)):
         msg = "the sum of the weights is too large for a float64. Only their ratios count: divide all by one number."
@@ -68,7 +71,8 @@ def check_whole(weights: Sequence[float]) -> None:
     """
     if not all(weight.is_integer() for weight in weights) or sum(weights) > _MOST_WHOLE:
         msg = (
-            "the mean of integers (--integers mean-round) is exact, and so takes whole weights only, of a sum up to "
-            f"{_MOST_WHOLE:,}. Give such --weights (2,3 instead of 0.4,0.6), or choose --integers last."
+            f"the mean of integers ({option('integers', 'mean-round')}) is exact, and so takes whole weights only, of "
+            f"a sum up to {_MOST_WHOLE:,}. Give such {option('weights')} (2,3 instead of 0.4,0.6), or choose "
+            f"{option('integers', 'last')}."
         )
         raise UsageError(msg)

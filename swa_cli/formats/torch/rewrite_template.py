@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 
-from swa_cli.errors import CheckpointError, shortened
+from swa_cli.errors import CheckpointError, option, shortened
 from swa_cli.formats.dtypes import BY_NAME
 from swa_cli.formats.file_reader import Stamp, open_same
 from swa_cli.formats.output_layout import Contents, OutputFile
@@ -112,7 +112,10 @@ def _places(found: TorchState, contents: Contents) -> dict[Place, str]:
 def _check_all(contents: Contents, wanted: set[str]) -> None:
     missed = [short for short, spec in contents.specs.items() if spec.numel and short not in wanted]
     if missed:
-        msg = f"its tensors {shortened(missed)} are made in a way that cannot be written again. Leave out --like."
+        msg = (
+            f"its tensors {shortened(missed)} are made in a way that cannot be written again. Leave out "
+            f"{option('like')}."
+        )
         raise CheckpointError(msg)
 
 
@@ -176,7 +179,7 @@ def _kept_storages(root: Node, found: TorchState, wanted: list[tuple[Site, str]]
         if key in keys:
             msg = (
                 f"beside the weights it holds another view of tensor {keys[key]}, which would keep its old values. "
-                "Save it without, or leave out --like."
+                f"Save it without, or leave out {option('like')}."
             )
             raise CheckpointError(msg)
         kept[key] = found.file.place(PickledStorage(key, _BYTES))

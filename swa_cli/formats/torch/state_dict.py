@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, TypeVar
 
-from swa_cli.errors import LISTED, CheckpointError, cut, kind_of, shortened
+from swa_cli.errors import LISTED, CheckpointError, cut, kind_of, option, shortened
 from swa_cli.formats.dtypes import is_averaged
 from swa_cli.formats.torch.inert_objects import Inert, is_array
 from swa_cli.formats.torch.optimizer_state import is_of_optimizer
@@ -42,31 +42,37 @@ def find_state_dict(contents: object, key: str | None, mappings: Mappings) -> tu
     if len(usual) == 1:
         return usual[0], mappings.of_tensors(mapping[usual[0]]) or {}
     if len(usual) > 1:
-        msg = f"holds several state_dicts: {', '.join(usual)}. Name one with --key."
+        msg = f"holds several state_dicts: {', '.join(usual)}. Name one with {option('key')}."
         raise CheckpointError(msg)
     if mappings.of_tensors(contents) is not None:
         beside = [name for name in other_state_dicts(contents, "", mappings) if not name.endswith("_extra_state")]
         if beside:
-            msg = f"holds tensors, and state_dicts beside them: {shortened(beside)}. Name one of these with --key."
+            msg = (
+                f"holds tensors, and state_dicts beside them: {shortened(beside)}. Name one of these with "
+                f"{option('key')}."
+            )
             raise CheckpointError(msg)
         return "", mapping
     found = list(islice(_tensor_mappings(mapping, mappings), _MOST_LISTED))
     if is_of_optimizer(mapping, found):
-        msg = "holds the state of an optimizer and no model. Leave it out (--exclude)."
+        msg = f"holds the state of an optimizer and no model. Leave it out ({option('exclude')})."
         if "ds_version" in mapping or "ds_config" in mapping:
             msg = (
                 "holds a share of DeepSpeed's optimizer state and no model. Turn each checkpoint into a whole one with "
                 "the zero_to_fp32.py in its folder, and average those."
             )
     elif found:
-        msg = f"has no state_dict under a usual key. Name one of these with --key: {shortened(found)}."
+        msg = f"has no state_dict under a usual key. Name one of these with {option('key')}: {shortened(found)}."
     elif arrays := [name for name in ("", *USUAL_KEYS) if _holds_arrays(mappings.of(mapping.get(name, mapping)))]:
         msg = (
             f"the weights {f'under {arrays[0]!r}' if arrays[0] else 'at the top'} are numpy arrays, expected tensors. "
             "Save them as tensors (torch.from_numpy)."
         )
     else:
-        msg = f"holds no tensors under a usual key; its keys are {_names(mapping)}. Name the right one with --key."
+        msg = (
+            f"holds no tensors under a usual key; its keys are {_names(mapping)}. Name the right one with "
+            f"{option('key')}."
+        )
     raise CheckpointError(msg)
 
 

@@ -7,7 +7,7 @@ import torch
 
 from swa_cli.batchnorm import RecalibrationResult, out_of_reach, recalibrate, recalibration_warnings
 from swa_cli.config.schema import BnUpdateConfig, Config
-from swa_cli.errors import MismatchError, UsageError, shortened
+from swa_cli.errors import MismatchError, UsageError, option, shortened
 from swa_cli.formats import BnUpdate, Checkpoint
 from swa_cli.pipeline.bn_update.prepare import FROZEN, BnUpdateInputs, TrainingData, open_data, prepare
 from swa_cli.pipeline.bn_update.write import known_of, new_buffers, record_of, write
@@ -89,7 +89,10 @@ def _check(options: BnUpdateConfig) -> None:
     check_report(options.json, "json")
     resolve_device(own_device(options.device))
     if options.compile and options.estimator == "sequential":
-        msg = "--compile does not go with --estimator sequential, whose every pass ends at another layer. Leave it out."
+        msg = (
+            f"{option('compile', True)} does not go with {option('estimator', 'sequential')}, whose every pass ends at "
+            "another layer. Leave it out."
+        )
         raise UsageError(msg)
 
 
@@ -104,7 +107,10 @@ def _nothing_to_do(job: BnUpdateInputs, ranks: Ranks | None, notify: Notify) -> 
     if unreachable:
         what = "; ".join(f"{name} was left alone, since {reason}" for name, reason in unreachable.items())
     elif job.leave:
-        what = f"all {len(job.leave)} BatchNorm layers were {FROZEN} (--recalibrate-frozen recomputes them)"
+        what = (
+            f"all {len(job.leave)} BatchNorm layers were {FROZEN} ({option('recalibrate_frozen', True)} recomputes "
+            "them)"
+        )
     notify(f"{what}: nothing to do.")
     _write_unchanged(job, ranks, notify)
     return BnUpdateResult(path=job.target.path, recalibration=None)
@@ -119,14 +125,17 @@ def _write_unchanged(job: BnUpdateInputs, ranks: Ranks | None, notify: Notify) -
 def _announce(job: BnUpdateInputs, batches: Passes, options: BnUpdateConfig, notify: Notify) -> None:
     frozen = sorted(job.leave)
     if frozen:
-        notify(f"left alone, as they were {FROZEN} (--recalibrate-frozen recomputes them): {shortened(frozen)}.")
+        notify(
+            f"left alone, as they were {FROZEN} ({option('recalibrate_frozen', True)} recomputes them): "
+            f"{shortened(frozen)}."
+        )
     if options.estimator == "sequential":
         count, length = len(job.to_recompute), length_of(batches)
         of_each = f" of {length:,} batches" if length is not None else ""
         notify(
             f"sequential: a pass{of_each} to find the order of {count} layers, and one for each, through the model up "
-            f"to that layer: about {(count + 3) / 2:.0f} times the work of --estimator population, and {count + 1} "
-            "times the loading."
+            f"to that layer: about {(count + 3) / 2:.0f} times the work of {option('estimator', 'population')}, and "
+            f"{count + 1} times the loading."
         )
 
 
@@ -134,7 +143,7 @@ def _warn_of_batches(training: TrainingData, result: RecalibrationResult, notify
     """What makes statistics below the first layer depend on the batches, beyond what a standard error can show."""
     if result.estimator == "sequential" or len(result.layers) == 1:
         return
-    other = "--estimator sequential does not."
+    other = f"{option('estimator', 'sequential')} does not."
     if training.in_fixed_order:
         notify(
             "the training loader does not shuffle: below the first layer the statistics depend on which samples share "
@@ -154,7 +163,8 @@ def _check_same(batches: Passes, together: Step) -> None:
     if len(set(together(lambda: batches.digest))) > 1:
         msg = (
             "the ranks' samplers draw different batches, so that some samples would be used twice and others never. "
-            "Draw them by torch's, numpy's or Python's random numbers, which --seed makes the same on all ranks."
+            f"Draw them by torch's, numpy's or Python's random numbers, which {option('seed')} makes the same on all "
+            "ranks."
         )
         raise MismatchError(msg)
 
@@ -177,5 +187,5 @@ def _tell_of_rounding(checkpoint: Checkpoint, new: dict[str, torch.Tensor], noti
     if coarse:
         notify(
             f"the file stores the statistics as {', '.join(coarse)}: they were taken in float64 and are rounded to "
-            "that. swa-average --dtype float32 leaves room for them."
+            f"that. swa-average {option('dtype', 'float32')} leaves room for them."
         )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from swa_cli.config.schema import TargetConfig
-from swa_cli.errors import MismatchError, UsageError
+from swa_cli.errors import MismatchError, UsageError, option
 from swa_cli.evaluation import Member, OutputCache, Residents, SplitRecords, Stream, check_margins, observe
 from swa_cli.pipeline.evaluation.prepare import EvalInputs
 from swa_cli.system.process_group import Step, own_rank, world_size
@@ -90,8 +90,8 @@ def loader_of(job: EvalInputs, split: Split, *, again: bool) -> Passes:
     passes = Passes(batches_of(job.data, split), rank=own_rank(), ranks=world_size())
     if again and not passes.repeatable:
         msg = (
-            f"{split}_dataloader() gives what can be passed over once only, and --curve and --greedy need several "
-            "passes over it. Let it return a DataLoader, or a list."
+            f"{split}_dataloader() gives what can be passed over once only, and {option('curve')} and "
+            f"{option('greedy', True)} need several passes over it. Let it return a DataLoader, or a list."
         )
         raise UsageError(msg)
     if passes.shared_by == "itself":

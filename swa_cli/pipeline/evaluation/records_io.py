@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from swa_cli import __version__
 from swa_cli.config.pydantic_errors import mismatch
 from swa_cli.config.schema import TargetConfig
-from swa_cli.errors import SourceError, SwaError, UsageError
+from swa_cli.errors import SourceError, SwaError, UsageError, option
 from swa_cli.evaluation import Context, Row, SplitRecords
 from swa_cli.pipeline.build_user_objects import task_from
 from swa_cli.pipeline.evaluation.records_contents import VERSION, Column, Contents
@@ -32,7 +32,7 @@ def check_form(path: Path | None) -> None:
     if path is None:
         return
     if path.suffix not in {".parquet", ".npz"}:
-        msg = f"--save-records {path}: expected a name in .parquet or .npz."
+        msg = f"{option('save_records', path)}: expected a name in .parquet or .npz."
         raise UsageError(msg)
     if path.suffix == ".parquet":
         pyarrow(path)
@@ -100,10 +100,13 @@ def load_records(path: Path, task: Task | None) -> tuple[SplitRecords, Context]:
         raise SourceError(msg) from error
     except Exception as error:  # what a damaged file comes to is beyond counting
         reason = _reason(error)
-        msg = f"{path} holds no records that swa-eval --save-records has written ({reason})."
+        msg = f"{path} holds no records that swa-eval {option('save_records')} has written ({reason})."
         raise SourceError(msg) from error
     if observed.task.primary not in {metric.name for metric in observed.task.metrics(observed.rows[0].records)}:
-        msg = f"the records in {path} are of another task: they have no {observed.task.primary}. Leave out --task."
+        msg = (
+            f"the records in {path} are of another task: they have no {observed.task.primary}. Leave out "
+            f"{option('task')}."
+        )
         raise UsageError(msg)
     return observed, context
 
@@ -156,7 +159,7 @@ def sensible(path: Path) -> Generator[None]:
         raise
     except Exception as error:
         kind = type(error).__name__
-        msg = f"the records in {path} make no sense ({kind}): were they written by swa-eval --save-records?"
+        msg = f"the records in {path} make no sense ({kind}): were they written by swa-eval {option('save_records')}?"
         raise SourceError(msg) from error
 
 
@@ -183,7 +186,10 @@ def _row(place: int, about: Mapping[str, Any], columns: Mapping[Column, NDArray[
 def _recorded(path: Path, target: TargetConfig) -> Task:
     """The task that the records name, if it is one of ours: no code is run because a file says so."""
     if "." in target.class_path:
-        msg = f"the records in {path} are of the task {target.class_path}, which is not ours. Name it with --task."
+        msg = (
+            f"the records in {path} are of the task {target.class_path}, which is not ours. Name it with "
+            f"{option('task')}."
+        )
         raise UsageError(msg)
     task = task_from(target)
     if task is None:

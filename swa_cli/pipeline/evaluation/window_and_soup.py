@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from swa_cli.errors import DataError, UsageError
+from swa_cli.errors import DataError, UsageError, option
 from swa_cli.evaluation import Candidate, Curve, Member, SplitRecords, primary_scores, scores_of
 from swa_cli.formats import Checkpoint
 
@@ -23,7 +23,7 @@ def windows(asked: Sequence[int] | str, n: int) -> list[int]:
     if isinstance(asked, str):
         return sorted({*(2**power for power in range(n.bit_length()) if 2**power < n), n})
     if max(asked) > n:
-        msg = f"--curve {max(asked)}: there are {n} checkpoints. Name smaller numbers, or take log."
+        msg = f"{option('curve', max(asked))}: there are {n} checkpoints. Name smaller numbers, or take log."
         raise UsageError(msg)
     return sorted({*asked})
 
@@ -90,7 +90,7 @@ def _known(merits: list[float], observed: SplitRecords) -> list[float]:
     if max(merits) == -math.inf:
         msg = (
             f"nothing can be chosen on the {observed.split} split: {observed.task.primary} is not defined there for "
-            "any candidate. Check its labels, or leave out --curve and --greedy."
+            f"any candidate. Check its labels, or leave out {option('curve')} and {option('greedy', True)}."
         )
         raise DataError(msg)
     return merits

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load, save
 
 from swa_cli import __version__
-from swa_cli.errors import OutputError
+from swa_cli.errors import OutputError, option
 from swa_cli.formats import Checkpoint, checksums
 from swa_cli.pipeline.evaluation.output_cache.batch_digest import digest_of
 from swa_cli.pipeline.evaluation.output_cache.source_digest import sources_of, user_sources
@@ -80,7 +80,10 @@ class KeptOutputs:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            msg = f"cannot keep outputs in {path.parent}: {error.strerror or error}. Name another place with --cache."
+            msg = (
+                f"cannot keep outputs in {path.parent}: {error.strerror or error}. Name another place with "
+                f"{option('cache')}."
+            )
             raise OutputError(msg) from error
         kept = output.detach().cpu().contiguous()
         contents = save({_NAME: kept, _CHECK: torch.tensor(crc32(_bytes_of(kept)))})
@@ -114,7 +117,7 @@ def kept_outputs(job: EvalInputs) -> KeptOutputs | None:
     if folder is None:
         return None
     if folder.exists() and not folder.is_dir():
-        msg = f"--cache {folder}: expected a folder, found a file."
+        msg = f"{option('cache', folder)}: expected a folder, found a file."
         raise OutputError(msg)
     target, task = job.model_target, job.config.task
     model = load_target(target.class_path, what="model")
