@@ -7,10 +7,10 @@ from swa_cli.config.schema import Config
 
 @configured("average")
 def average(config: Config) -> None:
-    """Average the checkpoints of a run, with equal weights unless told otherwise.
+    """Average the checkpoints of a run, by default with equal weights.
 
-    Reads .safetensors, sharded ones (*.index.json), and torch .pt, .pth, .ckpt, .pth.tar and .bin files, piece by
-    piece. Every floating tensor is summed in float64 and rounded once; integers must agree.
+    Reads safetensors files, their shards (*.index.json), and torch files (.pt, .pth, .ckpt, .pth.tar, .bin) in small
+    chunks. Floating-point tensors are summed in float64 and rounded once; integers must agree.
     """
     from swa_cli.pipeline.average import average_step, dry_run_step  # noqa: PLC0415  # torch is imported after --help
     from swa_cli.report.average import average_report, plan_report  # noqa: PLC0415

@@ -18,8 +18,8 @@ def bn_update(config: Config) -> None:
     """Recompute the BatchNorm statistics of an average from the training data.
 
     By default one pass over train_dataloader(), with mean and variance of all elements, merged in float64. Only layers
-    that keep statistics are in train mode. The file is replaced in place unless -o names another. Under torchrun
-    (torchrun -m swa_cli bn-update) each process takes its share of the batches.
+    that keep statistics are in train mode. The file is replaced unless -o names another. Under torchrun (torchrun -m
+    swa_cli bn-update) the processes share the batches.
     """
     from swa_cli.pipeline.bn_update.step import bn_update_step  # noqa: PLC0415  # torch is imported after --help
     from swa_cli.report.bn_update import layers_table, recalibration_report  # noqa: PLC0415
@@ -42,12 +42,12 @@ def save_recalibration(result: "BnUpdateResult", json: Path | None) -> None:
     save(
         json,
         lambda: recalibration_json(result.path, result.recalibration, result.update, result.warnings),
-        otherwise=f"The new statistics are in {result.path} all the same.",
+        otherwise=f"The new statistics were written to {result.path}.",
     )
 
 
 def show_warnings(result: "BnUpdateResult") -> None:
-    """What the reader must know before the numbers."""
+    """Print the warnings, which stand before the numbers."""
     from swa_cli.report.table import warning_panel  # noqa: PLC0415
 
     for warning in result.warnings:

@@ -11,10 +11,10 @@ from swa_cli.cli.run import show_steps
 from swa_cli.cli.terminal import notify, say, track
 
 _OWN = Path("swa-demo")
-"""Written anew by each run; any other directory has to be empty."""
+"""The default directory, which each run replaces; any other one has to be empty."""
 _FILES = """
-What is there now:
-  {out}/checkpoints/       what a training run leaves: the weights after each of the last 12 epochs
+Written:
+  {out}/checkpoints/       the checkpoints of a training run, after each of the last 12 epochs
   {out}/swa.safetensors    their average, with BatchNorm statistics recomputed on the training images
   {out}/results.json       the table as JSON
 
@@ -27,7 +27,7 @@ The same on your own run:
 def demo(
     *,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Directory for checkpoints and results; by default swa-demo.")
+        Path | None, typer.Option("--out", help="Directory for checkpoints and results (default: swa-demo).")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write into a directory that is not empty.")] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the training run.")] = 0,

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from swa_cli.evaluation import EvaluationResult
 
 NOT_SHIPPED = 3
-"""Exit code where ``--fail-unless`` is not met."""
+"""Exit code if ``--fail-unless`` is not met."""
 
 
 @configured("eval", "model", "data", "task")
 def evaluate(config: Config) -> None:
     """Compare an average with each checkpoint and with their ensembles, and say whether to ship it.
 
-    One pass over the data for all of them. Scores of every row, and the differences with their 95 % intervals. Under
-    torchrun (torchrun -m swa_cli eval) each process takes its share of the batches.
+    Runs all models in one pass over the data, and shows their scores and the differences with 95 % intervals. Under
+    torchrun (torchrun -m swa_cli eval) the processes share the batches.
     """
     from swa_cli.pipeline.evaluation.step import eval_step  # noqa: PLC0415  # torch is imported after --help
 
@@ -37,18 +37,18 @@ def evaluate(config: Config) -> None:
 
 
 def save_reports(result: "EvaluationResult", options: EvalConfig) -> None:
-    """Write the files, before anything is printed, so that nothing that happens to the terminal can lose them."""
+    """Write the files before anything is printed, so that a broken terminal cannot lose them."""
     for name, path in options.reports.items():
         save(path, partial(REPORTERS[name].render, result))
 
 
 def has_stdout(options: EvalConfig) -> bool:
-    """Whether one of the files is standard output, which is then that file alone."""
+    """Return whether one of the reports goes to standard output, which then has nothing else."""
     return any(map(is_stdout, options.reports.values()))
 
 
 def show_evaluation(result: "EvaluationResult", options: EvalConfig) -> None:
-    """Print the tables and what they say; where a file is standard output, only the warnings."""
+    """Print tables and sentences; only the warnings if a report goes to standard output."""
     from swa_cli.report.summary_sentences import sentences  # noqa: PLC0415
     from swa_cli.report.table import evaluation_table, further_tables, warning_panels  # noqa: PLC0415
     from swa_cli.report.verdict_sentence import final_sentence  # noqa: PLC0415
@@ -64,7 +64,7 @@ def show_evaluation(result: "EvaluationResult", options: EvalConfig) -> None:
 
 
 def check_verdict(result: "EvaluationResult", options: EvalConfig) -> None:
-    """End with an exit code of its own where the average is not what was asked for.
+    """Exit with code 3 if the verdict is not what ``--fail-unless`` asks for.
 
     Raises:
         typer.Exit: it is not.

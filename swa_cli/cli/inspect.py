@@ -14,10 +14,10 @@ from swa_cli.config.schema import Config, SelectionConfig
 def inspect(
     config: Config, *, json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False
 ) -> None:
-    """Show what checkpoints hold, in the order of averaging, and which of them each selection would pick.
+    """Show what checkpoints contain, in the order of averaging, and which of them each selection would take.
 
-    Container, place of the weights, step, metrics, tensors and copies, from the headers alone. With --config, it is
-    the section average: that says what is looked at.
+    Reads only the headers: container, key of the weights, step, metrics, tensors, duplicates. With --config, the
+    section "average" names the checkpoints.
     """
     from swa_cli.pipeline.inspect import check_inspection, inspect_step  # noqa: PLC0415  # not needed for --help
     from swa_cli.report.inspect import inspection_report  # noqa: PLC0415

@@ -1,6 +1,6 @@
 """The programs: ``swa`` with its commands, and ``swa-average``, ``swa-bn-update``, ``swa-eval``.
 
-All that takes time to import is imported here, where Ctrl-C already ends in a message.
+Slow imports happen here, after Ctrl-C has got a handler that prints a message.
 """
 
 import io
@@ -46,8 +46,8 @@ def _run(program: str) -> None:
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
         _leave(_CLOSED, 1)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a result is not lost for want of a character
-    # Until a command works and after it has, there is nothing to be undone.
+        sys.stdout.reconfigure(errors="backslashreplace")  # an encoding that lacks a character loses no result
+    # Before a command starts and after it ends, there is nothing to clean up.
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, _interrupted)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -59,7 +59,7 @@ def _run(program: str) -> None:
 
 
 def _fill_descriptors() -> None:
-    """Put /dev/null where one of the standard streams is closed: else a file that we open would take its number."""
+    """Open /dev/null in place of closed standard streams, whose numbers the next opened file would take."""
     for number in range(3):
         try:
             os.fstat(number)

@@ -1,4 +1,4 @@
-"""The parameters of the commands, made from the fields of the configuration."""
+"""The commands' parameters, derived from the fields of the configuration."""
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,10 +23,10 @@ _PANELS = [None, *Panel]
 def configured(
     *sections: str, only: Collection[str] | None = None, needs_file: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of these sections, and call it with the configuration that they make.
+    """Give a command the options of these sections, and call it with the resulting configuration.
 
-    The command takes the configuration, and by keyword what else it asks for on the command line. Every failure of it
-    ends in one message. An option that several sections have is set in all of them.
+    The command takes the configuration, and its own further options by keyword. Every failure ends in one message. An
+    option that several sections have is set in all of them.
 
     Args:
         only: names of the keys to take; None for all.
@@ -57,7 +57,7 @@ def configured(
 
 
 def _name(setting: Setting) -> str:
-    """Return the name of a parameter: the key, or for a section that names what to import that of its flag."""
+    """Return the name of a parameter: the key, or the section's name for what a section imports."""
     return {"class_path": setting.section, "init_args": f"{setting.section}_arg"}.get(setting.name, setting.name)
 
 
@@ -103,7 +103,7 @@ def _hidden(setting: Setting, name: str) -> Any:
 
 
 def _value(name: str, setting: Setting, given: Mapping[str, Any]) -> Any:
-    """Return the value that was given by a flag, or by one of its former names; None for none."""
+    """Return the value given by a flag or by one of its former names, or None."""
     values = {flag(each): given[each] for each in (name, *setting.option.former) if given[each] is not None}
     if len(values) > 1:
         msg = f"{' and '.join(values)} are names of the same option. Give one of them."
@@ -123,7 +123,7 @@ def _by_section(taken: Mapping[str, Sequence[Setting]], values: Mapping[str, Any
 
 
 def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
-    """Return the keyword arguments that flags give, each written ``key=value`` with a value in YAML.
+    """Parse keyword arguments written as ``key=value``, with values in YAML.
 
     Raises:
         UsageError: one is not written so.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @configured("bn_update", "average", "eval", only=("device", "force"), needs_file=True)
 def run(config: Config) -> None:
-    """Average, recompute BatchNorm statistics and evaluate, in one go, from one configuration."""
+    """Average, recompute BatchNorm statistics and evaluate, from one configuration."""
     from swa_cli.pipeline.run import run_pipeline  # noqa: PLC0415  # torch is imported after --help
 
     with only_results_on_stdout():
@@ -26,7 +26,7 @@ def run(config: Config) -> None:
 
 
 def show_steps(result: "PipelineResult", options: EvalConfig) -> None:
-    """Write the evaluation's files, and print what each of the three steps gave, unless a file is standard output."""
+    """Write the evaluation's files and print the results of the three steps, unless a file is standard output."""
     from swa_cli.report.average import average_report  # noqa: PLC0415
     from swa_cli.report.bn_update import recalibration_report  # noqa: PLC0415
 

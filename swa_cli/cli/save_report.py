@@ -1,4 +1,4 @@
-"""A report as text: in a file, whole or not at all, or alone on standard output."""
+"""Saving a report to a file, whole or not at all, or to standard output."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,20 +11,20 @@ from swa_cli.text import visible_lines
 
 
 def is_stdout(target: Path | None) -> bool:
-    """Whether ``-`` was given: the report is then all that standard output has."""
+    """Return whether the target is ``-``, standard output, which then has nothing but the report."""
     return str(target) == "-"
 
 
 def save(target: Path | None, render: Callable[[], str], *, otherwise: str = "") -> None:
-    """Write what ``render`` gives to ``target``, or print it for ``-``; nothing for None. Of several ranks one writes.
+    """Write the text that ``render`` returns to ``target``, or print it for ``-``; do nothing for None.
 
-    To be called before anything is printed, so that nothing that happens to the terminal can lose the file.
+    Of several ranks one writes. Call this before anything is printed, so that a broken terminal cannot lose the file.
 
     Args:
-        otherwise: what the user has all the same if it cannot be written.
+        otherwise: what was written nevertheless, for the message of an error.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     if target is None or not is_reporting_rank():
         return

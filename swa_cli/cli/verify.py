@@ -17,20 +17,22 @@ def verify(
         Path | None,
         typer.Option(
             "--sources",
-            help="The directory that holds the sources, if they were moved or are not below that of the average.",
+            help="Directory of the sources, if they were moved or are not below the directory of the average.",
         ),
     ] = None,
-    key: Annotated[str | None, typer.Option("--key", help="Where the state_dict lies in the average, dotted.")] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", help="Path of the state_dict inside the average, such as model.ema.")
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto.")] = "auto",
     threads: Annotated[
         int | None,
-        typer.Option("--threads", min=1, max=256, help="Worker threads; by default one for each core, up to 8."),
+        typer.Option("--threads", min=1, max=256, help="Worker threads (default: one per core, at most 8)."),
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Derive an average anew from the sources that it names, and compare bit for bit.
+    """Recompute an average from its recorded sources, and compare it bit for bit.
 
-    Exit code 1 if a tensor of it, or of a source, is not what it was.
+    Exits with code 1 if a tensor of the average or of a source has changed.
     """
     with exit_on_error(debug=debug, flags={"sources": "--sources"}):
         from swa_cli.pipeline.verify import verify_step  # noqa: PLC0415  # not needed for --help

@@ -1,7 +1,7 @@
-"""The sections of a configuration, and the whole of it, frozen.
+"""The sections of a configuration, as frozen dataclasses.
 
-A field with its type and its `Option` is all that an option takes: the flag, the key, the reference page and the
-message that names the nearest key follow.
+An option is one field with a type and an `Option`. Its flag, its YAML key, its entry in the reference pages and the
+nearest-name error are derived from the field.
 """
 
 import dataclasses
@@ -29,14 +29,14 @@ from swa_cli.config.fields import (
 )
 from swa_cli.config.option import ImportOption, Option, Panel
 
-_STRICT = ConfigDict(extra="forbid", defer_build=True)  # --help has no need of validators
+_STRICT = ConfigDict(extra="forbid", defer_build=True)  # --help needs no validators
 
 _AMP = Option(help="Run the model under autocast with this dtype.", panel=Panel.SPEED)
 _CHANNELS_LAST = Option(help="Run the model in channels-last memory format.", panel=Panel.SPEED)
 _COMPILE = Option(help="Compile the model once with torch.compile.", panel=Panel.SPEED)
-_DEVICE = Option(help="auto (the default), cpu, cuda or cuda:1.")
+_DEVICE = Option(help="Device of the forward passes: auto (the default), cpu, cuda or cuda:1.")
 _FORCE = Option(help="Replace an existing output.")
-_KEY = Option(help="Path of the state_dict within torch files, as in model.ema.")
+_KEY = Option(help="Path of the state_dict inside torch files, such as model.ema.")
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -49,19 +49,19 @@ class TargetConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SelectionConfig:
-    """The keys that say which of the checkpoints found are meant, for the sections that find some."""
+    """The keys that select checkpoints, shared by the sections that search for them."""
 
     include: Annotated[
         Patterns,
         Option(
             help="Keep only checkpoints that match this glob: their file name or the name of a folder above them, or "
-            "the path below the source if the glob has a slash. May be repeated.",
+            "the path below the source if the glob has a slash. Repeatable.",
             panel=Panel.SELECTION,
         ),
     ] = ()
     exclude: Annotated[
         Patterns,
-        Option(help="Leave out checkpoints that match this glob, as for --include. Repeatable.", panel=Panel.SELECTION),
+        Option(help="Skip checkpoints that match this glob, as for --include. Repeatable.", panel=Panel.SELECTION),
     ] = ()
     from_step: Annotated[
         Step | None,
@@ -115,20 +115,20 @@ class AverageConfig(SelectionConfig):
     output: Annotated[
         AnyPath | None,
         Option(
-            help="What to write: .safetensors, a torch file (.pt, .pth, .ckpt, .bin), or a directory.",
+            help="Output: a .safetensors file, a torch file (.pt, .pth, .ckpt, .bin), or a directory.",
             flags=("--output", "-o"),
         ),
     ] = None
     like: Annotated[
         AnyPath | None,
         Option(
-            help="Write the average in the structure of this checkpoint, so that the same code loads it.",
+            help="Write the average in the structure of this checkpoint, so that the same code can load it.",
             replaces=("max_shard_size",),
         ),
     ] = None
     max_shard_size: Annotated[
         Size | None,
-        Option(help="Write a directory of shards of this size at most, as 5GB, and an index.", replaces=("like",)),
+        Option(help="Write a directory of shards up to this size (5GB, say) and an index.", replaces=("like",)),
     ] = None
     key: Annotated[str | None, _KEY] = None
     dtype: Annotated[
@@ -137,37 +137,40 @@ class AverageConfig(SelectionConfig):
     ] = None
     integers: Annotated[
         Literal["agree", "last", "first", "mean-round"],
-        Option(help="Integers and bools: must agree (the default), or what is taken instead."),
+        Option(
+            help="What to write for integers and bools: require all checkpoints to agree (the default), or take the "
+            "newest, the oldest, or the rounded mean."
+        ),
     ] = "agree"
     combine: Annotated[
-        Combine, Option(help="How the checkpoints are combined (default: mean).", replaces=("weights", "ema"))
+        Combine, Option(help="How to combine the checkpoints (default: mean).", replaces=("weights", "ema"))
     ] = "mean"
     weights: Annotated[
         Numbers | None,
         Option(
-            help="How much each checkpoint counts, oldest first: 1,1,2; by default all the same.",
+            help="Weight of each checkpoint, oldest first: 1,1,2 (default: equal weights).",
             replaces=("combine", "ema"),
         ),
     ] = None
     ema: Annotated[
         Number | None,
         Option(
-            help="Weights of an exponential moving average with this decay, as 0.9, instead.",
+            help="Weight the checkpoints as an exponential moving average with this decay, such as 0.9.",
             replaces=("combine", "weights"),
         ),
     ] = None
     device: Annotated[
         str,
         Option(
-            help="cpu, cuda, cuda:1, or auto (the default): the CPU, unless there is very much to read and a trial "
-            "shows CUDA to be faster."
+            help="cpu, cuda, cuda:1, or auto (the default): the CPU, unless there are 16 GiB or more to read and a "
+            "short trial shows that CUDA is faster."
         ),
     ] = "auto"
-    threads: Annotated[Threads | None, Option(help="Worker threads; by default one for each core, up to 8.")] = None
+    threads: Annotated[Threads | None, Option(help="Worker threads (default: one per core, at most 8).")] = None
     dry_run: Annotated[bool, Option(help="Print the plan and write nothing.")] = False
     force: Annotated[bool, _FORCE] = False
     allow_nonfinite: Annotated[bool, Option(help="Average NaN and infinity like any number.")] = False
-    checksum: Annotated[bool, Option(help="Also take the SHA-256 of every file that is averaged.")] = False
+    checksum: Annotated[bool, Option(help="Also record the SHA-256 of every file that is averaged.")] = False
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -180,49 +183,52 @@ class BnUpdateConfig:
     ] = None
     output: Annotated[
         AnyPath | None,
-        Option(help="Write here instead of replacing the file.", flags=("--output", "-o")),
+        Option(help="Output file (default: replace the input).", flags=("--output", "-o")),
     ] = None
     key: Annotated[str | None, _KEY] = None
     estimator: Annotated[
         Literal["population", "torch", "official", "sequential"],
         Option(
-            help="population (the default): mean and variance of all elements; torch, official: as update_bn and the "
-            "SWA paper's code have them; sequential: population layer by layer, a pass for each.",
+            help="population (the default): mean and variance over all elements; torch: as torch's update_bn; "
+            "official: as the SWA paper's code; sequential: population layer by layer, one pass per layer.",
             panel=Panel.STATISTICS,
         ),
     ] = "population"
-    num_batches: Annotated[Count | None, Option(help="Use only so many batches.", panel=Panel.STATISTICS)] = None
+    num_batches: Annotated[Count | None, Option(help="Stop after this many batches.", panel=Panel.STATISTICS)] = None
     num_samples: Annotated[
         Count | None,
-        Option(help="Use only so many samples, rounded up to whole batches.", panel=Panel.STATISTICS),
+        Option(help="Stop after this many samples, rounded up to whole batches.", panel=Panel.STATISTICS),
     ] = None
     until_converged: Annotated[
         Annotated[Number, Field(gt=0, allow_inf_nan=False)] | None,
         Option(
-            help="Stop once the standard errors of all layers are at most this: of the mean in standard deviations, of "
-            "the variance relative to itself.",
+            help="Stop once the standard errors of all layers are at most this: of means in standard deviations, of "
+            "variances relative.",
             metavar="TOL",
             panel=Panel.STATISTICS,
         ),
     ] = None
     recalibrate_frozen: Annotated[
         bool,
-        Option(help="Also the layers whose statistics were the same in all checkpoints.", panel=Panel.STATISTICS),
+        Option(
+            help="Also recompute layers that were frozen: whose statistics are equal in all checkpoints.",
+            panel=Panel.STATISTICS,
+        ),
     ] = False
-    batch_size: Annotated[Count | None, Option(help="Instead of the training loader's own.", panel=Panel.BATCHES)] = (
-        None
-    )
+    batch_size: Annotated[
+        Count | None, Option(help="Batch size (default: the training loader's own).", panel=Panel.BATCHES)
+    ] = None
     eval_transforms: Annotated[
         bool,
         Option(
-            help="Training images as evaluation sees them, without augmentation, where the data module offers it.",
+            help="Use the training images without augmentation, if the data module offers it.",
             panel=Panel.BATCHES,
         ),
     ] = False
     seed: Annotated[
         Annotated[Integer, Field(ge=0, lt=2**32)] | None,
         Option(
-            help="Of shuffling and augmentation (default: 0, and the loader's own generator as it is).",
+            help="Seed of shuffling and augmentation (default: 0; the loader's own generator keeps its seed).",
             panel=Panel.BATCHES,
         ),
     ] = None
@@ -231,7 +237,7 @@ class BnUpdateConfig:
     compile: Annotated[bool, _COMPILE] = False
     json: Annotated[
         AnyPath | None,
-        Option(help="Write what became of each layer as JSON; - for standard output, without the table."),
+        Option(help="Write each layer's statistics and changes as JSON; - for standard output, without the table."),
     ] = None
     device: Annotated[str, _DEVICE] = "auto"
     force: Annotated[bool, _FORCE] = False
@@ -243,39 +249,40 @@ class EvalConfig(SelectionConfig):
 
     checkpoints: Annotated[
         Paths,
-        Option(help="The members: directories, files, patterns.", positional=True, metavar="CKPTS"),
+        Option(help="Checkpoints: directories, files and glob patterns.", positional=True, metavar="CKPTS"),
     ] = ()
-    swa: Annotated[AnyPath | None, Option(help="The average.")] = None
+    swa: Annotated[AnyPath | None, Option(help="The average to compare with the checkpoints.")] = None
     split: Annotated[
         Literal["test", "val", "train"] | None,
-        Option(help="By default test where the data module has it, else val."),
+        Option(help="Split to evaluate on (default: test if the data module has it, else val)."),
     ] = None
     key: Annotated[str | None, _KEY] = None
     compare_ensemble: Annotated[
         bool,
         Option(
-            help="Add the ensemble, the mean of all members' probabilities, and the geometric one, of their logits.",
+            help="Add the ensembles of all checkpoints: the mean of their probabilities, and of their logits.",
             panel=Panel.ROWS,
         ),
     ] = False
     best_by_val: Annotated[
         bool,
         Option(
-            help="Add the checkpoint that is the best on validation data (the default), a pass more.",
+            help="Add the best checkpoint on the validation data (the default); costs a pass over them.",
             panel=Panel.ROWS,
         ),
     ] = True
     control: Annotated[
         bool,
         Option(
-            help="Add the last checkpoint with recomputed BatchNorm statistics: what of the gain is not averaging.",
+            help="Add the last checkpoint with recomputed BatchNorm statistics, to separate their gain from that of "
+            "averaging.",
             panel=Panel.ROWS,
         ),
     ] = False
     curve: Annotated[
         Windows | None,
         Option(
-            help="Averages of the last K on validation data, each with its own statistics; the best is added.",
+            help="Score averages of the last K checkpoints on the validation data, and add the best.",
             metavar="K1,K2,…|log",
             panel=Panel.ROWS,
         ),
@@ -284,7 +291,7 @@ class EvalConfig(SelectionConfig):
     margin: Annotated[
         Margins,
         Option(
-            help="The loss that you accept, in the table's unit (points, for accuracy); without METRIC, by the score "
+            help="Loss that you accept, in the table's unit (points for accuracy); without METRIC, of the metric "
             "that decides.",
             metavar="[METRIC=]LOSS",
             panel=Panel.DECISION,
@@ -292,11 +299,11 @@ class EvalConfig(SelectionConfig):
     ] = field(default_factory=dict[str, float])
     fail_unless: Annotated[
         Literal["better", "non-inferior"] | None,
-        Option(help="End with exit code 3 unless the verdict is that, or better.", panel=Panel.DECISION),
+        Option(help="Exit with code 3 unless the verdict is at least this.", panel=Panel.DECISION),
     ] = None
     metrics: Annotated[
         dict[str, TargetConfig],
-        Option(help="More metrics: by name, a torchmetrics class or a metric of your own.", in_file_only=True),
+        Option(help="Further metrics by name: torchmetrics classes or your own.", in_file_only=True),
     ] = field(default_factory=dict[str, TargetConfig])
     amp: Annotated[Literal["bf16", "fp16"] | None, _AMP] = None
     channels_last: Annotated[bool, _CHANNELS_LAST] = False
@@ -304,57 +311,57 @@ class EvalConfig(SelectionConfig):
     max_resident_models: Annotated[
         Count | None,
         Option(
-            help="Keep at most so many models in memory; by default as many as half of the free memory holds.",
+            help="Largest number of models kept in memory (default: as many as fit in half of the free memory).",
             former=("at_once",),
             panel=Panel.SPEED,
         ),
     ] = None
     cache: Annotated[
         AnyPath | None,
-        Option(help="Folder for outputs, which are used again for the same weights and data.", panel=Panel.SPEED),
+        Option(help="Directory of cached outputs, reused for the same weights and data.", panel=Panel.SPEED),
     ] = None
     reports: Reports = field(default_factory=dict[str, AnyPath])
     save_records: Annotated[
         AnyPath | None,
         Option(
-            help="Write what each candidate did with each example, for --from-records: .parquet or .npz.",
+            help="Write the per-example records of each candidate, for --from-records: .parquet or .npz.",
             panel=Panel.FILES,
         ),
     ] = None
     from_records: Annotated[
         AnyPath | None,
-        Option(help="Make the result anew from what --save-records wrote, without model and data.", panel=Panel.FILES),
+        Option(help="Compute the result from a file of --save-records, without model and data.", panel=Panel.FILES),
     ] = None
     device: Annotated[str, _DEVICE] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Config:
-    """All of it: model, data module, task, and a section for each command."""
+    """A configuration: model, data module, task, and one section per command."""
 
     model: Annotated[
         TargetConfig | None,
         ImportOption(
             help="Class or function that builds the model: file.py:Name, package.module.Name, "
             "torchvision.models.resnet50.",
-            arguments="key=value for the model; the value is read as YAML. May be repeated.",
+            arguments="key=value for the model; the value is YAML. Repeatable.",
             panel=Panel.MODEL,
         ),
     ] = None
     data: Annotated[
         TargetConfig | None,
         ImportOption(
-            help="Class or function that builds the data module (a LightningDataModule, or anything with its loaders).",
-            arguments="key=value for the data module; the value is read as YAML. May be repeated.",
+            help="Class or function that builds the data module: a LightningDataModule, or an object with its loaders.",
+            arguments="key=value for the data module; the value is YAML. Repeatable.",
             panel=Panel.MODEL,
         ),
     ] = None
     task: Annotated[
         TargetConfig | None,
         ImportOption(
-            help="classification, multilabel, regression, segmentation, nodes, causal_lm, or file.py:Name. By default "
-            "auto: classification or segmentation, if the shapes of batch and output say so.",
-            arguments="key=value, as ignore_index=255 or top_k=[5].",
+            help="classification, multilabel, regression, segmentation, nodes, causal_lm, or file.py:Name (default: "
+            "classification or segmentation, by the shapes of the first batch and output).",
+            arguments="key=value for the task, such as ignore_index=255 or top_k=[5]. Repeatable.",
             panel=Panel.TASK,
         ),
     ] = None

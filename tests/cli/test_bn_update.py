@@ -544,7 +544,7 @@ def test_a_json_that_cannot_be_written_says_that_the_statistics_are(run_swa, ave
     result = run_swa("bn-update", average, *NET, "--data", "gone.py:Gone", "--json", "out/bn.json")
 
     assert result.exit_code == 1
-    assert "The new statistics are in swa.safetensors all the same." in result.stderr
+    assert "The new statistics were written to swa.safetensors." in result.stderr
 
 
 def test_a_model_of_frozen_layers_only_has_nothing_to_do(run_swa, tmp_path):
