@@ -8,7 +8,7 @@ import numpy.typing as npt
 from swa_cli.averaging.chunks import Piece, TensorSlice
 from swa_cli.averaging.combiners import combine_arrays
 from swa_cli.averaging.plan import AveragePlan
-from swa_cli.errors import shortened
+from swa_cli.errors import option, shortened
 from swa_cli.formats import BY_NAME, Checkpoint, real_dtype, round_once
 
 _BLOCK = 1 << 16
@@ -33,7 +33,7 @@ def explain_nonfinite(piece: Piece, plan: AveragePlan) -> str:
                     return (
                         f"{source.path}: tensor {tensor.name} holds {found[0] if len(found) == 1 else found} at index "
                         f"{index}, expected finite numbers. Leave that checkpoint out, or let it through with "
-                        "--allow-nonfinite."
+                        f"{option('allow_nonfinite', True)}."
                     )
     large = list(dict.fromkeys(part.tensor.name for part in piece.parts if _overflows(part, plan)))
     names = shortened(large or [piece.parts[0].tensor.name])
@@ -42,7 +42,7 @@ def explain_nonfinite(piece: Piece, plan: AveragePlan) -> str:
     dtype, wider = ("float64", ", and there is no wider dtype") if is_widest else (piece.dtype.name, "")
     return (
         f"tensor {names}: {what} is too large for {dtype}, although every source is finite{wider}. {remedy}, or let "
-        "infinities through with --allow-nonfinite."
+        f"infinities through with {option('allow_nonfinite', True)}."
     )
 
 
@@ -63,7 +63,7 @@ def explain_disagreement(piece: Piece, first: Checkpoint, other: Checkpoint) -> 
                     f"tensor {name} ({first.spec(name)}) must be equal in all checkpoints, differs at index "
                     f"{index_of(start + at, part.tensor.spec.shape)}: {expected[at].item()} in {first.path}, "
                     f"{found[at].item()} in {other.path}. Leave out the checkpoints that differ, or choose what "
-                    "becomes of integers with --integers."
+                    f"becomes of integers with {option('integers')}."
                 )
     return f"{other.path} was changed while it was read."
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from swa_cli.errors import shortened
+from swa_cli.errors import option, shortened
 
 FEWEST = 3
 """Checkpoints below which none can be told from the others."""
@@ -116,7 +116,7 @@ def outlier_notice(found: Mapping[Path, float]) -> str:
     return (
         "far from the other checkpoints, by so many times the distance that is usual between neighbours: "
         f"{shortened(names)}. Another run, or too early in this one? Included all the same; leave out what does not "
-        "belong (--exclude)."
+        f"belong ({option('exclude')})."
     )
 
 

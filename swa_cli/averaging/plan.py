@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from swa_cli.averaging.combiners import Combiner, check_whole, combiner_of
 from swa_cli.averaging.complete import check_complete
-from swa_cli.errors import MismatchError, listed, shortened
+from swa_cli.errors import MismatchError, listed, option, shortened
 from swa_cli.formats import BY_NAME, Checkpoint, Dtype, TensorSpec, file_order, find_ties, is_averaged, is_floating
 from swa_cli.system.gc_pause import gc_paused
 
@@ -224,14 +224,17 @@ def _explain(problems: Sequence[str], sources: Sequence[Checkpoint], steps: Sequ
         return (
             "the checkpoints hold the same tensors in different dtypes:",
             *listed(problems),
-            f"Choose the dtype of the average (--dtype {dtype}), or leave out the files that differ (--exclude).",
+            (
+                f"Choose the dtype of the average ({option('dtype', dtype)}), or leave out the files that differ "
+                f"({option('exclude')})."
+            ),
         )
     return (
         "the checkpoints do not hold the same tensors:",
         *listed(problems),
         (
             f"{_of_one_step(sources, steps)}Average checkpoints of one run and one model; leave out the files that "
-            "differ (--include, --exclude)."
+            f"differ ({option('include')}, {option('exclude')})."
         ),
     )
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from swa_cli.averaging.combiners import Words
+from swa_cli.errors import option
 
 UNRELATED = 0.15
 """Measured on MLPs and CNNs for the digits, trained with SGD at constant rates of 0.1 to 1 and with AdamW.
@@ -62,5 +63,6 @@ def unrelated_warning(count: int, words: Words) -> str:
     return (
         f"{which} resemble each other: their weights are not correlated, as if each was trained from its own "
         f"initialisation (other seeds or folds). The {words.noun} of such models is useless. Combine checkpoints of "
-        "one run (--include), or evaluate the models as an ensemble (swa-eval --compare-ensemble)."
+        f"one run ({option('include')}), or evaluate the models as an ensemble (swa-eval "
+        f"{option('compare_ensemble', True)})."
     )

@@ -9,11 +9,11 @@ from typing import Literal
 from swa_cli.checkpoints.selection import Selection, known_metrics, select
 from swa_cli.checkpoints.survey import Survey, survey_checkpoints
 from swa_cli.checkpoints.untrained import about_untrained
-from swa_cli.errors import LISTED, SourceError, SwaError, shortened
+from swa_cli.errors import LISTED, SourceError, SwaError, option, shortened
 from swa_cli.formats import Checkpoint, Options, is_averaged
 
 _EXAMPLE = 5
-_NEED_AN_ORDER = "--last, --first, --every, --from, --to"
+_NEED_AN_ORDER = ("last", "first", "every", "from_step", "to_step")
 _MODES: tuple[Literal["min", "max"], ...] = ("min", "max")
 _EMA = ("ema", "averag", "shadow")
 
@@ -124,7 +124,7 @@ def _examples(survey: Survey, where: str) -> Iterator[Pick]:
         return
     count = _EXAMPLE if len(files) > _EXAMPLE else max(1, len(files) // 2)
     if trouble:
-        yield Pick(flags=_NEED_AN_ORDER, error=SourceError(trouble))
+        yield Pick(flags=", ".join(map(option, _NEED_AN_ORDER)), error=SourceError(trouble))
     else:
         steps = sorted({file.step for file in files if file.step is not None})
         quarter = len(steps) // 4

@@ -87,7 +87,7 @@ def test_integers_that_differ_are_an_error_that_names_the_flag(tmp_path):
     folder = save_all(tmp_path / "c", [{"pad": torch.arange(9), "ids": torch.tensor([[1, 2 + i]])} for i in range(2)])
 
     with pytest.raises(
-        MismatchError, match=r"tensor ids \(int64 \[1, 2\]\) .* at index \[0, 1\]: 2 in .*-0\.pt, 3 in .*--integers"
+        MismatchError, match=r"tensor ids \(int64 \[1, 2\]\) .* at index \[0, 1\]: 2 in .*-0\.pt, 3 in .*`integers`"
     ):
         averaged(folder, tmp_path / "o.safetensors")
 
