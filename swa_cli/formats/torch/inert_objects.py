@@ -5,7 +5,7 @@ compares what it is given as a whole, unless that is small.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pickle import UnpicklingError
 from types import FunctionType
@@ -141,9 +141,11 @@ def _amount(values: tuple[Any, ...], depth: int) -> int:
     return amount
 
 
-def cost_of_keys(keys: Iterable[object], most: int) -> int:
+def cost_of_keys(keys: Sequence[object], most: int) -> int:
     """How many parts `as_key` would look at, counted until there are more than ``most``."""
     cost = 0
+    if _COSTLY.isdisjoint(map(type, keys)):
+        return cost
     for key in keys:
         if type(key) is tuple:
             cost += 2
@@ -157,6 +159,9 @@ def cost_of_keys(keys: Iterable[object], most: int) -> int:
         if cost > most:
             break
     return cost
+
+
+_COSTLY = frozenset({tuple, Inert})
 
 
 def few(args: Any) -> tuple[Any, ...]:
@@ -185,9 +190,10 @@ def set_items(target: object, items: Any) -> None:
         target = target.items
     if not isinstance(target, dict):
         refuse(f"an entry of a {_named(target)}")
-    entries = cast("dict[Any, Any]", target)
-    for key, value in zip(items[::2], items[1::2], strict=True):
-        entries[key if type(key) is str else as_key(key)] = value
+    entries, keys = cast("dict[Any, Any]", target), items[::2]
+    if {*map(type, keys)} != {str}:
+        keys = [as_key(key) for key in keys]
+    entries.update(zip(keys, items[1::2], strict=True))
 
 
 def extend(target: object, items: Any) -> None:
