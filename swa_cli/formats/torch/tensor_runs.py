@@ -78,7 +78,7 @@ class TensorRuns:
         Returns:
             Where the last of them ends; ``start`` if none is written as torch writes it.
         """
-        if type(stack[-1]) is not FunctionType:
+        if type(stack[-1]) is not FunctionType or not _FIRST.match(data, start):
             return start
         run = self._again(data, start, stack, memo)
         if run is None:
