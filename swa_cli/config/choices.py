@@ -2,5 +2,5 @@
 
 from typing import Literal
 
-Combine = Literal["mean"]
+Combine = Literal["mean", "median"]
 """Ways to combine checkpoints: each is a module of `swa_cli.averaging.combiners`."""
