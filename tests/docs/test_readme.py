@@ -49,7 +49,8 @@ def test_every_page_has_its_place_in_the_navigation():
 
 
 def test_every_path_in_the_pages_exists():
-    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    for page in (*pages, *(ROOT / "swa_cli").rglob("*.py")):
         text = page.read_text(encoding="utf-8")
         named = set(re.findall(r"(?<![\w/(.])(?:tests|swa_cli|benchmarks|sample_configs|docs)/[\w./]*\w", text))
         for path in named:

@@ -1,8 +1,8 @@
 """The median: of each element, the middle of the values that the checkpoints hold there.
 
-Yin et al. 2018 (arXiv:1803.01498) use it against workers that send arbitrary values. docs/guides/median.md says when to
-choose it. Values are sorted as integers in the order of the numbers, -0.0 before 0.0: so there is one result, bit for
-bit, for every device and library. NaN sorts first or last.
+Yin et al. 2018 (arXiv:1803.01498) use it against workers that send arbitrary values. docs/explanation/combining.md says
+when to choose it. Values are sorted as integers in the order of the numbers, -0.0 before 0.0: so there is one result,
+bit for bit, for every device and library. NaN sorts first or last.
 """
 
 import math
