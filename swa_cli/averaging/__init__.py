@@ -10,7 +10,7 @@ from swa_cli.averaging.combiners import (
     ema_weights,
     words_of,
 )
-from swa_cli.averaging.distributed import average_together, check_shared
+from swa_cli.averaging.distributed import check_shared
 from swa_cli.averaging.frozen import frozen_bn, frozen_notice
 from swa_cli.averaging.plan import AveragePlan, plan_average
 from swa_cli.averaging.stream import Engine
@@ -26,7 +26,6 @@ __all__ = [
     "Verification",
     "Words",
     "average",
-    "average_together",
     "check_shared",
     "combine_arrays",
     "combiner_of",

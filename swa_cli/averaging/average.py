@@ -3,10 +3,11 @@
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swa_cli.averaging.combiners import Combiner
+from swa_cli.averaging.distributed import check_same, finish, joined, open_output, shared_out
 from swa_cli.averaging.frozen import frozen_bn, frozen_notice
 from swa_cli.averaging.outliers import outlier_notice
 from swa_cli.averaging.plan import AveragePlan, split_tied
@@ -14,8 +15,10 @@ from swa_cli.averaging.provenance import completed, contents_of, provenance_of
 from swa_cli.averaging.stream import Engine, Streamed, stream_average
 from swa_cli.averaging.unrelated import unrelated_warning
 from swa_cli.formats import BnStatistics, Checkpoint, Provenance
-from swa_cli.outputs import Layout, Target, check_not_read, check_target, plan_layout, stored_apart, write_output
+from swa_cli.outputs import Layout, Target, check_not_read, check_target, plan_layout, stored_apart
+from swa_cli.system.atomic_file import explained
 from swa_cli.system.gc_pause import gc_paused
+from swa_cli.system.process_group import ALONE, ProcessGroup
 from swa_cli.system.progress import Track, silent
 
 _DEFAULT = Engine()
@@ -79,6 +82,7 @@ def average(
     allow_nonfinite: bool = False,
     checksum: bool = False,
     engine: Engine = _DEFAULT,
+    group: ProcessGroup = ALONE,
     track: Track = silent,
 ) -> AverageResult:
     """Carry out ``plan`` and publish the average.
@@ -94,37 +98,48 @@ def average(
         overwrite: replace an existing ``output``.
         allow_nonfinite: average NaN and infinity like any number.
         checksum: hash every file of the sources meanwhile, and record what comes out.
+        group: the ranks that share the work, each with the same plan; several write a folder of shards, which every
+            rank must see. The tensors are, bit for bit, those that one process writes.
 
     Raises:
-        UsageError: the name of the output does not go with its form.
+        UsageError: the name of the output does not go with its form, or several ranks would write a single file.
         OutputError: ``output`` exists, or cannot be written; nothing is left behind.
+        RankError: a rank ended; nothing is left behind.
         NonFiniteError, MismatchError, CheckpointError: as `stream_average`, and as `swa_cli.outputs.plan_layout`;
             nothing is left behind.
     """
     target = output if isinstance(output, Target) else Target(path=output)
-    check_target(target, overwrite=overwrite)
+    target = shared_out(target, plan.bytes_to_write, group)
+    group.own(lambda: check_target(target, overwrite=overwrite))
     check_not_read(target.path, plan.sources)
     plan = match_template_ties(plan, target)
     hashed = plan.files if checksum else ()
-    record, layout = plan_output(
-        plan, target, key=key, allow_nonfinite=allow_nonfinite, hashed=hashed, frozen=frozen_bn(plan)
+    frozen = group.first(lambda: frozen_bn(plan))
+    record, layout = group.own(
+        lambda: plan_output(plan, target, key=key, allow_nonfinite=allow_nonfinite, hashed=hashed, frozen=frozen)
     )
+    check_same(plan, layout, group)
     start = time.perf_counter()
-    with (
-        track("averaging", total=plan.bytes_to_read, unit="bytes") as advance,
-        write_output(target, layout, overwrite=overwrite) as writer,
-    ):
-        streamed = stream_average(
-            plan,
-            layout.offsets,
-            writer.write,
-            engine=engine,
-            allow_nonfinite=allow_nonfinite,
-            advance=advance,
-            hashed=hashed,
-            exact=checksum,
-        )
-        writer.finish(completed(record, plan, streamed))
+    with open_output(target, layout, group, overwrite=overwrite) as writer:
+        offsets = writer.offsets
+        own = replace(plan, tensors=tuple(tensor for tensor in plan.tensors if tensor.name in offsets))
+
+        def stream() -> Streamed:
+            with explained(target.path):
+                return stream_average(
+                    own,
+                    offsets,
+                    writer.write,
+                    engine=engine,
+                    allow_nonfinite=allow_nonfinite,
+                    advance=advance,
+                    hashed=hashed[group.rank :: group.size],
+                    exact=checksum,
+                )
+
+        with track("averaging", total=own.bytes_to_read, unit="bytes") as advance:
+            streamed = joined(group.gather(stream))
+        finish(writer, completed(record, plan, streamed), target, group)
     return result_of(plan, target, record, layout, streamed, seconds=time.perf_counter() - start)
 
 

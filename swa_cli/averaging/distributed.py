@@ -1,141 +1,30 @@
-"""One average by several ranks: each reads its share of every source and writes its own files."""
+"""One output by several ranks: each writes files of its own into a folder that rank 0 publishes."""
 
 import hashlib
-import time
-from contextlib import ExitStack
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import cast
 
-from swa_cli.averaging.average import AverageResult, match_template_ties, plan_output, result_of
-from swa_cli.averaging.frozen import frozen_bn
 from swa_cli.averaging.plan import AveragePlan
-from swa_cli.averaging.provenance import completed
-from swa_cli.averaging.stream import Engine, Streamed, stream_average
+from swa_cli.averaging.stream import Streamed
 from swa_cli.errors import MismatchError, UsageError
 from swa_cli.formats import Provenance
-from swa_cli.outputs import Layout, OutputFile, Target, Writer, check_target, fill_folder
+from swa_cli.outputs import Layout, OutputFile, Target, Writer, check_target, fill_folder, write_output
 from swa_cli.system import temporary_paths
 from swa_cli.system.atomic_directory import publish_folder
 from swa_cli.system.atomic_file import check_space, explained
-from swa_cli.system.process_group import Ranks
-from swa_cli.system.progress import Track, silent
-
-_DEFAULT = Engine()
+from swa_cli.system.process_group import ProcessGroup
 
 
-def average_together(
-    plan: AveragePlan,
-    target: Target,
-    ranks: Ranks,
-    *,
-    key: str | None = None,
-    overwrite: bool = False,
-    allow_nonfinite: bool = False,
-    checksum: bool = False,
-    engine: Engine = _DEFAULT,
-    track: Track = silent,
-) -> AverageResult:
-    """Carry out ``plan`` on all ranks and publish the average as a folder of shards, which every rank must see.
-
-    The tensors are, bit for bit, those that `swa_cli.averaging.average` gives. Shards are made small enough for each
-    rank to have its share, unless the target is like a checkpoint that has its own.
-
-    Args:
-        plan: the same on all ranks.
+def check_shared(target: Target, group: ProcessGroup) -> None:
+    """Find out before the work starts whether all ranks can write the target.
 
     Raises:
-        UsageError: the target is a single file.
-        RankError: a rank ended; nothing is left behind.
-        SwaError: as `swa_cli.averaging.average`; the same on all ranks.
+        UsageError: there are several, and the target is a single file.
     """
-    start = time.perf_counter()
-    target = shared_out(target, plan, ranks.size)
-    plan = match_template_ties(plan, target)
-    check = partial(check_target, target, overwrite=overwrite)
-    hashed = plan.files if checksum else ()
-    prepared: list[tuple[Provenance, Layout]] = []
-
-    def look() -> tuple[str, ...]:
-        check()
-        return () if ranks.rank else frozen_bn(plan)
-
-    frozen = ranks.step(look)[0]
-
-    def prepare() -> str:
-        prepared.append(
-            plan_output(plan, target, key=key, allow_nonfinite=allow_nonfinite, hashed=hashed, frozen=frozen)
-        )
-        return _digest(plan, prepared[0][1])
-
-    if len(set(ranks.step(prepare))) > 1:
-        msg = "the ranks do not see the same checkpoints. Start them where all see the same files under the same names."
-        raise MismatchError(msg)
-    record, layout = prepared[0]
-    share = _share(layout, ranks)
-    with ExitStack() as published, ExitStack() as files:
-        writers: list[Writer] = []
-
-        def make() -> Path | None:
-            if ranks.rank:
-                return None
-            check_space(target.path, layout.size)
-            return published.enter_context(publish_folder(target.path, check))
-
-        folder = cast("Path", ranks.step(make)[0])
-        published.push(partial(_remove_on_error, folder))  # whichever rank is left to do so
-
-        names = {name for file in share.files for name in file.offsets}
-        own = replace(plan, tensors=tuple(tensor for tensor in plan.tensors if tensor.name in names))
-
-        def stream() -> Streamed:
-            with explained(target.path):
-                writers.append(files.enter_context(fill_folder(folder, share)))
-                return stream_average(
-                    own,
-                    share.offsets,
-                    writers[0].write,
-                    engine=engine,
-                    allow_nonfinite=allow_nonfinite,
-                    advance=advance,
-                    hashed=hashed[ranks.rank :: ranks.size],
-                    exact=checksum,
-                )
-
-        with track("averaging", total=own.bytes_to_read, unit="bytes") as advance:
-            parts = ranks.step(stream)
-        streamed = replace(
-            parts[0],
-            fingerprints={name: one for part in parts for name, one in part.fingerprints.items()},
-            sha256={path: digest for part in parts for path, digest in part.sha256.items()},
-        )
-
-        done = completed(record, plan, streamed)
-
-        def frame() -> dict[str, str]:
-            with explained(target.path):
-                return writers[0].frame(done)
-
-        digests = {name: digest for part in ranks.step(frame) for name, digest in part.items()}
-
-        def finish() -> None:
-            with explained(target.path):
-                writers[0].seal(done, digests)
-                files.close()
-
-        ranks.step(finish)
-        ranks.tell(published.close)  # rank 0 puts the folder in its place
-    return result_of(plan, target, record, layout, streamed, seconds=time.perf_counter() - start)
-
-
-def check_shared(target: Target) -> None:
-    """Find out before the work starts whether several ranks can write the target.
-
-    Raises:
-        UsageError: it is a single file.
-    """
-    if not target.is_folder:
+    if group.size > 1 and not target.is_folder:
         msg = (
             f"{target.path}: several ranks write a directory of shards. Give -o the name of one, without "
             f"{target.path.suffix}; --max-shard-size is how large a shard may be."
@@ -143,25 +32,101 @@ def check_shared(target: Target) -> None:
         raise UsageError(msg)
 
 
-def shared_out(target: Target, plan: AveragePlan, size: int) -> Target:
-    """The target with shards of which each rank can have its share.
+def shared_out(target: Target, size: int, group: ProcessGroup) -> Target:
+    """Return the target with shards small enough for each rank to have some, unless it is like another checkpoint.
+
+    Args:
+        size: bytes of all tensors.
 
     Raises:
-        UsageError: it is a single file.
+        UsageError: as `check_shared`.
     """
-    check_shared(target)
-    if target.like:
+    check_shared(target, group)
+    if target.like or group.size == 1:
         return target
-    fair = max(1, -(-plan.bytes_to_write // size))
+    fair = max(1, -(-size // group.size))
     return replace(target, max_shard_size=min(target.max_shard_size or fair, fair))
 
 
-def _share(layout: Layout, ranks: Ranks) -> Layout:
+def check_same(plan: AveragePlan, layout: Layout, group: ProcessGroup) -> None:
+    """Refuse to go on where the ranks would average different things.
+
+    Raises:
+        MismatchError: the sources, what becomes of them or the files of the output are not the same on all ranks.
+    """
+    if not group.same(lambda: _digest(plan, layout)):
+        msg = "the ranks do not see the same checkpoints. Start them where all see the same files under the same names."
+        raise MismatchError(msg)
+
+
+@contextmanager
+def open_output(target: Target, layout: Layout, group: ProcessGroup, *, overwrite: bool) -> Generator[Writer]:
+    """Open this rank's files of an output; it appears when the body ends, whole, and not at all if a rank fails.
+
+    Raises:
+        OutputError: as `swa_cli.outputs.write_output`; the same on all ranks.
+        RankError: a rank ended.
+    """
+    if group.size == 1:
+        with write_output(target, layout, overwrite=overwrite) as writer:
+            yield writer
+        return
+    with ExitStack() as published, ExitStack() as files:
+
+        def make() -> Path:
+            check_space(target.path, layout.size)
+            check = partial(check_target, target, overwrite=overwrite)
+            return published.enter_context(publish_folder(target.path, check))
+
+        def fill() -> Writer:
+            with explained(target.path):
+                return files.enter_context(fill_folder(folder, _share(layout, group)))
+
+        def close() -> None:
+            with explained(target.path):
+                files.close()
+
+        folder = group.first(make)
+        published.push(partial(_remove_on_error, folder))  # whichever rank is left to do so
+        yield group.own(fill)
+        group.own(close)
+        group.finish(published.close)  # rank 0 puts the folder in its place
+
+
+def finish(writer: Writer, record: Provenance, target: Target, group: ProcessGroup) -> None:
+    """Write all that surrounds the tensors, once every rank has written its own.
+
+    Raises:
+        OutputError: the system refuses.
+    """
+
+    def frame() -> dict[str, str]:
+        with explained(target.path):
+            return writer.frame(record)
+
+    def seal() -> None:
+        with explained(target.path):
+            writer.seal(record, digests)
+
+    digests = {name: digest for part in group.gather(frame) for name, digest in part.items()}
+    group.own(seal)
+
+
+def joined(parts: Sequence[Streamed]) -> Streamed:
+    """Return what all ranks have found, as if one process had."""
+    return replace(
+        parts[0],
+        fingerprints={name: one for part in parts for name, one in part.fingerprints.items()},
+        sha256={path: digest for part in parts for path, digest in part.sha256.items()},
+    )
+
+
+def _share(layout: Layout, group: ProcessGroup) -> Layout:
     """The files that this rank writes: the largest first, each to the rank that has least so far."""
-    files: list[list[OutputFile]] = [[] for _ in range(ranks.size)]
+    files: list[list[OutputFile]] = [[] for _ in range(group.size)]
     for file in sorted(layout.files, key=lambda file: (-file.size, file.name)):
         min(files, key=lambda share: sum(other.size for other in share)).append(file)
-    return replace(layout, files=tuple(files[ranks.rank]), copies=() if ranks.rank else layout.copies)
+    return replace(layout, files=tuple(files[group.rank]), copies=layout.copies if group.is_first else ())
 
 
 def _digest(plan: AveragePlan, layout: Layout) -> str:

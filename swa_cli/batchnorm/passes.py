@@ -15,7 +15,7 @@ from swa_cli.batchnorm.nan_check import check_finite, is_finite
 from swa_cli.batchnorm.observer import Observer
 from swa_cli.batchnorm.result import errors_of
 from swa_cli.errors import DataError
-from swa_cli.system.process_group import Step
+from swa_cli.system.process_group import ProcessGroup
 from swa_cli.system.progress import Track
 from swa_cli.user.batch import Batch, Splitter, n_samples_of
 from swa_cli.user.dataloader import lengths_of, n_indices_of
@@ -38,7 +38,7 @@ class Feed:
     split: Splitter
     forward: Forward
     until_converged: float | None
-    step: Step
+    group: ProcessGroup
     track: Track
 
 
@@ -89,7 +89,7 @@ def pass_over(
         part = _share(feed, tally, observer, model, batches, advance, compiling=compiling)
         limit = None if feed.until_converged is None else _FEW
         while True:
-            parts = feed.step(lambda: part(limit))  # noqa: B023  # called at once
+            parts = feed.group.gather(lambda: part(limit), own_data=True)  # noqa: B023  # called at once
             seen = _all(parts)
             if seen.n_batches == 0:
                 raise no_batches()

@@ -16,7 +16,7 @@ from swa_cli.batchnorm.passes import Feed, Seen, pass_over
 from swa_cli.batchnorm.result import UNREACHED, LayerStatistics, RecalibrationResult, statistics_of
 from swa_cli.batchnorm.sequential import layer_by_layer
 from swa_cli.errors import DataError, MismatchError, NonFiniteError, option, shortened
-from swa_cli.system.process_group import Step, alone
+from swa_cli.system.process_group import ALONE, ProcessGroup
 from swa_cli.system.progress import Track, silent
 from swa_cli.user.batch import Splitter, split_batch
 from swa_cli.user.forward import Forward
@@ -34,7 +34,7 @@ def recalibrate(
     until_converged: float | None = None,
     leave: Mapping[str, str] | None = None,
     forward: Forward = _FORWARD,
-    step: Step = alone,
+    group: ProcessGroup = ALONE,
     track: Track = silent,
 ) -> RecalibrationResult:
     """Set the running statistics of every layer of ``model`` to those of its inputs over ``batches``, in place.
@@ -55,8 +55,7 @@ def recalibrate(
         until_converged: stop as soon as the standard errors of every layer are at most this (see `LayerStatistics`),
             after eight batches at least.
         leave: layers to leave alone, with the reason.
-        step: combines the results of several ranks, each with its own batches:
-            `swa_cli.system.process_group.Ranks.step`.
+        group: the ranks that share the work, each with its own batches.
 
     Raises:
         DataError: there are no batches, or none reaches a layer; the input of a layer is empty, or has a single value
@@ -76,7 +75,7 @@ def recalibrate(
         split=split,
         forward=forward,
         until_converged=until_converged,
-        step=step,
+        group=group,
         track=track,
     )
     _check_same_layers(feed, layers, estimator)
@@ -149,7 +148,7 @@ def _check_same_layers(feed: Feed, layers: Mapping[str, Norm], estimator: Estima
     """Check that all ranks have the same layers and options: their moments are merged by position."""
     known = [(name, layer.kind, layer.channels) for name, layer in layers.items()]
     what = (known, estimator, feed.until_converged, feed.forward.amp)
-    if any(other != what for other in feed.step(lambda: what)):
+    if not feed.group.same(lambda: what):
         msg = "the ranks differ in their layers, the order of the layers, or their options. Start all ranks alike."
         raise MismatchError(msg)
 

@@ -110,7 +110,7 @@ def _find_order(
             )
     together: _Order = {}
     twice: set[str] = set()
-    for of_rank, used_twice_there in feed.step(lambda: (order, used_twice)):
+    for of_rank, used_twice_there in feed.group.gather(lambda: (order, used_twice)):
         twice |= used_twice_there
         for name, before in of_rank.items():
             together.setdefault(name, set()).update(before)

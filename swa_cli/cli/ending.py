@@ -14,7 +14,8 @@ import typer
 from swa_cli.cli.flags import flags_of
 from swa_cli.cli.terminal import print_labelled, print_whole, streams
 from swa_cli.errors import SwaError, Terminated, spelling
-from swa_cli.system.process_group import claims_error_report, world_size
+from swa_cli.system.process_group import world_size
+from swa_cli.system.torchrun import claims_error_report
 from swa_cli.user.guard import raised_by_user, text_of
 from swa_cli.user.refused_exits import exits_refused
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from swa_cli.cli.terminal import write
 from swa_cli.errors import OutputError
 from swa_cli.system.atomic_file import publish
-from swa_cli.system.process_group import is_reporting_rank
+from swa_cli.system.torchrun import is_reporting_rank
 from swa_cli.text import visible_lines
 
 

@@ -13,8 +13,8 @@ from rich.segment import Segment
 from rich.text import Text
 
 from swa_cli.errors import OutputError, Terminated
-from swa_cli.system.process_group import is_reporting_rank
 from swa_cli.system.progress import Advance, Unit
+from swa_cli.system.torchrun import is_reporting_rank
 from swa_cli.text import is_visible, visible, visible_lines
 
 _WIDTH_OF_FILES = 120

@@ -12,7 +12,7 @@ from swa_cli.evaluation.batch_spill import batch_spill
 from swa_cli.evaluation.members import Member, Residents
 from swa_cli.evaluation.merge_ranks import BatchRecords, RankRecords, joined, part_of
 from swa_cli.evaluation.split_records import SplitRecords
-from swa_cli.system.process_group import Step, alone
+from swa_cli.system.process_group import ALONE, ProcessGroup
 from swa_cli.system.progress import Track, silent
 from swa_cli.tasks import Metric, Task
 from swa_cli.user.batch import Splitter, split_batch
@@ -51,7 +51,7 @@ def observe(
     task: Task | None = None,
     forward: Forward = _FORWARD,
     kept: OutputCache | None = None,
-    step: Step = alone,
+    group: ProcessGroup = ALONE,
     track: Track = silent,
 ) -> list[SplitRecords]:
     """Run the members of each stream over its batches.
@@ -62,14 +62,14 @@ def observe(
     Args:
         task: None chooses it by the first batch of each stream (`swa_cli.tasks.choose_task`).
         kept: cached outputs of earlier runs, which are used in place of the model and extended.
-        step: of several ranks, each with batches of its own: `swa_cli.system.process_group.Ranks.step`.
+        group: the ranks that share the work, each with its own batches.
 
     Raises:
         DataError: a loader is empty, or a batch or an output does not fit the task; the message names the split.
         NonFiniteError: the output of a member holds NaN or infinity.
         UserCodeError: a loader or a model raises, or the model cannot be copied.
     """
-    gathered = step(lambda: _shares(residents, streams, task, forward, kept, track))
+    gathered = group.gather(lambda: _shares(residents, streams, task, forward, kept, track), own_data=True)
     observed: list[SplitRecords] = []
     for stream, *parts in zip(streams, *gathered, strict=True):
         with named(f"{stream.split} split"):

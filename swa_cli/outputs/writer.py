@@ -42,6 +42,11 @@ class Writer:
         for descriptor, file in zip(self._descriptors, layout.files, strict=True):
             os.ftruncate(descriptor, file.size)
 
+    @property
+    def offsets(self) -> dict[str, int]:
+        """Where each tensor begins if the files lie one after the other."""
+        return self._layout.offsets
+
     def write(self, offset: int, view: memoryview) -> None:
         """Put bytes where they go, as if the files lay one after the other; from any thread."""
         number = bisect_right(self._starts, offset) - 1

@@ -7,7 +7,6 @@ from swa_cli.averaging import (
     AverageResult,
     Engine,
     average,
-    average_together,
     check_shared,
     default_threads,
     frozen_bn,
@@ -20,11 +19,14 @@ from swa_cli.checkpoints import CheckpointSeries, find_checkpoints, open_single
 from swa_cli.config.schema import AverageConfig
 from swa_cli.outputs import Layout, Like, Target, check_target
 from swa_cli.pipeline.common import Notify, require, selection_of
-from swa_cli.system.process_group import init_process_group, local_size, own_device, world_size
+from swa_cli.system.process_group import ALONE, ProcessGroup, local_size, own_device, world_size
 from swa_cli.system.progress import Track, silent
+from swa_cli.system.torchrun import process_group
 
 
-def plan_step(config: AverageConfig, target: Target | None, *, notify: Notify) -> tuple[CheckpointSeries, AveragePlan]:
+def plan_step(
+    config: AverageConfig, target: Target | None, group: ProcessGroup = ALONE, *, notify: Notify
+) -> tuple[CheckpointSeries, AveragePlan]:
     """Find the checkpoints and decide what becomes of every tensor; nothing is written.
 
     Args:
@@ -34,7 +36,7 @@ def plan_step(config: AverageConfig, target: Target | None, *, notify: Notify) -
         SwaError: as `find_checkpoints` and `plan_average`, and for an output that could not be written.
     """
     engine_of(config.device, config.threads)
-    if target and world_size() == 1:
+    if target and group.size == 1:
         check_target(target, overwrite=config.force or config.dry_run)
     sources = require(config.sources, "checkpoints", flag="SOURCES", key="average.sources")
     run = find_checkpoints(sources, key=config.key, selection=selection_of(config))
@@ -76,30 +78,20 @@ def average_step(config: AverageConfig, *, notify: Notify, track: Track = silent
     """``swa-average``; under torchrun each rank does its share.
 
     Raises:
-        SwaError: as `plan_step`, `average` and `average_together`.
+        SwaError: as `plan_step` and `average`.
     """
-    if world_size() > 1:
-        result = _together(config, notify=notify, track=track)
-    else:
-        target = target_of(config)
-        _, plan = plan_step(config, target, notify=notify)
-        result = average(plan, target, **_options(config), track=track)
+    with process_group() as group:
+        plan, target = group.own(lambda: _planned(config, group, notify))
+        result = average(plan, target, **_options(config), group=group, track=track)
     for notice in result.notices:
         notify(notice)
     return result
 
 
-def _together(config: AverageConfig, *, notify: Notify, track: Track) -> AverageResult:
-    planned: list[tuple[AveragePlan, Target]] = []
-
-    def plan() -> None:
-        target = target_of(config)
-        check_shared(target)
-        planned.append((plan_step(config, target, notify=notify)[1], target))
-
-    with init_process_group() as ranks:
-        ranks.step(plan)
-        return average_together(*planned[0], ranks, **_options(config), track=track)
+def _planned(config: AverageConfig, group: ProcessGroup, notify: Notify) -> tuple[AveragePlan, Target]:
+    target = target_of(config)
+    check_shared(target, group)
+    return plan_step(config, target, group, notify=notify)[1], target
 
 
 class _Options(TypedDict):

@@ -192,14 +192,13 @@ def net() -> nn.Sequential:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 @pytest.mark.parametrize("estimator", ["population", "torch", "official", "sequential"])
-def test_however_many_ranks_the_statistics_are_the_same(monkeypatch, size, estimator):
+def test_however_many_ranks_the_statistics_are_the_same(size, estimator):
     batches = list(torch.randn(60, 3, dtype=torch.float64).split([7, 13, 2, 19, 19]))
     expected = recalibrate(net(), batches, estimator=estimator)
 
     results = together(
         size,
-        monkeypatch,
-        lambda ranks: recalibrate(net(), batches[ranks.rank :: size], estimator=estimator, step=ranks.step),
+        lambda ranks: recalibrate(net(), batches[ranks.rank :: size], estimator=estimator, group=ranks),
     )
 
     for result in results:
@@ -211,15 +210,14 @@ def test_however_many_ranks_the_statistics_are_the_same(monkeypatch, size, estim
             assert one.mean_error == pytest.approx(other.mean_error, rel=1e-9)
 
 
-def test_other_batches_of_the_same_samples_change_all_but_the_first_layer(monkeypatch):
+def test_other_batches_of_the_same_samples_change_all_but_the_first_layer():
     """The effect of the partition, which the ranks' shares of one stream do not have."""
     values = torch.randn(64, 3, dtype=torch.float64)
     expected = recalibrate(net(), list(values.split(16)))
 
     result, _ = together(
         2,
-        monkeypatch,
-        lambda ranks: recalibrate(net(), list(values[ranks.rank :: 2].split(8)), step=ranks.step),
+        lambda ranks: recalibrate(net(), list(values[ranks.rank :: 2].split(8)), group=ranks),
     )
 
     first, last = (
@@ -230,22 +228,19 @@ def test_other_batches_of_the_same_samples_change_all_but_the_first_layer(monkey
     assert 1e-3 < last < 0.5
 
 
-def test_a_rank_without_batches_has_its_share_in_the_result(monkeypatch):
-    results = together(
-        3, monkeypatch, lambda ranks: recalibrate(net(), [torch.randn(8, 3).double()][ranks.rank :], step=ranks.step)
-    )
+def test_a_rank_without_batches_has_its_share_in_the_result():
+    results = together(3, lambda ranks: recalibrate(net(), [torch.randn(8, 3).double()][ranks.rank :], group=ranks))
 
     assert [result.n_batches for result in results] == [1, 1, 1]
 
 
-def test_what_one_rank_finds_to_be_kept_is_kept_on_all(monkeypatch):
+def test_what_one_rank_finds_to_be_kept_is_kept_on_all():
     def frozen() -> nn.Sequential:
         return nn.Sequential(nn.BatchNorm1d(3), Frozen(3)).double()
 
     results = together(
         2,
-        monkeypatch,
-        lambda ranks: recalibrate(frozen(), [[], [torch.randn(8, 3).double()]][ranks.rank], step=ranks.step),
+        lambda ranks: recalibrate(frozen(), [[], [torch.randn(8, 3).double()]][ranks.rank], group=ranks),
     )
 
     assert [list(result.kept.items()) for result in results] == [
@@ -265,7 +260,7 @@ class Frozen(nn.Module):
         return (x - self.running_mean) / self.running_var.sqrt()  # pyright: ignore
 
 
-def test_ranks_whose_first_batches_reach_other_layers(monkeypatch):
+def test_ranks_whose_first_batches_reach_other_layers():
     class Either(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -278,8 +273,7 @@ def test_ranks_whose_first_batches_reach_other_layers(monkeypatch):
     expected = recalibrate(Either().double(), batches, estimator="sequential")
     results = together(
         2,
-        monkeypatch,
-        lambda ranks: recalibrate(Either().double(), batches[ranks.rank :: 2], estimator="sequential", step=ranks.step),
+        lambda ranks: recalibrate(Either().double(), batches[ranks.rank :: 2], estimator="sequential", group=ranks),
     )
 
     for result in results:
@@ -297,22 +291,22 @@ def test_ranks_whose_first_batches_reach_other_layers(monkeypatch):
         (torch.randn(0, 3), DataError),
     ],
 )
-def test_an_error_of_one_is_an_error_of_all_and_no_model_changes(monkeypatch, batch, error):
+def test_an_error_of_one_is_an_error_of_all_and_no_model_changes(batch, error):
     models: list[nn.Module] = []
 
     def work(ranks):
         model = net()
         models.append(model)
         good = torch.randn(4, 3).double()
-        recalibrate(model, [batch.double() if ranks.rank == 1 else good, good], step=ranks.step)
+        recalibrate(model, [batch.double() if ranks.rank == 1 else good, good], group=ranks)
 
-    errors = together(3, monkeypatch, work)
+    errors = together(3, work)
 
     assert [type(found) for found in errors] == [error] * 3
     assert all(torch.equal(model[0].running_var, torch.ones(3).double()) for model in models)  # pyright: ignore
 
 
-def test_no_batches_on_any_rank(monkeypatch):
-    errors = together(2, monkeypatch, lambda ranks: recalibrate(net(), [], step=ranks.step))
+def test_no_batches_on_any_rank():
+    errors = together(2, lambda ranks: recalibrate(net(), [], group=ranks))
 
     assert [type(found) for found in errors] == [DataError] * 2

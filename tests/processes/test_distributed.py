@@ -19,6 +19,7 @@ from swa_cli.averaging import average, distributed, plan_average, verify
 from swa_cli.checkpoints import find_checkpoints, open_single
 from swa_cli.errors import UsageError
 from swa_cli.outputs import Target
+from swa_cli.system.process_group import ProcessGroup
 
 pytestmark = pytest.mark.slow
 
@@ -197,14 +198,16 @@ def test_a_single_file_is_refused(folder):
     plan = plan_average(find_checkpoints([folder / "run"]).checkpoints)
 
     with pytest.raises(UsageError, match=r"Give -o the name of one, without \.pt"):
-        distributed.shared_out(Target(path=folder / "out.pt"), plan, 2)
+        distributed.shared_out(Target(path=folder / "out.pt"), plan.bytes_to_write, ProcessGroup(size=2))
 
 
 def test_shards_are_small_enough_for_all_ranks(tmp_path):
     save_file({f"w{number}": torch.zeros(1000) for number in range(10)}, tmp_path / "1.safetensors")
     plan = plan_average(find_checkpoints([tmp_path]).checkpoints)
 
-    shared = distributed.shared_out(Target(path=tmp_path / "out"), plan, 4)
-    smaller = distributed.shared_out(Target(path=tmp_path / "out", max_shard_size=5000), plan, 4)
+    shared = distributed.shared_out(Target(path=tmp_path / "out"), plan.bytes_to_write, ProcessGroup(size=4))
+    smaller = distributed.shared_out(
+        Target(path=tmp_path / "out", max_shard_size=5000), plan.bytes_to_write, ProcessGroup(size=4)
+    )
 
     assert (shared.max_shard_size, smaller.max_shard_size) == (10_000, 5000)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from swa_cli.errors import SwaError
-from swa_cli.system.process_group import Ranks
+from swa_cli.system.process_group import ProcessGroup
 
 
 @dataclass
@@ -19,23 +19,32 @@ class Meeting:
     def __post_init__(self) -> None:
         self.barrier = threading.Barrier(self.size, timeout=30)
 
-    def gather(self, rank: int, value: Any) -> list[Any]:
-        self.values[rank] = value
-        self.barrier.wait()
-        everything = [self.values[number] for number in range(self.size)]
-        self.barrier.wait()
+
+@dataclass
+class Threads:
+    """The transport of one of the threads."""
+
+    meeting: Meeting
+    rank: int
+
+    def gather(self, value: Any) -> list[Any]:
+        self.meeting.values[self.rank] = value
+        self.meeting.barrier.wait()
+        everything = [self.meeting.values[number] for number in range(self.meeting.size)]
+        self.meeting.barrier.wait()
         return everything
 
+    def wait_for_first(self) -> None:
+        """All threads end by themselves."""
 
-def together(size: int, monkeypatch, work) -> list[Any]:
+
+def together(size: int, work) -> list[Any]:
     """What each of several ranks gives, or the error that ends it."""
     meeting = Meeting(size)
-    monkeypatch.setattr(Ranks, "_gather", lambda self, value: meeting.gather(self.rank, value))
-    monkeypatch.setattr(Ranks, "_let_speak", lambda self: None)
 
     def one(rank: int) -> Any:
         try:
-            return work(Ranks(rank=rank, size=size, group=None))
+            return work(ProcessGroup(rank=rank, size=size, transport=Threads(meeting, rank)))
         except SwaError as error:
             return error
 

@@ -1,10 +1,11 @@
 """swa under torchrun, for test_distributed.py: rank HANG_RANK stops in the middle, after saying which process it is."""
 
 import os
+import sys
 import time
 from pathlib import Path
 
-from swa_cli.averaging import distributed
+import swa_cli.averaging
 from swa_cli.cli.main import swa
 
 if __name__ == "__main__":
@@ -15,5 +16,5 @@ if __name__ == "__main__":
             Path("pid").write_text(str(os.getpid()), encoding="utf-8")
             time.sleep(600)
 
-        distributed.stream_average = hang  # pyright: ignore[reportAttributeAccessIssue]
+        sys.modules[f"{swa_cli.averaging.__name__}.average"].stream_average = hang  # pyright: ignore[reportAttributeAccessIssue]
     swa()

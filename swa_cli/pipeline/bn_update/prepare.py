@@ -14,7 +14,7 @@ from swa_cli.formats import Checkpoint, unescape_surrogates
 from swa_cli.outputs import Like, Target, check_target, fits
 from swa_cli.pipeline.build_user_objects import data_of, model_of
 from swa_cli.pipeline.common import Notify, open_average, require
-from swa_cli.system.process_group import own_rank, world_size
+from swa_cli.system.process_group import ProcessGroup
 from swa_cli.user.batch import Splitter, make_splitter
 from swa_cli.user.dataloader import Passes, in_fixed_order, with_batch_size
 from swa_cli.user.datamodule import batches_of, length_of, splitter_of, train_batches_as_evaluated
@@ -58,7 +58,7 @@ class TrainingData:
         return self.limited and (self.length is None or n_batches < self.length)
 
 
-def prepare(config: Config, *, notify: Notify) -> BnUpdateInputs:
+def prepare(config: Config, group: ProcessGroup, *, notify: Notify) -> BnUpdateInputs:
     """Open the average, build the model, and fill it.
 
     Raises:
@@ -68,7 +68,7 @@ def prepare(config: Config, *, notify: Notify) -> BnUpdateInputs:
     options = config.bn_update
     source = require(options.input or config.average.output, "file", flag="swa.safetensors", key="bn_update.input")
     checkpoint = open_average(source, key=options.key)
-    target = _target(source, checkpoint, options)
+    target = _target(source, checkpoint, options, group)
     model, model_target = model_of(config)
     load_checkpoint(model, checkpoint)
     note = prefix_note(model, checkpoint)
@@ -89,7 +89,7 @@ def prepare(config: Config, *, notify: Notify) -> BnUpdateInputs:
     )
 
 
-def _target(source: Path, checkpoint: Checkpoint, options: BnUpdateConfig) -> Target:
+def _target(source: Path, checkpoint: Checkpoint, options: BnUpdateConfig, group: ProcessGroup) -> Target:
     """What is written: in place, or to another place, the same file with other statistics; else a plain file."""
     output = options.output or source
     if output == source and output.suffix != ".safetensors" and checkpoint.provenance is None:
@@ -98,7 +98,7 @@ def _target(source: Path, checkpoint: Checkpoint, options: BnUpdateConfig) -> Ta
     target = Target(path=output, like=Like(checkpoint=checkpoint, key=checkpoint.key or None))
     if not fits(target):
         target = Target(path=output)
-    if own_rank() == 0:
+    if group.is_first:  # the only one that writes
         check_target(target, overwrite=options.force or output == source)
     return target
 
@@ -114,7 +114,7 @@ def frozen_layers(model: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
     return {layers[own]: FROZEN for own in owns if own in layers}
 
 
-def open_data(config: Config, *, notify: Notify) -> TrainingData:
+def open_data(config: Config, group: ProcessGroup, *, notify: Notify) -> TrainingData:
     """Build the data module and ask it for the training batches.
 
     Raises:
@@ -131,7 +131,7 @@ def open_data(config: Config, *, notify: Notify) -> TrainingData:
         loader = batches_of(data, "train")
     if options.batch_size is not None:
         loader = with_batch_size(loader, options.batch_size)
-    batches = _passes(loader, options)
+    batches = _passes(loader, options, group)
     if options.estimator == "sequential" and not batches.repeatable:
         msg = (
             "the training loader can be passed over once only, and --estimator sequential needs a pass for each layer. "
@@ -140,7 +140,7 @@ def open_data(config: Config, *, notify: Notify) -> TrainingData:
         raise UsageError(msg)
     notes = {
         "index": f"the training loader cannot be divided: every rank goes through all of it and takes one "
-        f"batch in {world_size()}.",
+        f"batch in {group.size}.",
         "itself": "the ranks share the data by the training loader's own distributed sampler, in other batches than "
         "those of one process, and with what it repeats to make the ranks even.",
     }
@@ -157,12 +157,12 @@ def open_data(config: Config, *, notify: Notify) -> TrainingData:
     )
 
 
-def _passes(loader: Iterable[Any], options: BnUpdateConfig) -> Passes:
+def _passes(loader: Iterable[Any], options: BnUpdateConfig, group: ProcessGroup) -> Passes:
     return Passes(
         loader,
         seed=options.seed,
         num_batches=options.num_batches,
         num_samples=options.num_samples,
-        rank=own_rank(),
-        ranks=world_size(),
+        rank=group.rank,
+        ranks=group.size,
     )

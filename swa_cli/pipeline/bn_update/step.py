@@ -13,8 +13,9 @@ from swa_cli.pipeline.bn_update.prepare import FROZEN, BnUpdateInputs, TrainingD
 from swa_cli.pipeline.bn_update.write import known_of, new_buffers, record_of, write
 from swa_cli.pipeline.common import Notify, check_report
 from swa_cli.system.devices import resolve_device
-from swa_cli.system.process_group import Ranks, Step, alone, meet_if_several, once, own_device
+from swa_cli.system.process_group import ProcessGroup, own_device
 from swa_cli.system.progress import Track, silent
+from swa_cli.system.torchrun import process_group
 from swa_cli.user.dataloader import Passes
 from swa_cli.user.datamodule import length_of
 from swa_cli.user.forward import Forward
@@ -41,17 +42,12 @@ def bn_update_step(config: Config, *, notify: Notify, track: Track = silent) -> 
         SwaError: as what it calls; the input is as it was then.
     """
     options = config.bn_update
-    with meet_if_several() as ranks:
-        jobs: list[BnUpdateInputs] = []
-        data: list[TrainingData] = []
-        together: Step = ranks.step if ranks else alone
-        together(lambda: _check(options))
-        together(lambda: jobs.append(prepare(config, notify=notify)))
-        (job,) = jobs
+    with process_group() as group:
+        group.own(lambda: _check(options))
+        job = group.own(lambda: prepare(config, group, notify=notify))
         if not job.to_recompute:
-            return _nothing_to_do(job, ranks, notify)
-        together(lambda: data.append(open_data(config, notify=notify)))
-        (training,) = data
+            return _nothing_to_do(job, group, notify)
+        training = group.own(lambda: open_data(config, group, notify=notify))
         _announce(job, training.batches, options, notify)
         result = recalibrate(
             job.model,
@@ -61,21 +57,21 @@ def bn_update_step(config: Config, *, notify: Notify, track: Track = silent) -> 
             until_converged=options.until_converged,
             leave=job.leave,
             forward=_forward(options),
-            step=ranks.named_step if ranks else alone,
+            group=group,
             track=track,
         )
         if result.exhausted:  # else some ranks may have drawn more than others
-            _check_same(training.batches, together)
+            _check_same(training.batches, group)
         _tell(result, options, notify)
         _warn_of_batches(training, result, notify)
         if not result.layers:
-            _write_unchanged(job, ranks, notify)
+            _write_unchanged(job, group, notify)
             return BnUpdateResult(path=job.target.path, recalibration=None)
         update = record_of(job, training, result, options)
         new = new_buffers(job.model, result, job.checkpoint)
         _tell_of_rounding(job.checkpoint, new, notify)
         record = known_of(job.checkpoint).model_copy(update={"bn_statistics": "recomputed", "bn_update": update})
-        once(ranks, lambda: write(job, new, record, notify))
+        group.finish(lambda: write(job, new, record, notify))
         return BnUpdateResult(
             path=job.target.path,
             recalibration=result,
@@ -101,7 +97,7 @@ def _forward(options: BnUpdateConfig) -> Forward:
     return Forward(device=device, amp=options.amp, channels_last=options.channels_last, compile=options.compile)
 
 
-def _nothing_to_do(job: BnUpdateInputs, ranks: Ranks | None, notify: Notify) -> BnUpdateResult:
+def _nothing_to_do(job: BnUpdateInputs, group: ProcessGroup, notify: Notify) -> BnUpdateResult:
     what = f"the model {job.model_target.class_path} has no BatchNorm statistics"
     unreachable = out_of_reach(job.model)
     if unreachable:
@@ -112,13 +108,13 @@ def _nothing_to_do(job: BnUpdateInputs, ranks: Ranks | None, notify: Notify) -> 
             "them)"
         )
     notify(f"{what}: nothing to do.")
-    _write_unchanged(job, ranks, notify)
+    _write_unchanged(job, group, notify)
     return BnUpdateResult(path=job.target.path, recalibration=None)
 
 
-def _write_unchanged(job: BnUpdateInputs, ranks: Ranks | None, notify: Notify) -> None:
+def _write_unchanged(job: BnUpdateInputs, group: ProcessGroup, notify: Notify) -> None:
     if job.target.path != job.source:  # what comes next looks for it
-        once(ranks, lambda: write(job, {}, known_of(job.checkpoint), notify))
+        group.finish(lambda: write(job, {}, known_of(job.checkpoint), notify))
         notify(f"{job.target.path} has the weights of {job.source} unchanged.")
 
 
@@ -158,9 +154,9 @@ def _warn_of_batches(training: TrainingData, result: RecalibrationResult, notify
         )
 
 
-def _check_same(batches: Passes, together: Step) -> None:
+def _check_same(batches: Passes, group: ProcessGroup) -> None:
     """The ranks have shared out one stream of batches, not several."""
-    if len(set(together(lambda: batches.digest))) > 1:
+    if not group.same(lambda: batches.digest):
         msg = (
             "the ranks' samplers draw different batches, so that some samples would be used twice and others never. "
             f"Draw them by torch's, numpy's or Python's random numbers, which {option('seed')} makes the same on all "

@@ -12,7 +12,7 @@ from swa_cli.config.schema import BnUpdateConfig
 from swa_cli.pipeline.bn_update.prepare import FROZEN, TrainingData, frozen_layers, open_data
 from swa_cli.pipeline.common import Notify
 from swa_cli.pipeline.evaluation.prepare import EvalInputs
-from swa_cli.system.process_group import Step
+from swa_cli.system.process_group import ProcessGroup
 from swa_cli.system.progress import Track
 from swa_cli.user.forward import Forward
 from swa_cli.user.guard import user_code
@@ -26,7 +26,7 @@ class Recomputing:
     job: EvalInputs
     options: BnUpdateConfig
     training: TrainingData | None
-    step: Step
+    group: ProcessGroup
     track: Track
 
     def of(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,20 +50,20 @@ class Recomputing:
             forward=Forward(
                 device=self.job.forward.device, amp=self.options.amp, channels_last=self.options.channels_last
             ),
-            step=self.step,
+            group=self.group,
             track=self.track,
         )
         return {name: value.cpu() if hasattr(value, "cpu") else value for name, value in state_dict_of(model).items()}
 
 
-def recomputing(job: EvalInputs, *, notify: Notify, step: Step, track: Track) -> Recomputing:
+def recomputing(job: EvalInputs, *, notify: Notify, group: ProcessGroup, track: Track) -> Recomputing:
     """With the estimator, limits, transforms and precision of the average's record, or else of the configuration.
 
     Raises:
         UserCodeError: the data module has no training data, or fails.
     """
     options = recorded_options(job)
-    opened: list[TrainingData] = []
+    training = None
     if has_statistics(job.model):
         record = job.swa.provenance
         if record and record.bn_update and record.bn_update.data_args != job.data_target.init_args:
@@ -72,8 +72,8 @@ def recomputing(job: EvalInputs, *, notify: Notify, step: Step, track: Track) ->
                 f"recomputed here of such built with {job.data_target.init_args}."
             )
         config = replace(job.config, bn_update=options)
-        step(lambda: opened.append(open_data(config, notify=notify)))
-    return Recomputing(job=job, options=options, training=opened[0] if opened else None, step=step, track=track)
+        training = group.own(lambda: open_data(config, group, notify=notify))
+    return Recomputing(job=job, options=options, training=training, group=group, track=track)
 
 
 def has_statistics(model: nn.Module) -> bool:

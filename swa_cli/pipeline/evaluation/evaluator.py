@@ -11,7 +11,7 @@ from swa_cli.config.schema import TargetConfig
 from swa_cli.errors import MismatchError, UsageError, option
 from swa_cli.evaluation import Member, OutputCache, Residents, SplitRecords, Stream, check_margins, observe
 from swa_cli.pipeline.evaluation.prepare import EvalInputs
-from swa_cli.system.process_group import Step, own_rank, world_size
+from swa_cli.system.process_group import ALONE, ProcessGroup
 from swa_cli.system.progress import Track
 from swa_cli.user.dataloader import Passes
 from swa_cli.user.datamodule import Split, batches_of
@@ -21,18 +21,18 @@ from swa_cli.user.import_object import call_target
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluator:
-    """Runs members over splits; ``step`` is that of all ranks."""
+    """Runs members over splits, on all ranks of ``group``."""
 
     job: EvalInputs
     residents: Residents
     loaders: Mapping[Split, Passes]
     kept: OutputCache | None
-    step: Step
+    group: ProcessGroup
     track: Track
 
     def stream(self, split: Split, members: Sequence[Member], *, reported: bool = False) -> Stream:
         """The members over a split; ``reported`` with the ensembles and torchmetrics' scores that were asked for."""
-        rank, size, options = own_rank(), world_size(), self.job.config.eval
+        rank, size, options = self.group.rank, self.group.size, self.job.config.eval
         return Stream(
             split=split,
             batches=self.loaders[split],
@@ -40,7 +40,7 @@ class Evaluator:
             ensemble=reported and options.compare_ensemble,
             splitter=self.job.splitter,
             place=lambda index: rank + index * size,
-            metrics=_maker(options.metrics) if reported else None,
+            metrics=_maker(options.metrics, self.group) if reported else None,
             check=partial(check_margins, options.margin),
         )
 
@@ -57,11 +57,10 @@ class Evaluator:
             task=self.job.task,
             forward=self.job.forward,
             kept=self.kept,
-            step=self.step,
+            group=self.group,
             track=self.track,
         )
-        digests = self.step(lambda: [loader.digest for loader in self.loaders.values()])
-        if any(other != digests[0] for other in digests):
+        if not self.group.same(lambda: [loader.digest for loader in self.loaders.values()]):
             msg = (
                 "the ranks' samplers draw different batches, so that some examples would count twice and others never. "
                 "Let the evaluation loaders draw none at random, or by torch's, numpy's or Python's random numbers."
@@ -80,14 +79,14 @@ class Evaluator:
         return observed
 
 
-def loader_of(job: EvalInputs, split: Split, *, again: bool) -> Passes:
+def loader_of(job: EvalInputs, split: Split, group: ProcessGroup, *, again: bool) -> Passes:
     """This rank's batches of a split, the same at every pass; ``again``: there will be several.
 
     Raises:
         UserCodeError: the data module fails.
         UsageError: the loader shares its data out by rank itself, and so repeats some to make the ranks even.
     """
-    passes = Passes(batches_of(job.data, split), rank=own_rank(), ranks=world_size())
+    passes = Passes(batches_of(job.data, split), rank=group.rank, ranks=group.size)
     if again and not passes.repeatable:
         msg = (
             f"{split}_dataloader() gives what can be passed over once only, and {option('curve')} and "
@@ -103,29 +102,29 @@ def loader_of(job: EvalInputs, split: Split, *, again: bool) -> Passes:
     return passes
 
 
-def check_metrics(metrics: Mapping[str, TargetConfig]) -> None:
+def check_metrics(metrics: Mapping[str, TargetConfig], group: ProcessGroup = ALONE) -> None:
     """Find out before the work starts whether torchmetrics' objects can be built.
 
     Raises:
         UsageError, UserCodeError: one cannot.
     """
-    make = _maker(metrics)
+    make = _maker(metrics, group)
     if make:
         make()
 
 
-def _maker(metrics: Mapping[str, TargetConfig]) -> Callable[[], Mapping[str, Any]] | None:
+def _maker(metrics: Mapping[str, TargetConfig], group: ProcessGroup) -> Callable[[], Mapping[str, Any]] | None:
     if not metrics:
         return None
-    return lambda: {name: _built(name, target) for name, target in metrics.items()}
+    return lambda: {name: _built(name, target, group) for name, target in metrics.items()}
 
 
-def _built(name: str, target: TargetConfig) -> Any:
+def _built(name: str, target: TargetConfig, group: ProcessGroup) -> Any:
     metric: Any = call_target(target.class_path, target.init_args, what=f"metric {name}")
     if not all(callable(getattr(metric, method, None)) for method in ("update", "compute", "merge_state")):
         msg = f"eval.metrics.{name}: {target.class_path} gives no torchmetrics.Metric (update, compute, merge_state)."
         raise UsageError(msg)
-    if world_size() > 1 and getattr(metric, "full_state_update", None) is not False:
+    if group.size > 1 and getattr(metric, "full_state_update", None) is not False:
         msg = (
             f"eval.metrics.{name}: what several ranks have of {target.class_path} cannot be put together (its "
             "full_state_update is not False). Run one process, or leave it out."

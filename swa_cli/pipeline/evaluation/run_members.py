@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import TypeVar
 
 from swa_cli.config.schema import Config
 from swa_cli.evaluation import Context, Member, Residents, SplitRecords, best_of
@@ -16,34 +15,31 @@ from swa_cli.pipeline.evaluation.output_cache.store import kept_outputs
 from swa_cli.pipeline.evaluation.prepare import EvalInputs, prepare_evaluation
 from swa_cli.pipeline.evaluation.provenance_warnings import bn_update_of, warnings_of
 from swa_cli.pipeline.evaluation.window_and_soup import windows
-from swa_cli.system.process_group import Ranks, Step, alone
+from swa_cli.system.process_group import ProcessGroup
 from swa_cli.system.progress import Track
 from swa_cli.user.dataloader import Passes
 from swa_cli.user.datamodule import Split
 
-T = TypeVar("T")
 
-
-def observe_all(config: Config, ranks: Ranks | None, *, notify: Notify, track: Track) -> tuple[SplitRecords, Context]:
+def observe_all(config: Config, group: ProcessGroup, *, notify: Notify, track: Track) -> tuple[SplitRecords, Context]:
     """What every candidate did with the reported split, and what else is to be known of it.
 
     Raises:
         UsageError: options that contradict each other, or one that is missing.
         SwaError: as what it calls.
     """
-    together: Step = ranks.step if ranks else alone
-    job = _own(together, lambda: _prepare(config, notify))
+    job = group.own(lambda: _prepare(config, group, notify))
     options = config.eval
-    kept = _own(together, lambda: kept_outputs(job))
+    kept = group.own(lambda: kept_outputs(job))
     digest = kept.digest_of if kept else _no_digest
-    checkpoints = _own(together, lambda: checkpoint_members(job, digest))
-    average = _own(together, lambda: average_member(job, digest))
+    checkpoints = group.own(lambda: checkpoint_members(job, digest))
+    average = group.own(lambda: average_member(job, digest))
     chosen_on = split_to_choose_on(job)
     loaders: dict[Split, Passes] = {
-        split: _own(together, partial(loader_of, job, split, again=_passes_again(job, split, chosen_on)))
+        split: group.own(partial(loader_of, job, split, group, again=_passes_again(job, split, chosen_on)))
         for split in _splits(job, chosen_on)
     }
-    recompute: Callable[[], Recomputing] = cache(partial(recomputing, job, notify=notify, step=together, track=track))
+    recompute: Callable[[], Recomputing] = cache(partial(recomputing, job, notify=notify, group=group, track=track))
     others = [member for member in [with_averaged_statistics(job, average, checkpoints)] if member]
     if options.control and has_statistics(job.model):
         others.append(control(job, recompute()))
@@ -56,13 +52,13 @@ def observe_all(config: Config, ranks: Ranks | None, *, notify: Notify, track: T
         residents=Residents(job.model, job.forward, at_once=at_once),
         loaders=loaders,
         kept=kept,
-        step=ranks.named_step if ranks else alone,
+        group=group,
         track=track,
     )
     observed, choice = _run(evaluator, checkpoints, [average, *others], chosen_on, recompute)
     warnings, notes = remarks_on(job, chosen_on)
     known = warnings_of(job.swa, job.run.members, job.model, key=job.key, data=job.data_target.class_path)
-    of_kept = [kept.in_words(together(lambda: kept.counts))] if kept else []
+    of_kept = [kept.in_words(group.gather(lambda: kept.counts))] if kept else []
     return observed, Context(
         best=choice.best,
         chosen_on=choice.chosen_on,
@@ -74,10 +70,10 @@ def observe_all(config: Config, ranks: Ranks | None, *, notify: Notify, track: T
     )
 
 
-def _prepare(config: Config, notify: Notify) -> EvalInputs:
+def _prepare(config: Config, group: ProcessGroup, notify: Notify) -> EvalInputs:
     """Everything that can be wrong without a look at the data."""
     job = prepare_evaluation(config, notify=notify)
-    check_metrics(config.eval.metrics)
+    check_metrics(config.eval.metrics, group)
     if config.eval.curve is not None:
         windows(config.eval.curve, len(job.checkpoints))
     return job
@@ -145,13 +141,6 @@ def _ungrouped(observed: SplitRecords, loader: Passes) -> list[str]:
 
 def _splits(job: EvalInputs, chosen_on: Split | None) -> list[Split]:
     return [job.split] if chosen_on is None or chosen_on == job.split else [chosen_on, job.split]
-
-
-def _own(step: Step, work: Callable[[], T]) -> T:
-    """What this rank's part of a step gave, which need not be fit to be sent to others."""
-    found: list[T] = []
-    step(lambda: found.append(work()))
-    return found[0]
 
 
 def _no_digest(_: object) -> None:

@@ -12,8 +12,8 @@ from swa_cli.pipeline.common import Notify, check_report
 from swa_cli.pipeline.evaluation.records_io import check_form, load_records, save_records, sensible
 from swa_cli.pipeline.evaluation.run_members import observe_all
 from swa_cli.system.atomic_file import written
-from swa_cli.system.process_group import meet_if_several, once, own_rank
 from swa_cli.system.progress import Track, silent
+from swa_cli.system.torchrun import process_group
 
 _OF_RECORDS = {"from_records", "split", "margin", "fail_unless", "reports", "save_records"}
 _NAMES = {"checkpoints": "the checkpoints", "best_by_val": "--no-best-by-val"}
@@ -28,23 +28,25 @@ def eval_step(config: Config, *, notify: Notify, track: Track = silent) -> Evalu
     """
     options = config.eval
     check_evaluation_outputs(options)
-    if options.from_records:
-        if own_rank():
-            return None
-        observed, context = load_records(options.from_records, task_of(config))
-        if options.split not in {None, observed.split}:
-            msg = f"--split {options.split}: the records are of the {observed.split} split. Leave it out."
-            raise UsageError(msg)
-        unread = _not_looked_at(options)
-        if unread:
-            notify(f"the records are taken as they are, without a look at {', '.join(unread)}.")
-        with sensible(options.from_records):
-            return summarise(observed, context, margins=options.margin)
-    results: list[EvaluationResult] = []
-    with meet_if_several() as ranks:
-        observed, context = observe_all(config, ranks, notify=notify, track=track)
-        once(ranks, lambda: results.append(_concluded(observed, context, config)))
-    return results[0] if results else None
+    records = options.from_records
+    with process_group() as group:
+        if records:
+            return group.finish(lambda: _from_records(records, config, notify))
+        observed, context = observe_all(config, group, notify=notify, track=track)
+        return group.finish(lambda: _concluded(observed, context, config))
+
+
+def _from_records(path: Path, config: Config, notify: Notify) -> EvaluationResult:
+    options = config.eval
+    observed, context = load_records(path, task_of(config))
+    if options.split not in {None, observed.split}:
+        msg = f"--split {options.split}: the records are of the {observed.split} split. Leave it out."
+        raise UsageError(msg)
+    unread = _not_looked_at(options)
+    if unread:
+        notify(f"the records are taken as they are, without a look at {', '.join(unread)}.")
+    with sensible(path):
+        return summarise(observed, context, margins=options.margin)
 
 
 def _not_looked_at(options: EvalConfig) -> list[str]:
