@@ -104,10 +104,10 @@ def run_of(config: Config, folder: Path, device: torch.device) -> Run:
     output = folder / "swa.safetensors"
     plain = replace(config.average, output=output, like=None, max_shard_size=None, force=True)
     averaged = average_step(plain, notify=_say)
-    model, _ = model_of(config)
+    model, _ = model_of(config.model)
     average = state_dict_for(model, open_single(output, key=None))
     last = state_dict_for(model, averaged.sources[-1])
-    data, _ = data_of(config)
+    data, _ = data_of(config.data)
     split = config.eval.split or choose_split(data)
     statistics_ = frozenset(bn_buffers(model, bn_layers(model)))
     if not statistics_:

@@ -59,7 +59,7 @@ def _check(config: Config) -> None:
     data = require(config.data, "data module", flag="--data file.py:Name", key="data.class_path")
     load_target(model.class_path, what="model")
     load_target(data.class_path, what="data module")
-    task_of(config)
+    task_of(config.task)
     check_metrics(config.eval.metrics)
     check_evaluation_outputs(config.eval)
     check_report(config.bn_update.json, "json")

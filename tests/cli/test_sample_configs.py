@@ -19,7 +19,7 @@ from sklearn.datasets import make_friedman1, make_friedman2, make_friedman3
 from swa_cli.config.load import load_config
 from swa_cli.demo.digits import DigitsCnn, DigitsData
 from swa_cli.demo.run import demo_config
-from swa_cli.pipeline.build_user_objects import task_from
+from swa_cli.pipeline.build_user_objects import task_of
 from swa_cli.user.datamodule import batches_of, build_data_module
 from swa_cli.user.import_object import load_target
 from swa_cli.user.model import build_model
@@ -41,7 +41,7 @@ def test_a_sample_loads_and_its_model_and_data_module_are_there(path):
     assert callable(load_target(config.data.class_path, what="data module"))
     assert config.average.sources
     assert config.average.output
-    assert config.task is None or task_from(config.task)
+    assert config.task is None or task_of(config.task)
 
 
 def test_the_training_script_trains_what_the_configurations_name(run_swa, tmp_path):

@@ -8,12 +8,12 @@ from typing import Any
 from torch import nn
 
 from swa_cli.batchnorm import bn_buffers, bn_layers, without_statistics
-from swa_cli.config.schema import BnUpdateConfig, Config, TargetConfig
+from swa_cli.config.schema import BnUpdateConfig, TargetConfig
 from swa_cli.errors import UsageError, shortened
 from swa_cli.formats import Checkpoint, unescape_surrogates
 from swa_cli.outputs import Like, Target, check_target, fits
 from swa_cli.pipeline.build_user_objects import data_of, model_of
-from swa_cli.pipeline.common import Notify, open_average, require
+from swa_cli.pipeline.common import Notify, open_average
 from swa_cli.system.process_group import ProcessGroup
 from swa_cli.user.batch import Splitter, make_splitter
 from swa_cli.user.dataloader import Passes, in_fixed_order, with_batch_size
@@ -58,18 +58,18 @@ class TrainingData:
         return self.limited and (self.length is None or n_batches < self.length)
 
 
-def prepare(config: Config, group: ProcessGroup, *, notify: Notify) -> BnUpdateInputs:
+def prepare(
+    source: Path, model_target: TargetConfig | None, options: BnUpdateConfig, group: ProcessGroup, *, notify: Notify
+) -> BnUpdateInputs:
     """Open the average, build the model, and fill it.
 
     Raises:
         UsageError: an option is missing, or the output makes no sense.
         SwaError: as what it calls.
     """
-    options = config.bn_update
-    source = require(options.input or config.average.output, "file", flag="swa.safetensors", key="bn_update.input")
     checkpoint = open_average(source, key=options.key)
     target = _target(source, checkpoint, options, group)
-    model, model_target = model_of(config)
+    model, model_target = model_of(model_target)
     load_checkpoint(model, checkpoint)
     note = prefix_note(model, checkpoint)
     if note:
@@ -114,15 +114,16 @@ def frozen_layers(model: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
     return {layers[own]: FROZEN for own in owns if own in layers}
 
 
-def open_data(config: Config, group: ProcessGroup, *, notify: Notify) -> TrainingData:
+def open_data(
+    target: TargetConfig | None, options: BnUpdateConfig, group: ProcessGroup, *, notify: Notify
+) -> TrainingData:
     """Build the data module and ask it for the training batches.
 
     Raises:
         UsageError: the estimator needs several passes, and the loader has only one.
         UserCodeError, DataError: as what it calls.
     """
-    options = config.bn_update
-    data, target = data_of(config)
+    data, target = data_of(target)
     split = make_splitter(splitter_of(data))
     if options.eval_transforms:
         loader, note = train_batches_as_evaluated(data)

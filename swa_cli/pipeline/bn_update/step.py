@@ -11,7 +11,7 @@ from swa_cli.errors import MismatchError, UsageError, option, shortened
 from swa_cli.formats import BnUpdate, Checkpoint
 from swa_cli.pipeline.bn_update.prepare import FROZEN, BnUpdateInputs, TrainingData, open_data, prepare
 from swa_cli.pipeline.bn_update.write import known_of, new_buffers, record_of, write
-from swa_cli.pipeline.common import Notify, check_report
+from swa_cli.pipeline.common import Notify, check_report, require
 from swa_cli.system.devices import resolve_device
 from swa_cli.system.process_group import ProcessGroup, own_device
 from swa_cli.system.progress import Track, silent
@@ -44,10 +44,10 @@ def bn_update_step(config: Config, *, notify: Notify, track: Track = silent) -> 
     options = config.bn_update
     with process_group() as group:
         group.own(lambda: _check(options))
-        job = group.own(lambda: prepare(config, group, notify=notify))
+        job = group.own(lambda: prepare(_source(config), config.model, options, group, notify=notify))
         if not job.to_recompute:
             return _nothing_to_do(job, group, notify)
-        training = group.own(lambda: open_data(config, group, notify=notify))
+        training = group.own(lambda: open_data(config.data, options, group, notify=notify))
         _announce(job, training.batches, options, notify)
         result = recalibrate(
             job.model,
@@ -78,6 +78,11 @@ def bn_update_step(config: Config, *, notify: Notify, track: Track = silent) -> 
             update=update,
             warnings=recalibration_warnings(result, n_averaged=record.n_averaged),
         )
+
+
+def _source(config: Config) -> Path:
+    source = config.bn_update.input or config.average.output
+    return require(source, "file", flag="swa.safetensors", key="bn_update.input")
 
 
 def _check(options: BnUpdateConfig) -> None:

@@ -71,8 +71,7 @@ def recomputing(job: EvalInputs, *, notify: Notify, group: ProcessGroup, track: 
                 f"the average's statistics are of data built with {record.bn_update.data_args}, those that are "
                 f"recomputed here of such built with {job.data_target.init_args}."
             )
-        config = replace(job.config, bn_update=options)
-        training = group.own(lambda: open_data(config, group, notify=notify))
+        training = group.own(lambda: open_data(job.data_target, options, group, notify=notify))
     return Recomputing(job=job, options=options, training=training, group=group, track=track)
 
 
@@ -84,7 +83,7 @@ def has_statistics(model: nn.Module) -> bool:
 def recorded_options(job: EvalInputs) -> BnUpdateConfig:
     """As the average's statistics were recomputed, if they were."""
     record = job.swa.provenance
-    options = job.config.bn_update
+    options = job.recalibration
     if record is None or record.bn_update is None:
         return options
     known: Any = record.bn_update

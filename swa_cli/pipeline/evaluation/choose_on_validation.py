@@ -35,20 +35,19 @@ def split_to_choose_on(job: EvalInputs) -> Split | None:
 
     None where nothing is to be chosen, or only the best checkpoint and that without validation data.
     """
-    options = job.config.eval
-    more = options.curve is not None or options.greedy
-    if len(job.checkpoints) == 1 or not (more or options.best_by_val):
+    choosing = job.choosing
+    if len(job.checkpoints) == 1 or not (choosing.tries_averages or choosing.best_by_val):
         return None
     if has_split(job.data, "val"):
         return "val"
-    return job.split if more else None
+    return job.split if choosing.tries_averages else None
 
 
 def remarks_on(job: EvalInputs, chosen_on: Split | None) -> tuple[list[str], list[str]]:
     """Warnings and notes about what was chosen on what."""
-    options = job.config.eval
+    options = job.choosing
     if len(job.checkpoints) == 1:
-        asked = [flag for flag, given in (("--curve", options.curve), ("--greedy", options.greedy)) if given]
+        asked = options.flags
         note = f"there is one checkpoint, and so nothing to choose for {' and '.join(asked)}."
         return [], [note] if asked else []
     notes = _of_weights(job)
@@ -74,8 +73,7 @@ def remarks_on(job: EvalInputs, chosen_on: Split | None) -> tuple[list[str], lis
 
 
 def _of_weights(job: EvalInputs) -> list[str]:
-    options = job.config.eval
-    asked = [flag for flag, given in (("--curve", options.curve), ("--greedy", options.greedy)) if given]
+    asked = job.choosing.flags
     record = job.swa.provenance
     if not asked or record is None or len({source.weight for source in record.sources}) <= 1:
         return []
@@ -96,7 +94,7 @@ def choose(
         SwaError: as what it calls.
     """
     job = evaluator.job
-    options = job.config.eval
+    options = job.choosing
     asked = windows(options.curve, len(checkpoints)) if options.curve is not None else []
     made: list[Member] = []
     ingredients: tuple[str, ...] = ()

@@ -32,16 +32,16 @@ class Evaluator:
 
     def stream(self, split: Split, members: Sequence[Member], *, reported: bool = False) -> Stream:
         """The members over a split; ``reported`` with the ensembles and torchmetrics' scores that were asked for."""
-        rank, size, options = self.group.rank, self.group.size, self.job.config.eval
+        rank, size, reporting = self.group.rank, self.group.size, self.job.reporting
         return Stream(
             split=split,
             batches=self.loaders[split],
             members=members,
-            ensemble=reported and options.compare_ensemble,
+            ensemble=reported and reporting.ensemble,
             splitter=self.job.splitter,
             place=lambda index: rank + index * size,
-            metrics=_maker(options.metrics, self.group) if reported else None,
-            check=partial(check_margins, options.margin),
+            metrics=_maker(reporting.metrics, self.group) if reported else None,
+            check=partial(check_margins, reporting.margin),
         )
 
     def observe(self, *streams: Stream) -> list[SplitRecords]:

@@ -14,7 +14,7 @@ def members_at_once(job: EvalInputs, n_members: int, *, n_splits: int) -> tuple[
     """How many at most, None where nothing is known to limit them; and how ``n_members`` will be run, in words."""
     size, device = bytes_of(job.model), job.forward.device
     free = free_bytes(device)
-    asked = job.config.eval.max_resident_models
+    asked = job.max_resident_models
     fit = None if free is None or not size else max(1, int(_SHARE * free) // size)
     at_once = asked or fit
     each = f"{in_bytes(size)} each"
@@ -33,11 +33,10 @@ def members_at_once(job: EvalInputs, n_members: int, *, n_splits: int) -> tuple[
 
 
 def _passes(job: EvalInputs, n_splits: int) -> str:
-    options = job.config.eval
     if n_splits > 1:
         passes = "in one pass over each split"
-    elif options.curve is not None or options.greedy:
+    elif job.choosing.tries_averages:
         passes = "in one pass to choose and one to report"
     else:
         passes = "in one pass over the data"
-    return passes + (", and one for each soup that is tried" if options.greedy else "")
+    return passes + (", and one for each soup that is tried" if job.choosing.greedy else "")

@@ -1,5 +1,6 @@
 """What an evaluation works on: the average, the checkpoints, the user's model, data module and task."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from swa_cli.checkpoints import CheckpointSeries, Selection, find_checkpoints
-from swa_cli.config.schema import Config, TargetConfig
+from swa_cli.config.schema import BnUpdateConfig, Config, TargetConfig
 from swa_cli.errors import CheckpointError
 from swa_cli.formats import Checkpoint
 from swa_cli.pipeline.build_user_objects import data_of, model_of, task_of
@@ -23,10 +24,45 @@ from swa_cli.user.model import materialise, prefix_note
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalInputs:
-    """All that was given, opened and built; ``task`` None is to be seen from the first batch."""
+class Choosing:
+    """What is chosen on validation data: the best checkpoint, a number of newest ones, or the greedy soup."""
 
-    config: Config
+    best_by_val: bool
+    curve: Sequence[int] | str | None
+    greedy: bool
+
+    @property
+    def tries_averages(self) -> bool:
+        """Whether averages are made to choose from."""
+        return self.curve is not None or self.greedy
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The flags that ask for averages to choose from."""
+        return (*(["--curve"] if self.curve is not None else []), *(["--greedy"] if self.greedy else []))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reporting:
+    """Which rows and scores the report has beside the average and the checkpoints."""
+
+    ensemble: bool
+    control: bool
+    metrics: Mapping[str, TargetConfig]
+    """torchmetrics objects, by the names of their scores."""
+    margin: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalInputs:
+    """What an evaluation works on, opened and built, and what it is to do; ``task`` None: the first batch decides."""
+
+    choosing: Choosing
+    reporting: Reporting
+    recalibration: BnUpdateConfig
+    """How statistics are recomputed where the average's file does not say it."""
+    max_resident_models: int | None
+    """The most models in memory; None: as many as fit."""
     swa: Checkpoint
     run: CheckpointSeries
     key: str | None
@@ -37,6 +73,7 @@ class EvalInputs:
     split: Split
     splitter: Splitter
     task: Task | None
+    task_target: TargetConfig | None
     forward: Forward
 
     @property
@@ -53,7 +90,7 @@ def prepare_evaluation(config: Config, *, notify: Notify) -> EvalInputs:
         SwaError: as what it calls.
     """
     options = config.eval
-    task = task_of(config)
+    task = task_of(config.task)
     default = config.bn_update.output or config.bn_update.input or config.average.output
     swa_path = require(options.swa or default, "average", flag="--swa swa.safetensors", key="eval.swa")
     key = options.key or config.average.key
@@ -61,14 +98,19 @@ def prepare_evaluation(config: Config, *, notify: Notify) -> EvalInputs:
     run = _members_of(config, swa_path)
     for notice in run.notices:
         notify(notice)
-    model, model_target = model_of(config)
+    model, model_target = model_of(config.model)
     materialise(model, swa)
     note = prefix_note(model, swa)
     if note:
         notify(note)
-    data, data_target = data_of(config)
+    data, data_target = data_of(config.data)
     return EvalInputs(
-        config=config,
+        choosing=Choosing(best_by_val=options.best_by_val, curve=options.curve, greedy=options.greedy),
+        reporting=Reporting(
+            ensemble=options.compare_ensemble, control=options.control, metrics=options.metrics, margin=options.margin
+        ),
+        recalibration=config.bn_update,
+        max_resident_models=options.max_resident_models,
         swa=swa,
         run=run,
         key=key,
@@ -79,6 +121,7 @@ def prepare_evaluation(config: Config, *, notify: Notify) -> EvalInputs:
         split=options.split or choose_split(data),
         splitter=make_splitter(splitter_of(data)),
         task=task,
+        task_target=config.task,
         forward=Forward(
             device=_device(options.device),
             amp=options.amp,

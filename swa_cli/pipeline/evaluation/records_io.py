@@ -15,7 +15,7 @@ from swa_cli.config.pydantic_errors import mismatch
 from swa_cli.config.schema import TargetConfig
 from swa_cli.errors import SourceError, SwaError, UsageError, option
 from swa_cli.evaluation import Context, Row, SplitRecords
-from swa_cli.pipeline.build_user_objects import task_from
+from swa_cli.pipeline.build_user_objects import task_of
 from swa_cli.pipeline.evaluation.records_contents import VERSION, Column, Contents
 from swa_cli.pipeline.evaluation.records_npz import read_npz, write_npz
 from swa_cli.pipeline.evaluation.records_parquet import pyarrow, read_parquet, write_parquet
@@ -191,7 +191,7 @@ def _recorded(path: Path, target: TargetConfig) -> Task:
             f"{option('task')}."
         )
         raise UsageError(msg)
-    task = task_from(target)
+    task = task_of(target)
     if task is None:
         msg = f"{path} does not say of which task its records are."
         raise SourceError(msg)

@@ -1,9 +1,10 @@
 """All that an evaluation sees, on all ranks: members made, chosen, and run over the data."""
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache as once_only
+from functools import partial
+from pathlib import Path
 
-from swa_cli.config.schema import Config
 from swa_cli.evaluation import Context, Member, Residents, SplitRecords, best_of
 from swa_cli.pipeline.common import Notify
 from swa_cli.pipeline.evaluation.bn_recompute import Recomputing, has_statistics, recomputing
@@ -12,7 +13,7 @@ from swa_cli.pipeline.evaluation.evaluator import Evaluator, check_metrics, load
 from swa_cli.pipeline.evaluation.members import average_member, checkpoint_members, control, with_averaged_statistics
 from swa_cli.pipeline.evaluation.memory_plan import members_at_once
 from swa_cli.pipeline.evaluation.output_cache.store import kept_outputs
-from swa_cli.pipeline.evaluation.prepare import EvalInputs, prepare_evaluation
+from swa_cli.pipeline.evaluation.prepare import EvalInputs
 from swa_cli.pipeline.evaluation.provenance_warnings import bn_update_of, warnings_of
 from swa_cli.pipeline.evaluation.window_and_soup import windows
 from swa_cli.system.process_group import ProcessGroup
@@ -21,16 +22,20 @@ from swa_cli.user.dataloader import Passes
 from swa_cli.user.datamodule import Split
 
 
-def observe_all(config: Config, group: ProcessGroup, *, notify: Notify, track: Track) -> tuple[SplitRecords, Context]:
+def observe_all(
+    job: EvalInputs, cache: Path | None, group: ProcessGroup, *, notify: Notify, track: Track
+) -> tuple[SplitRecords, Context]:
     """What every candidate did with the reported split, and what else is to be known of it.
+
+    Args:
+        cache: a folder for outputs, which later runs take from there.
 
     Raises:
         UsageError: options that contradict each other, or one that is missing.
         SwaError: as what it calls.
     """
-    job = group.own(lambda: _prepare(config, group, notify))
-    options = config.eval
-    kept = group.own(lambda: kept_outputs(job))
+    group.own(lambda: _check(job, group))
+    kept = group.own(lambda: kept_outputs(job, cache))
     digest = kept.digest_of if kept else _no_digest
     checkpoints = group.own(lambda: checkpoint_members(job, digest))
     average = group.own(lambda: average_member(job, digest))
@@ -39,9 +44,9 @@ def observe_all(config: Config, group: ProcessGroup, *, notify: Notify, track: T
         split: group.own(partial(loader_of, job, split, group, again=_passes_again(job, split, chosen_on)))
         for split in _splits(job, chosen_on)
     }
-    recompute: Callable[[], Recomputing] = cache(partial(recomputing, job, notify=notify, group=group, track=track))
+    recompute: Callable[[], Recomputing] = once_only(partial(recomputing, job, notify=notify, group=group, track=track))
     others = [member for member in [with_averaged_statistics(job, average, checkpoints)] if member]
-    if options.control and has_statistics(job.model):
+    if job.reporting.control and has_statistics(job.model):
         others.append(control(job, recompute()))
     n_members = len(checkpoints) + 1 + len(others) + (_n_tried(job) if chosen_on else 0)
     at_once, plan = members_at_once(job, n_members, n_splits=len(loaders))
@@ -70,28 +75,22 @@ def observe_all(config: Config, group: ProcessGroup, *, notify: Notify, track: T
     )
 
 
-def _prepare(config: Config, group: ProcessGroup, notify: Notify) -> EvalInputs:
+def _check(job: EvalInputs, group: ProcessGroup) -> None:
     """Everything that can be wrong without a look at the data."""
-    job = prepare_evaluation(config, notify=notify)
-    check_metrics(config.eval.metrics, group)
-    if config.eval.curve is not None:
-        windows(config.eval.curve, len(job.checkpoints))
-    return job
-
-
-def _tries_averages(job: EvalInputs) -> bool:
-    return job.config.eval.curve is not None or job.config.eval.greedy
+    check_metrics(job.reporting.metrics, group)
+    if job.choosing.curve is not None:
+        windows(job.choosing.curve, len(job.checkpoints))
 
 
 def _n_tried(job: EvalInputs) -> int:
     """Averages that are tried on validation data: those of windows, and one soup at a time."""
-    options = job.config.eval
+    options = job.choosing
     return (0 if options.curve is None else len(windows(options.curve, len(job.checkpoints)))) + options.greedy
 
 
 def _passes_again(job: EvalInputs, split: Split, chosen_on: Split | None) -> bool:
     """Whether there is more than one pass over a split: for each soup, and to report on what was chosen by."""
-    return split == chosen_on and (job.config.eval.greedy or (_tries_averages(job) and split == job.split))
+    return split == chosen_on and (job.choosing.greedy or (job.choosing.tries_averages and split == job.split))
 
 
 def _run(
@@ -103,7 +102,7 @@ def _run(
 ) -> tuple[SplitRecords, Choice]:
     """Choose, and run all; in one go where what is chosen is a checkpoint, which is run in any case."""
     job = evaluator.job
-    if chosen_on and _tries_averages(job):
+    if chosen_on and job.choosing.tries_averages:
         choice = choose(evaluator, checkpoints, chosen_on, recompute)
         final = evaluator.stream(job.split, [*checkpoints, *others, *choice.members], reported=True)
         return evaluator.observe(final)[0], choice
@@ -116,10 +115,10 @@ def _run(
 
 def _missing(job: EvalInputs, observed: SplitRecords, choice: Choice) -> list[str]:
     """What was asked for and cannot be there, and what a row does not say of itself."""
-    options, notes = job.config.eval, list[str]()
-    if options.compare_ensemble and not observed.of_kind("ensemble"):
+    reporting, notes = job.reporting, list[str]()
+    if reporting.ensemble and not observed.of_kind("ensemble"):
         notes.append("There is no ensemble: the task has no combine(outputs) that makes one.")
-    if options.control and not has_statistics(job.model):
+    if reporting.control and not has_statistics(job.model):
         notes.append("There is no control: the model keeps no BatchNorm statistics that could be recomputed.")
     if choice.ingredients:
         notes.append(

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
-from swa_cli.config.schema import Config, EvalConfig
+from swa_cli.config.schema import Config, EvalConfig, TargetConfig
 from swa_cli.errors import UsageError, option
 from swa_cli.evaluation import Context, EvaluationResult, SplitRecords, summarise
 from swa_cli.pipeline.build_user_objects import task_of
 from swa_cli.pipeline.common import Notify, check_report
+from swa_cli.pipeline.evaluation.prepare import EvalInputs, prepare_evaluation
 from swa_cli.pipeline.evaluation.records_io import check_form, load_records, save_records, sensible
 from swa_cli.pipeline.evaluation.run_members import observe_all
 from swa_cli.system.atomic_file import written
@@ -31,14 +32,14 @@ def eval_step(config: Config, *, notify: Notify, track: Track = silent) -> Evalu
     records = options.from_records
     with process_group() as group:
         if records:
-            return group.finish(lambda: _from_records(records, config, notify))
-        observed, context = observe_all(config, group, notify=notify, track=track)
-        return group.finish(lambda: _concluded(observed, context, config))
+            return group.finish(lambda: _from_records(records, options, config.task, notify))
+        job = group.own(lambda: prepare_evaluation(config, notify=notify))
+        observed, context = observe_all(job, options.cache, group, notify=notify, track=track)
+        return group.finish(lambda: _concluded(observed, context, options.save_records, job))
 
 
-def _from_records(path: Path, config: Config, notify: Notify) -> EvaluationResult:
-    options = config.eval
-    observed, context = load_records(path, task_of(config))
+def _from_records(path: Path, options: EvalConfig, task: TargetConfig | None, notify: Notify) -> EvaluationResult:
+    observed, context = load_records(path, task_of(task))
     if options.split not in {None, observed.split}:
         msg = f"--split {options.split}: the records are of the {observed.split} split. Leave it out."
         raise UsageError(msg)
@@ -88,8 +89,7 @@ def _check_apart(files: Mapping[str, Path | None]) -> None:
             raise UsageError(msg)
 
 
-def _concluded(observed: SplitRecords, context: Context, config: Config) -> EvaluationResult:
-    options, task = config.eval, config.task
-    if options.save_records:
-        save_records(options.save_records, observed, context, task)
-    return summarise(observed, context, margins=options.margin)
+def _concluded(observed: SplitRecords, context: Context, records: Path | None, job: EvalInputs) -> EvaluationResult:
+    if records:
+        save_records(records, observed, context, job.task_target)
+    return summarise(observed, context, margins=job.reporting.margin)

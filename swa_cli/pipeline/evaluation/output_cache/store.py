@@ -107,19 +107,18 @@ class KeptOutputs:
         return self._folder / member / f"{batch}.safetensors"
 
 
-def kept_outputs(job: EvalInputs) -> KeptOutputs | None:
-    """The outputs that ``--cache`` names, of this model run in this way.
+def kept_outputs(job: EvalInputs, folder: Path | None) -> KeptOutputs | None:
+    """Return the outputs in ``folder`` of this model run in this way; None without a folder.
 
     Raises:
         OutputError: there is something else at that place.
     """
-    folder = job.config.eval.cache
     if folder is None:
         return None
     if folder.exists() and not folder.is_dir():
         msg = f"{option('cache', folder)}: expected a folder, found a file."
         raise OutputError(msg)
-    target, task = job.model_target, job.config.task
+    target, task = job.model_target, job.task_target
     model = load_target(target.class_path, what="model")
     data = load_target(job.data_target.class_path, what="data module")
     layers = {type(layer) for _, layer in modules_of(job.model)}
