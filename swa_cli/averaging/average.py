@@ -15,7 +15,7 @@ from swa_cli.averaging.provenance import completed, contents_of, provenance_of
 from swa_cli.averaging.stream import Engine, Streamed, stream_average
 from swa_cli.averaging.unrelated import unrelated_warning
 from swa_cli.formats import BnStatistics, Checkpoint, Provenance
-from swa_cli.outputs import Layout, Target, check_not_read, check_target, plan_layout, stored_apart
+from swa_cli.outputs import Layout, Target, check_not_read, plan_layout, stored_apart
 from swa_cli.system.atomic_file import explained
 from swa_cli.system.gc_pause import gc_paused
 from swa_cli.system.process_group import ALONE, ProcessGroup
@@ -79,7 +79,6 @@ def average(
     *,
     key: str | None = None,
     overwrite: bool = False,
-    allow_nonfinite: bool = False,
     checksum: bool = False,
     engine: Engine = _DEFAULT,
     group: ProcessGroup = ALONE,
@@ -96,7 +95,6 @@ def average(
         output: a file, ``swa.safetensors`` or ``swa.pt``, or a target that says more.
         key: with which the sources were opened, for the record.
         overwrite: replace an existing ``output``.
-        allow_nonfinite: average NaN and infinity like any number.
         checksum: hash every file of the sources meanwhile, and record what comes out.
         group: the ranks that share the work, each with the same plan; several write a folder of shards, which every
             rank must see. The tensors are, bit for bit, those that one process writes.
@@ -110,14 +108,11 @@ def average(
     """
     target = output if isinstance(output, Target) else Target(path=output)
     target = shared_out(target, plan.bytes_to_write, group)
-    group.own(lambda: check_target(target, overwrite=overwrite))
     check_not_read(target.path, plan.sources)
     plan = match_template_ties(plan, target)
     hashed = plan.files if checksum else ()
     frozen = group.first(lambda: frozen_bn(plan))
-    record, layout = group.own(
-        lambda: plan_output(plan, target, key=key, allow_nonfinite=allow_nonfinite, hashed=hashed, frozen=frozen)
-    )
+    record, layout = group.own(lambda: plan_output(plan, target, key=key, hashed=hashed, frozen=frozen))
     check_same(plan, layout, group)
     start = time.perf_counter()
     with open_output(target, layout, group, overwrite=overwrite) as writer:
@@ -131,7 +126,6 @@ def average(
                     offsets,
                     writer.write,
                     engine=engine,
-                    allow_nonfinite=allow_nonfinite,
                     advance=advance,
                     hashed=hashed[group.rank :: group.size],
                     exact=checksum,
@@ -153,7 +147,6 @@ def plan_output(
     target: Target,
     *,
     key: str | None,
-    allow_nonfinite: bool,
     hashed: Sequence[Path],
     frozen: Sequence[str],
 ) -> tuple[Provenance, Layout]:
@@ -167,7 +160,7 @@ def plan_output(
         MismatchError, CheckpointError, OutputError: as `swa_cli.outputs.plan_layout`.
     """
     with gc_paused():
-        record = provenance_of(plan, target, key=key, allow_nonfinite=allow_nonfinite, hashed=hashed, frozen=frozen)
+        record = provenance_of(plan, target, key=key, hashed=hashed, frozen=frozen)
         return plan_layout(target, contents_of(plan, record))
 
 

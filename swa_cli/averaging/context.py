@@ -16,8 +16,12 @@ class AverageContext:
     plan: AveragePlan
     files: OpenFiles
     write: Write
-    allow_nonfinite: bool
     fingerprints: Fingerprints
+
+    @property
+    def allow_nonfinite(self) -> bool:
+        """Whether NaN and infinity are averaged like any number."""
+        return self.plan.allow_nonfinite
 
 
 class NotFiniteError(Exception):

@@ -56,6 +56,8 @@ class AveragePlan:
     dtype: str | None
     """That was asked for."""
     integers: Integers
+    allow_nonfinite: bool
+    """Whether NaN and infinity are averaged like any number."""
     notices: tuple[str, ...]
 
     @property
@@ -112,6 +114,7 @@ def plan_average(
     combine: str = "mean",
     weights: Sequence[float] | None = None,
     ema: float | None = None,
+    allow_nonfinite: bool = False,
 ) -> AveragePlan:
     """Check that the sources fit together and choose a policy for every tensor.
 
@@ -124,6 +127,7 @@ def plan_average(
         combine: how floating and complex tensors are combined: one of `swa_cli.averaging.combiners.COMBINERS`.
         weights: how much each source counts, in their order; by default all the same. Only their ratios matter.
         ema: a decay, which gives the weights of an exponential moving average instead.
+        allow_nonfinite: average NaN and infinity like any number.
 
     Raises:
         UsageError: there is no such way to combine, or it does not take weights; weights that are not one positive
@@ -133,7 +137,8 @@ def plan_average(
     """
     with gc_paused():
         combiner = combiner_of(combine, [source.path for source in sources], weights=weights, ema=ema)
-        return _plan(sources, steps or [None] * len(sources), dtype, integers, combiner)
+        known = steps or [None] * len(sources)
+        return _plan(sources, known, dtype, integers, combiner, allow_nonfinite=allow_nonfinite)
 
 
 def _plan(
@@ -142,6 +147,8 @@ def _plan(
     dtype: str | None,
     integers: Integers,
     combiner: Combiner,
+    *,
+    allow_nonfinite: bool,
 ) -> AveragePlan:
     first, newest = sources[0], sources[-1]
     check_complete(sources)
@@ -169,6 +176,7 @@ def _plan(
         extra=newest.extra,
         dtype=dtype,
         integers=integers,
+        allow_nonfinite=allow_nonfinite,
         notices=_notices(sources, tied),
     )
 

@@ -35,7 +35,6 @@ def provenance_of(
     target: Target,
     *,
     key: str | None,
-    allow_nonfinite: bool,
     hashed: Sequence[Path],
     frozen: Sequence[str],
 ) -> Provenance:
@@ -63,7 +62,7 @@ def provenance_of(
             dtype=plan.dtype,
             integers=plan.integers,
             combine=plan.combiner.name,
-            allow_nonfinite=allow_nonfinite,
+            allow_nonfinite=plan.allow_nonfinite,
             like=target.like.checkpoint.path.name if target.like else None,
         ),
         folder=_seen_from(target.folder, folder),

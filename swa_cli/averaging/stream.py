@@ -57,7 +57,6 @@ def stream_average(
     write: Write,
     *,
     engine: Engine,
-    allow_nonfinite: bool,
     advance: Advance,
     hashed: Collection[Path] = (),
     exact: bool = False,
@@ -86,7 +85,6 @@ def stream_average(
             plan=plan,
             files=files,
             write=write,
-            allow_nonfinite=allow_nonfinite,
             fingerprints=Fingerprints(plan, exact=exact or plan.combiner.hides_sources),
         )
 

@@ -62,6 +62,7 @@ def verify(
         integers=options.integers,
         combine=options.combine,
         weights=recorded_weights(record),
+        allow_nonfinite=options.allow_nonfinite,
     )
     noun = plan.combiner.words.noun
     plan = split_tied(
@@ -80,7 +81,6 @@ def verify(
                 comparison.offsets,
                 comparison.compare,
                 engine=engine,
-                allow_nonfinite=options.allow_nonfinite,
                 advance=advance,
                 hashed=plan.files if has_checksums else (),
                 exact=has_checksums,

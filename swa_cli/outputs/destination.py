@@ -58,8 +58,22 @@ def check_target(target: Target, *, overwrite: bool) -> None:
     """Find out before the work starts whether the output makes sense and can be written.
 
     Raises:
-        UsageError: its name and the form that was asked for contradict each other.
-        OutputError: as `swa_cli.system.atomic_file.check_output` and `swa_cli.system.atomic_directory.check_folder`.
+        UsageError, OutputError: as `check_form`, and as `swa_cli.system.atomic_file.check_output` and
+            `swa_cli.system.atomic_directory.check_folder`.
+    """
+    check_form(target)
+    if target.is_folder:
+        check_folder(target.path, overwrite=overwrite, ours=_our_files(target.path))
+    else:
+        check_output(target.path, overwrite=overwrite)
+
+
+def check_form(target: Target) -> None:
+    """Refuse an output whose name, form and template contradict each other.
+
+    Raises:
+        UsageError: they do.
+        OutputError: the output is the checkpoint that it is to be like.
     """
     path, like = target.path, target.like
     if like is not None and target.max_shard_size is not None:
@@ -78,7 +92,6 @@ def check_target(target: Target, *, overwrite: bool) -> None:
                 "A directory is written with --max-shard-size, or --like a checkpoint of Hugging Face's."
             )
             raise UsageError(msg)
-        check_folder(path, overwrite=overwrite, ours=_our_files(path))
         return
     if target.max_shard_size is not None:
         msg = f"{path}: shards are written into a directory. Give -o the name of one, without {path.suffix}."
@@ -86,7 +99,6 @@ def check_target(target: Target, *, overwrite: bool) -> None:
     if like is not None:
         _check_like(path, like)
         check_not_read(path, [like.checkpoint])
-    check_output(path, overwrite=overwrite)
 
 
 def check_not_read(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
@@ -107,9 +119,10 @@ def plan_layout(target: Target, contents: Contents) -> tuple[Provenance, Layout]
     """The record of the output, that of a folder with the names of its files, and the files that it will consist of.
 
     Raises:
+        UsageError, OutputError: as `check_form`; or a safetensors header would be too long.
         MismatchError, CheckpointError: as `swa_cli.outputs.template.layout_like`.
-        OutputError: a safetensors header would be too long.
     """
+    check_form(target)
     if not target.is_folder:
         contents = _of_files(contents, (), (ITSELF,))
         return contents.provenance, _layout(target, contents)

@@ -1,6 +1,6 @@
 """The first step: checkpoints to one average."""
 
-from typing import TypedDict
+from dataclasses import dataclass
 
 from swa_cli.averaging import (
     AveragePlan,
@@ -24,20 +24,31 @@ from swa_cli.system.progress import Track, silent
 from swa_cli.system.torchrun import process_group
 
 
-def plan_step(
-    config: AverageConfig, target: Target | None, group: ProcessGroup = ALONE, *, notify: Notify
-) -> tuple[CheckpointSeries, AveragePlan]:
+@dataclass(frozen=True, kw_only=True)
+class AverageInputs:
+    """A run, what becomes of each of its tensors, where the average goes, and what computes it."""
+
+    run: CheckpointSeries
+    plan: AveragePlan
+    target: Target | None
+    """None where no output is meant."""
+    engine: Engine
+
+
+def plan_step(config: AverageConfig, target: Target | None, group: ProcessGroup, *, notify: Notify) -> AverageInputs:
     """Find the checkpoints and decide what becomes of every tensor; nothing is written.
 
     Args:
-        target: is found writable first; None where no output is meant.
+        target: is found writable first, before files are opened, of which there may be many.
 
     Raises:
         SwaError: as `find_checkpoints` and `plan_average`, and for an output that could not be written.
     """
-    engine_of(config.device, config.threads)
-    if target and group.size == 1:
-        check_target(target, overwrite=config.force or config.dry_run)
+    engine = engine_of(config.device, config.threads)
+    if target:
+        check_shared(target, group)
+        if group.size == 1:  # several decide on the size of shards first
+            check_target(target, overwrite=config.force or config.dry_run)
     sources = require(config.sources, "checkpoints", flag="SOURCES", key="average.sources")
     run = find_checkpoints(sources, key=config.key, selection=selection_of(config))
     plan = plan_average(
@@ -48,10 +59,11 @@ def plan_step(
         combine=config.combine,
         weights=config.weights,
         ema=config.ema,
+        allow_nonfinite=config.allow_nonfinite,
     )
     for notice in (*run.notices, *plan.notices):
         notify(notice)
-    return run, plan
+    return AverageInputs(run=run, plan=plan, target=target, engine=engine)
 
 
 def dry_run_step(config: AverageConfig, *, notify: Notify) -> tuple[CheckpointSeries, AveragePlan, Layout | None]:
@@ -60,18 +72,16 @@ def dry_run_step(config: AverageConfig, *, notify: Notify) -> tuple[CheckpointSe
     Raises:
         SwaError: as `plan_step`, `frozen_bn` and `plan_output`.
     """
-    target = target_of(config) if config.output else None
-    run, plan = plan_step(config, target, notify=notify)
-    frozen = frozen_bn(plan)
+    job = plan_step(config, target_of(config) if config.output else None, ALONE, notify=notify)
+    frozen = frozen_bn(job.plan)
     if frozen:
         notify(frozen_notice(frozen))
-    if not target:
-        return run, plan, None
-    plan = match_template_ties(plan, target)
+    if not job.target:
+        return job.run, job.plan, None
+    plan = match_template_ties(job.plan, job.target)
     hashed = plan.files if config.checksum else ()
-    allow = config.allow_nonfinite
-    _, layout = plan_output(plan, target, key=config.key, allow_nonfinite=allow, hashed=hashed, frozen=frozen)
-    return run, plan, layout
+    _, layout = plan_output(plan, job.target, key=config.key, hashed=hashed, frozen=frozen)
+    return job.run, plan, layout
 
 
 def average_step(config: AverageConfig, *, notify: Notify, track: Track = silent) -> AverageResult:
@@ -81,35 +91,21 @@ def average_step(config: AverageConfig, *, notify: Notify, track: Track = silent
         SwaError: as `plan_step` and `average`.
     """
     with process_group() as group:
-        plan, target = group.own(lambda: _planned(config, group, notify))
-        result = average(plan, target, **_options(config), group=group, track=track)
+        target = group.own(lambda: target_of(config))
+        job = group.own(lambda: plan_step(config, target, group, notify=notify))
+        result = average(
+            job.plan,
+            target,
+            key=config.key,
+            overwrite=config.force,
+            checksum=config.checksum,
+            engine=job.engine,
+            group=group,
+            track=track,
+        )
     for notice in result.notices:
         notify(notice)
     return result
-
-
-def _planned(config: AverageConfig, group: ProcessGroup, notify: Notify) -> tuple[AveragePlan, Target]:
-    target = target_of(config)
-    check_shared(target, group)
-    return plan_step(config, target, group, notify=notify)[1], target
-
-
-class _Options(TypedDict):
-    key: str | None
-    overwrite: bool
-    allow_nonfinite: bool
-    checksum: bool
-    engine: Engine
-
-
-def _options(config: AverageConfig) -> _Options:
-    return {
-        "key": config.key,
-        "overwrite": config.force,
-        "allow_nonfinite": config.allow_nonfinite,
-        "checksum": config.checksum,
-        "engine": engine_of(config.device, config.threads),
-    }
 
 
 def target_of(config: AverageConfig) -> Target:

@@ -262,7 +262,7 @@ def test_non_finite_values_are_let_through_on_request(tmp_path):
     torch.save({"w": torch.tensor([float("inf"), 1.0])}, tmp_path / "1.pt")
     torch.save({"w": torch.tensor([1.0, 1.0])}, tmp_path / "2.pt")
 
-    average(plan_average(find_checkpoints([tmp_path]).checkpoints), tmp_path / "o.safetensors", allow_nonfinite=True)
+    average(plan_average(find_checkpoints([tmp_path]).checkpoints, allow_nonfinite=True), tmp_path / "o.safetensors")
 
     assert load_file(tmp_path / "o.safetensors")["w"].tolist() == [float("inf"), 1.0]
 

@@ -57,9 +57,7 @@ def test_the_device_holds_less_than_256_mib_whatever_the_model(tmp_path):
     torch.save({"w": torch.ones(3)}, tmp_path / "1.pt")
     plan = plan_of([tmp_path / "1.pt"])
     prints = Fingerprints(plan)
-    job = AverageContext(
-        plan=plan, files=OpenFiles(), write=lambda *_: None, allow_nonfinite=False, fingerprints=prints
-    )
+    job = AverageContext(plan=plan, files=OpenFiles(), write=lambda *_: None, fingerprints=prints)
     worker = cuda_ring.DeviceWorker(job, late_device(0)("cuda"))
 
     combining = plan.combiner.on_device(cuda_ring.CHUNK, torch.device("cpu"), allow_nonfinite=False)
@@ -76,12 +74,13 @@ def test_the_device_holds_less_than_256_mib_whatever_the_model(tmp_path):
 def test_what_is_too_large_is_the_same_error_or_the_same_bytes_on_a_device(tmp_path, monkeypatch, dtype, value):
     torch.save({"w": torch.tensor([1.0, value])}, tmp_path / "1.pt")
     monkeypatch.setattr("swa_cli.averaging.cuda.cuda", late_device(0))
-    plan = plan_average([open_checkpoint(tmp_path / "1.pt")], dtype=dtype)
+    source = open_checkpoint(tmp_path / "1.pt")
 
     def outcome(device: str, **options) -> str:
+        plan = plan_average([source], dtype=dtype, **options)
         output = tmp_path / f"{device}.safetensors"
         try:
-            average(plan, output, engine=Engine(device=device), overwrite=True, **options)
+            average(plan, output, engine=Engine(device=device), overwrite=True)
         except NonFiniteError as error:
             return str(error)
         return digest(output)

@@ -37,8 +37,8 @@ def found(folder, tensors, *, engine=None, **options) -> dict[str, float]:
         state = tensor if isinstance(tensor, dict) else {"a": tensor[:1000].clone(), "b": tensor[1000:].clone()}
         paths.append(folder / f"epoch-{step}.pt")
         torch.save(state, paths[-1])
-    plan = plan_average([open_checkpoint(path) for path in paths])
-    result = average(plan, folder / "o.safetensors", engine=engine or Engine(), overwrite=True, **options)
+    plan = plan_average([open_checkpoint(path) for path in paths], **options)
+    result = average(plan, folder / "o.safetensors", engine=engine or Engine(), overwrite=True)
     assert bool(result.notices) == bool(result.outliers)
     return {path.name: ratio for path, ratio in result.outliers.items()}
 

@@ -103,8 +103,14 @@ def average_of(
     options = (record and record.options) or Options()
     path = folder / "some.safetensors"
     try:
-        plan = plan_average(checkpoints, dtype=options.dtype, integers=options.integers, combine=options.combine)
-        average(plan, path, overwrite=True, allow_nonfinite=options.allow_nonfinite)
+        plan = plan_average(
+            checkpoints,
+            dtype=options.dtype,
+            integers=options.integers,
+            combine=options.combine,
+            allow_nonfinite=options.allow_nonfinite,
+        )
+        average(plan, path, overwrite=True)
         return recomputing.of(state_dict_for(job.model, open_checkpoint(path)))
     finally:
         path.unlink(missing_ok=True)
