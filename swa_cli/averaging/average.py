@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swa_cli.averaging.combiners import Combiner
-from swa_cli.averaging.distributed import check_same, finish, joined, open_output, shared_out
+from swa_cli.averaging.distributed import check_same, finish, merge_streamed, open_output, shared_out
 from swa_cli.averaging.frozen import frozen_bn, frozen_notice
 from swa_cli.averaging.outliers import outlier_notice
 from swa_cli.averaging.plan import AveragePlan, split_tied
@@ -132,7 +132,7 @@ def average(
                 )
 
         with track("averaging", total=own.bytes_to_read, unit="bytes") as advance:
-            streamed = joined(group.gather(stream))
+            streamed = merge_streamed(group.gather(stream))
         finish(writer, completed(record, plan, streamed), target, group)
     return result_of(plan, target, record, layout, streamed, seconds=time.perf_counter() - start)
 

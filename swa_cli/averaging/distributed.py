@@ -112,7 +112,7 @@ def finish(writer: Writer, record: Provenance, target: Target, group: ProcessGro
     group.own(seal)
 
 
-def joined(parts: Sequence[Streamed]) -> Streamed:
+def merge_streamed(parts: Sequence[Streamed]) -> Streamed:
     """Return what all ranks have found, as if one process had."""
     return replace(
         parts[0],

@@ -176,7 +176,7 @@ class MemberEvaluation:
         """Add a checkpoint's prediction to the ensemble, or compare another member's prediction with it."""
         assert self.task is not None
         if not work.predicted:
-            work.mixture = self.task.ensemble_accumulator()
+            work.mixture = self.task.ensemble_accumulator(work.target)
             work.predicted = True
         if work.mixture is None:
             return
@@ -184,7 +184,7 @@ class MemberEvaluation:
             work.mixture.add(prediction)
             self._keep(work, ("prefix", index + 1), work.mixture.arithmetic(), full=False)
             return
-        near = self.task.ensemble_agreement(prediction, work.mixture.arithmetic(), work.target)
+        near = work.mixture.agreement(prediction)
         if near:
             mine = work.records["member", index]
             work.records["member", index] = replace(mine, columns={**mine.columns, **near.columns})
@@ -225,7 +225,7 @@ class MemberEvaluation:
             geometric = work.mixture.geometric()
             if geometric is not None:
                 self._keep(work, ("geometric", 0), geometric, full=True)
-            close = self.task.member_diversity(work.mixture, work.target)
+            close = work.mixture.diversity()
             if close:
                 work.records["members", 0] = close
 

@@ -58,17 +58,17 @@ def check_target(target: Target, *, overwrite: bool) -> None:
     """Find out before the work starts whether the output makes sense and can be written.
 
     Raises:
-        UsageError, OutputError: as `check_form`, and as `swa_cli.system.atomic_file.check_output` and
+        UsageError, OutputError: as `check_target_form`, and as `swa_cli.system.atomic_file.check_output` and
             `swa_cli.system.atomic_directory.check_folder`.
     """
-    check_form(target)
+    check_target_form(target)
     if target.is_folder:
         check_folder(target.path, overwrite=overwrite, ours=_our_files(target.path))
     else:
         check_output(target.path, overwrite=overwrite)
 
 
-def check_form(target: Target) -> None:
+def check_target_form(target: Target) -> None:
     """Refuse an output whose name, form and template contradict each other.
 
     Raises:
@@ -119,10 +119,10 @@ def plan_layout(target: Target, contents: Contents) -> tuple[Provenance, Layout]
     """The record of the output, that of a folder with the names of its files, and the files that it will consist of.
 
     Raises:
-        UsageError, OutputError: as `check_form`; or a safetensors header would be too long.
+        UsageError, OutputError: as `check_target_form`; or a safetensors header would be too long.
         MismatchError, CheckpointError: as `swa_cli.outputs.template.layout_like`.
     """
-    check_form(target)
+    check_target_form(target)
     if not target.is_folder:
         contents = _of_files(contents, (), (ITSELF,))
         return contents.provenance, _layout(target, contents)

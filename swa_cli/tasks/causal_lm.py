@@ -1,19 +1,20 @@
 """The next token of a text."""
 
 from dataclasses import field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from swa_cli.errors import DataError
 from swa_cli.tasks.categorical import doubt_of, fitted, log_probs_of, records_of
+from swa_cli.tasks.defaults import all_units, as_recorded, no_warnings
 from swa_cli.tasks.labels import IGNORED, Label, Labels, checked_index, described, in_range, is_integer
 from swa_cli.tasks.metrics import Metric, available, from_parts, ratio
-from swa_cli.tasks.mixed_distributions import MixedDistributions, ensemble_agreement
+from swa_cli.tasks.mixed_distributions import MixedDistributions
 from swa_cli.tasks.records import Array, Records
 from swa_cli.tasks.scores import LIKENESS, NLL, share_right
 from swa_cli.user.batch import Batch, logits_of
@@ -40,6 +41,10 @@ class CausalLM:
     name: str = field(default="causal_lm", init=False)
     unit: str = field(default="sequence", init=False)
     primary: str = field(default="nll", init=False)
+
+    scored_indices = staticmethod(all_units)
+    finish = staticmethod(as_recorded)
+    warnings = staticmethod(no_warnings)
 
     def output(self, output: Any) -> torch.Tensor:
         """The logits."""
@@ -74,39 +79,18 @@ class CausalLM:
             chosen=chosen, index=labels[kept], soft=None, unit=chosen // max(length, 1), n_units=n, weight=None
         )
 
-    def scored_indices(self, target: Labels) -> None:
-        """All sequences, also those without a token to score."""
-
     def predict(self, output: torch.Tensor, target: Labels) -> torch.Tensor:
         """Log-probabilities (m, V)."""
         return log_probs_of(output.flatten(end_dim=-2), target)
 
-    def ensemble_accumulator(self) -> MixedDistributions:
+    def ensemble_accumulator(self, target: Labels) -> MixedDistributions:
         """Of probabilities."""
-        return MixedDistributions()
+        return MixedDistributions(partial(records_of, labels=target))
 
     def score_batch(self, prediction: torch.Tensor, target: Labels, *, full: bool) -> Records:
         """Tokens, correct ones and their NLL, of each sequence."""
         del full
         return records_of(fitted(prediction, prediction.argmax(dim=1), target), target)
-
-    def ensemble_agreement(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: Labels) -> Records:
-        """Agreement of tokens, and ‖p − p̄‖²."""
-        return records_of(ensemble_agreement(prediction, ensemble), target)
-
-    def member_diversity(self, mixture: MixedDistributions, target: Labels) -> Records:
-        """The same of the members."""
-        return records_of(mixture.member_diversity(), target)
-
-    def finish(self, records: Records, groups: NDArray[np.int64] | None) -> Records:
-        """As they are."""
-        del groups
-        return records
-
-    def warnings(self, records: Records) -> tuple[str, ...]:
-        """None."""
-        del records
-        return ()
 
     def metrics(self, records: Records) -> tuple[Metric, ...]:
         """The NLL of a token first, in nats."""

@@ -1,6 +1,7 @@
 """One class for each example."""
 
 from dataclasses import field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,10 @@ from swa_cli.tasks.calibration import (
     expected_calibration_error,
 )
 from swa_cli.tasks.categorical import doubt_of, log_probs_of, per_unit, ranks_of, records_of, scored, sums_to_one
+from swa_cli.tasks.defaults import probabilities_and_classes
 from swa_cli.tasks.labels import IGNORED, Label, Labels, Weights, checked_index, in_range, weights_of
 from swa_cli.tasks.metrics import Metric, available, from_parts, ratio
-from swa_cli.tasks.mixed_distributions import MixedDistributions, ensemble_agreement
+from swa_cli.tasks.mixed_distributions import MixedDistributions
 from swa_cli.tasks.records import Records
 from swa_cli.tasks.scores import ACCURACY, BRIER, LIKENESS, NLL
 from swa_cli.tasks.temperature import calibrated_nll, nll_at
@@ -50,6 +52,8 @@ class Classification:
     name: str = field(default="classification", init=False)
     unit: str = field(default="example", init=False)
     primary: str = field(default="accuracy", init=False)
+
+    for_torchmetrics = staticmethod(probabilities_and_classes)
 
     def output(self, output: Any) -> torch.Tensor:
         """The logits; one of each example as (n, 1)."""
@@ -104,9 +108,9 @@ class Classification:
         """Log-probabilities (m, C)."""
         return log_probs_of(of_both_classes(output, dim=1), target)
 
-    def ensemble_accumulator(self) -> MixedDistributions:
+    def ensemble_accumulator(self, target: Labels) -> MixedDistributions:
         """Of probabilities."""
-        return MixedDistributions()
+        return MixedDistributions(partial(records_of, labels=target))
 
     def score_batch(self, prediction: torch.Tensor, target: Labels, *, full: bool) -> Records:
         """Correct, NLL, Brier score, confidence and label of each example."""
@@ -121,14 +125,6 @@ class Classification:
         values["nll_at"] = nll_at(prediction, labels) * weight
         tallies = {"classwise": classwise_gaps(prediction.exp(), target.index).cpu().numpy()}
         return Records(columns=per_unit(values, target), tallies={**tallies, **tally_of(target)})
-
-    def ensemble_agreement(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: Labels) -> Records:
-        """Agreement of labels, and ‖p − p̄‖²."""
-        return records_of(ensemble_agreement(prediction, ensemble), target)
-
-    def member_diversity(self, mixture: MixedDistributions, target: Labels) -> Records:
-        """The same of the members."""
-        return records_of(mixture.member_diversity(), target)
 
     def finish(self, records: Records, groups: NDArray[np.int64] | None) -> Records:
         """With the calibrated NLL of each example, in place of its NLL at all temperatures."""
@@ -153,10 +149,6 @@ class Classification:
     def metrics(self, records: Records) -> tuple[Metric, ...]:
         """Those that the columns allow."""
         return available((ACCURACY, *(_top(k) for k in self.top_k), *_METRICS), records)
-
-    def for_torchmetrics(self, prediction: torch.Tensor, target: Labels) -> tuple[torch.Tensor, torch.Tensor]:
-        """Probabilities (m, C), class indices (m,)."""
-        return prediction.exp(), target.index
 
 
 def _top(k: int) -> Metric:

@@ -1,16 +1,26 @@
 """The ensemble of several predictions of one class: sums over its members, float64 (m, C)."""
 
 import math
+from collections.abc import Callable, Mapping
+from typing import final
 
 import torch
+
+from swa_cli.tasks.records import Records
 
 _BYTE = 256
 
 
+@final
 class MixedDistributions:
-    """Log-probabilities of several members, (m, C) each, as sums over the members."""
+    """Log-probabilities of several members, (m, C) each, as sums over the members.
 
-    def __init__(self) -> None:
+    Args:
+        record: makes the records of a batch of numbers for each of its elements, by name.
+    """
+
+    def __init__(self, record: Callable[[Mapping[str, torch.Tensor]], Records]) -> None:
+        self._record = record
         self._n = 0
         self._log_of_sum: torch.Tensor | None = None
         self._sum_of_logs: torch.Tensor | None = None
@@ -40,8 +50,15 @@ class MixedDistributions:
         assert self._sum_of_logs is not None
         return (self._sum_of_logs / self._n).log_softmax(dim=1)
 
-    def member_diversity(self) -> dict[str, torch.Tensor]:
-        """As `ensemble_agreement`, the mean over the members: mean‖p_k − p̄‖² = mean‖p_k‖² − ‖p̄‖²."""
+    def agreement(self, prediction: torch.Tensor) -> Records:
+        """Whether both name the same class, and ‖p − p̄‖²."""
+        ensemble = self.arithmetic()
+        agreeing = prediction.argmax(dim=1) == ensemble.argmax(dim=1)
+        squared = prediction.exp().sub_(ensemble.exp()).square_().sum(dim=1)
+        return self._recorded(agreeing.to(torch.float64), squared)
+
+    def diversity(self) -> Records:
+        """As `agreement`, the mean over the members: mean‖p_k − p̄‖² = mean‖p_k‖² − ‖p̄‖²."""
         ensemble = self.arithmetic()
         winner = ensemble.argmax(dim=1)
         agreeing = torch.zeros(len(winner), dtype=torch.float64, device=winner.device)
@@ -50,14 +67,11 @@ class MixedDistributions:
         agreeing /= self._n
         assert self._squares is not None
         squared = (self._squares / self._n - squared_norm(ensemble)).clamp(min=0)
-        return {"count": torch.ones_like(squared), "agreement": agreeing, "squared_distance": squared}
+        return self._recorded(agreeing, squared)
 
-
-def ensemble_agreement(prediction: torch.Tensor, ensemble: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Of each element whether both name the same class, and ‖p − p̄‖²; float64 (m,)."""
-    agreeing = prediction.argmax(dim=1) == ensemble.argmax(dim=1)
-    squared = prediction.exp().sub_(ensemble.exp()).square_().sum(dim=1)
-    return {"count": torch.ones_like(squared), "agreement": agreeing.to(torch.float64), "squared_distance": squared}
+    def _recorded(self, agreement: torch.Tensor, squared: torch.Tensor) -> Records:
+        count = torch.ones_like(squared)
+        return self._record({"count": count, "agreement": agreement, "squared_distance": squared})
 
 
 def squared_norm(log_probs: torch.Tensor) -> torch.Tensor:

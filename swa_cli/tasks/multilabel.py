@@ -1,13 +1,13 @@
 """Several labels for each example, each of which holds or does not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch.nn.functional import logsigmoid
@@ -15,9 +15,10 @@ from torch.nn.functional import logsigmoid
 from swa_cli.errors import DataError, option
 from swa_cli.tasks.calibration import N_BINS, bin_gaps
 from swa_cli.tasks.categorical import per_unit, records_of, scored
+from swa_cli.tasks.defaults import as_recorded
 from swa_cli.tasks.labels import IGNORED, Label, Labels, Weights, described, weights_of
 from swa_cli.tasks.metrics import Metric, Parts, available, divided, from_parts, ratio
-from swa_cli.tasks.mixed_distributions import MixedDistributions, ensemble_agreement
+from swa_cli.tasks.mixed_distributions import MixedDistributions
 from swa_cli.tasks.records import Array, Records
 from swa_cli.tasks.scores import BRIER, LIKENESS, NLL, share_right
 from swa_cli.user.batch import Batch, logits_of
@@ -63,6 +64,8 @@ class Multilabel:
     primary: str = field(default="f1", init=False)
     """Where few labels hold, accuracy is that of saying no always, and an exact match is rare."""
 
+    finish = staticmethod(as_recorded)
+
     def output(self, output: Any) -> torch.Tensor:
         """The logits."""
         logits = logits_of(output)
@@ -104,9 +107,9 @@ class Multilabel:
         logits = output.flatten()[target.labels.chosen].to(torch.float64)
         return torch.stack([logsigmoid(-logits), logsigmoid(logits)], dim=1)
 
-    def ensemble_accumulator(self) -> MixedDistributions:
+    def ensemble_accumulator(self, target: Entries) -> MixedDistributions:
         """Of probabilities."""
-        return MixedDistributions()
+        return MixedDistributions(partial(_of_distances, labels=target.labels))
 
     def score_batch(self, prediction: torch.Tensor, target: Entries, *, full: bool) -> Records:
         """Of each example, over its labels: right ones, true positives, NLL, Brier score (p − y)², gaps in bins."""
@@ -122,19 +125,6 @@ class Multilabel:
         exact = (columns["correct"] == columns["count"]).astype(np.float64)
         columns |= {"exact": exact, "examples": np.ones_like(exact)}
         return Records(columns=columns, tallies={})
-
-    def ensemble_agreement(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: Entries) -> Records:
-        """Agreement on labels, and (p − p̄)²."""
-        return records_of(_of_one_side(ensemble_agreement(prediction, ensemble), "squared_distance"), target.labels)
-
-    def member_diversity(self, mixture: MixedDistributions, target: Entries) -> Records:
-        """The same of the members."""
-        return records_of(_of_one_side(mixture.member_diversity(), "squared_distance"), target.labels)
-
-    def finish(self, records: Records, groups: NDArray[np.int64] | None) -> Records:
-        """As they are."""
-        del groups
-        return records
 
     def warnings(self, records: Records) -> tuple[str, ...]:
         """Where no label holds, or all do, scores say little."""
@@ -163,7 +153,11 @@ class Multilabel:
         return preds.view(n, n_labels), truth.view(n, n_labels)
 
 
-def _of_one_side(values: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+def _of_distances(values: Mapping[str, torch.Tensor], labels: Labels) -> Records:
+    return records_of(_of_one_side(values, "squared_distance"), labels)
+
+
+def _of_one_side(values: Mapping[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
     """``values`` with half of ``name``, a sum of squares over two probabilities that differ from others alike."""
     return {**values, name: values[name] / 2}
 

@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import field
+from functools import partial
 from typing import Any, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from swa_cli.errors import DataError, option
 from swa_cli.tasks.binary import as_binary, doubt_of_one, note_of, of_both_classes, tally_of
 from swa_cli.tasks.categorical import doubt_of, log_probs_of, per_class, per_unit, records_of, scored
+from swa_cli.tasks.defaults import all_units, as_recorded, probabilities_and_classes
 from swa_cli.tasks.labels import (
     IGNORED,
     Label,
@@ -26,7 +26,7 @@ from swa_cli.tasks.labels import (
     weights_of,
 )
 from swa_cli.tasks.metrics import Metric, available, from_parts, mean_ratio
-from swa_cli.tasks.mixed_distributions import MixedDistributions, ensemble_agreement
+from swa_cli.tasks.mixed_distributions import MixedDistributions
 from swa_cli.tasks.records import Records
 from swa_cli.tasks.scores import BRIER, LIKENESS, NLL, share_right
 from swa_cli.user.batch import Batch, logits_of
@@ -56,6 +56,10 @@ class Nodes:
     name: str = field(default="nodes", init=False)
     unit: str = field(default="graph", init=False)
     primary: str = field(default="balanced_recall", init=False)
+
+    scored_indices = staticmethod(all_units)
+    finish = staticmethod(as_recorded)
+    for_torchmetrics = staticmethod(probabilities_and_classes)
 
     def output(self, output: Any) -> torch.Tensor:
         """The logits."""
@@ -90,16 +94,13 @@ class Nodes:
             chosen=chosen, index=index, soft=None, unit=unit, n_units=n_units, weight=weight, one_logit=one_logit
         )
 
-    def scored_indices(self, target: Labels) -> None:
-        """All graphs, also those without a node to score."""
-
     def predict(self, output: torch.Tensor, target: Labels) -> torch.Tensor:
         """Log-probabilities (m, C)."""
         return log_probs_of(of_both_classes(output.flatten(end_dim=-2), dim=1), target)
 
-    def ensemble_accumulator(self) -> MixedDistributions:
+    def ensemble_accumulator(self, target: Labels) -> MixedDistributions:
         """Of probabilities."""
-        return MixedDistributions()
+        return MixedDistributions(partial(records_of, labels=target))
 
     def score_batch(self, prediction: torch.Tensor, target: Labels, *, full: bool) -> Records:
         """Correct nodes, NLL and Brier score of each graph; of each class the nodes labelled, and those recalled."""
@@ -113,19 +114,6 @@ class Nodes:
         }
         return Records(columns=columns, tallies=tally_of(target))
 
-    def ensemble_agreement(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: Labels) -> Records:
-        """Agreement of labels, and ‖p − p̄‖²."""
-        return records_of(ensemble_agreement(prediction, ensemble), target)
-
-    def member_diversity(self, mixture: MixedDistributions, target: Labels) -> Records:
-        """The same of the members."""
-        return records_of(mixture.member_diversity(), target)
-
-    def finish(self, records: Records, groups: NDArray[np.int64] | None) -> Records:
-        """As they are."""
-        del groups
-        return records
-
     def warnings(self, records: Records) -> tuple[str, ...]:
         """One logit for two classes, labels that are all the same, and a single graph."""
         return (
@@ -137,10 +125,6 @@ class Nodes:
     def metrics(self, records: Records) -> tuple[Metric, ...]:
         """Balanced recall first."""
         return available((_BALANCED_RECALL, share_right("node"), NLL, BRIER, *LIKENESS), records)
-
-    def for_torchmetrics(self, prediction: torch.Tensor, target: Labels) -> tuple[torch.Tensor, torch.Tensor]:
-        """Probabilities (m, C), class indices (m,)."""
-        return prediction.exp(), target.index
 
 
 _BALANCED_RECALL = from_parts(

@@ -12,7 +12,7 @@ from swa_cli.user.batch import Batch
 
 
 class Mixture(Protocol):
-    """Predictions of several members for one batch, added one after the other, and what an ensemble of them says."""
+    """Predictions of several members for one batch, added one after the other, and their ensemble."""
 
     def add(self, prediction: Any) -> None:
         """One more member's."""
@@ -24,6 +24,17 @@ class Mixture(Protocol):
 
     def geometric(self) -> Any:
         """What the mean of the members' logits predicts; None where there are no logits."""
+        ...
+
+    def agreement(self, prediction: Any) -> Records | None:
+        """How near a prediction is to the ensemble's: columns ``count``, ``agreement``, ``squared_distance``.
+
+        None where that is not defined.
+        """
+        ...
+
+    def diversity(self) -> Records | None:
+        """The same of the members, the mean over them."""
         ...
 
 
@@ -71,8 +82,8 @@ class Task(Protocol):
         """What is measured and mixed, float64 where it is a tensor: of the elements that have a target only."""
         ...
 
-    def ensemble_accumulator(self) -> Mixture | None:
-        """Of no member yet; None where predictions cannot be mixed, so that there is no ensemble."""
+    def ensemble_accumulator(self, target: Any) -> Mixture | None:
+        """A mixture of no member yet; None where predictions cannot be mixed, so that there is no ensemble."""
         ...
 
     def score_batch(self, prediction: Any, target: Any, *, full: bool) -> Records:
@@ -81,17 +92,6 @@ class Task(Protocol):
         Args:
             full: with what only `Metric.shown` or compared scores need; False for one of many prefixes of an ensemble.
         """
-        ...
-
-    def ensemble_agreement(self, prediction: Any, ensemble: Any, target: Any) -> Records | None:
-        """How near a prediction is to the ensemble's: columns ``count``, ``agreement``, ``squared_distance``.
-
-        None where that is not defined.
-        """
-        ...
-
-    def member_diversity(self, mixture: Any, target: Any) -> Records | None:
-        """The same of the members of ``mixture``, the mean over them."""
         ...
 
     def finish(self, records: Records, groups: NDArray[np.int64] | None) -> Records:

@@ -13,10 +13,11 @@ from pydantic.dataclasses import dataclass
 from torch.distributions import Distribution
 
 from swa_cli.errors import DataError, kind_of
+from swa_cli.tasks.defaults import all_units, nothing_odd
 from swa_cli.tasks.labels import described
 from swa_cli.tasks.metrics import Metric, Parts, available, divided, from_parts, ratio
 from swa_cli.tasks.records import Array, Records
-from swa_cli.tasks.regression_ensemble import MixedValues, mean_of
+from swa_cli.tasks.regression_ensemble import MixedValues, flat, mean_of, per_example
 from swa_cli.tasks.scores import LIKENESS
 from swa_cli.user.batch import Batch
 
@@ -45,6 +46,9 @@ class Regression:
     unit: str = field(default="example", init=False)
     primary: str = field(default="rmse", init=False)
 
+    scored_indices = staticmethod(all_units)
+    sanity_warning = staticmethod(nothing_odd)
+
     def output(self, output: Any) -> torch.Tensor:
         """The prediction; with a variance, mean and variance (never its logarithm) in float64, (n, …, 2)."""
         if self.variance == "none":
@@ -66,9 +70,6 @@ class Regression:
             )
             raise DataError(msg)
         return values
-
-    def sanity_warning(self, output: torch.Tensor) -> None:
-        """Any number will do."""
 
     def target(self, example: Batch, output: torch.Tensor) -> torch.Tensor:
         """In float64, of the prediction's shape."""
@@ -95,16 +96,14 @@ class Regression:
             raise DataError(msg)
         return target
 
-    def scored_indices(self, target: torch.Tensor) -> None:
-        """All."""
-
     def predict(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """In float64."""
         del target
         return output.to(torch.float64)
 
-    def ensemble_accumulator(self) -> MixedValues:
+    def ensemble_accumulator(self, target: torch.Tensor) -> MixedValues:
         """Of values."""
+        del target
         return MixedValues(with_variance=self._with_variance)
 
     def score_batch(self, prediction: torch.Tensor, target: torch.Tensor, *, full: bool) -> Records:
@@ -114,21 +113,10 @@ class Regression:
         if self._with_variance:
             variance = prediction[..., 1]
             values["nll"] = 0.5 * (math.log(2 * math.pi) + variance.log() + error.square() / variance)
-        found = _sums(values)
-        if full and error.ndim <= _MATRIX and _flat(error).shape[1] <= _OUTPUTS:
+        found = per_example(values)
+        if full and error.ndim <= _MATRIX and flat(error).shape[1] <= _OUTPUTS:
             found |= {"residual": _array(error.square()), "target": _array(target)}
         return Records(columns=found, tallies={})
-
-    def ensemble_agreement(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: torch.Tensor) -> Records:
-        """(f − f̄)² of each example."""
-        del target
-        mine, theirs = (mean_of(one, with_variance=self._with_variance) for one in (prediction, ensemble))
-        return Records(columns=_sums({"squared_distance": (mine - theirs).square()}), tallies={})
-
-    def member_diversity(self, mixture: MixedValues, target: torch.Tensor) -> Records:
-        """The same of the members."""
-        del target
-        return Records(columns=_sums({"squared_distance": mixture.spread()}), tallies={})
 
     def finish(self, records: Records, groups: NDArray[np.int64] | None) -> Records:
         """With the targets about their mean, so that the sums of R² do not cancel."""
@@ -230,17 +218,5 @@ def _without_last(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(shape[:1]) if tuple(shape[1:]) == (1,) else tuple(shape)
 
 
-def _flat(values: torch.Tensor) -> torch.Tensor:
-    """(n, d)."""
-    return values.reshape(len(values), math.prod(values.shape[1:]))
-
-
 def _array(values: torch.Tensor) -> Array:
-    return _flat(values).cpu().numpy()
-
-
-def _sums(values: Mapping[str, torch.Tensor]) -> dict[str, Array]:
-    """Of each example, and how many numbers it has."""
-    sums = {name: _flat(value).sum(dim=1).cpu().numpy() for name, value in values.items()}
-    n, per_example = _flat(next(iter(values.values()))).shape
-    return {"count": np.full(n, float(per_example)), **sums}
+    return flat(values).cpu().numpy()

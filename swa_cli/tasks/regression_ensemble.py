@@ -1,8 +1,16 @@
 """Predictions of numbers, with or without how sure the model is of them, and what several members say together."""
 
+import math
+from collections.abc import Mapping
+from typing import final
+
+import numpy as np
 import torch
 
+from swa_cli.tasks.records import Array, Records
 
+
+@final
 class MixedValues:
     """Predictions of several members as running means: shape (n, …), or (n, …, 2) with the variances at the end."""
 
@@ -34,6 +42,14 @@ class MixedValues:
     def geometric(self) -> None:
         """There are no logits."""
 
+    def agreement(self, prediction: torch.Tensor) -> Records:
+        """(f − f̄)² of each example."""
+        return _distance((mean_of(prediction, with_variance=self._with_variance) - self._mean).square())
+
+    def diversity(self) -> Records:
+        """As `agreement`, the mean over the members."""
+        return _distance(self.spread())
+
     def spread(self) -> torch.Tensor:
         """mean_k (f_k − f̄)² of each value."""
         return self._squares / self._n
@@ -42,3 +58,19 @@ class MixedValues:
 def mean_of(prediction: torch.Tensor, *, with_variance: bool) -> torch.Tensor:
     """The values that are predicted."""
     return prediction[..., 0] if with_variance else prediction
+
+
+def flat(values: torch.Tensor) -> torch.Tensor:
+    """The numbers of each example in a row, (n, d)."""
+    return values.reshape(len(values), math.prod(values.shape[1:]))
+
+
+def per_example(values: Mapping[str, torch.Tensor]) -> dict[str, Array]:
+    """Sums over the numbers of each example, and how many it has."""
+    sums = {name: flat(value).sum(dim=1).cpu().numpy() for name, value in values.items()}
+    n, numbers = flat(next(iter(values.values()))).shape
+    return {"count": np.full(n, float(numbers)), **sums}
+
+
+def _distance(squared: torch.Tensor) -> Records:
+    return Records(columns=per_example({"squared_distance": squared}), tallies={})

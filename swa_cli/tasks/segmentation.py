@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch.nn.functional import interpolate
@@ -14,9 +13,10 @@ from torch.nn.functional import interpolate
 from swa_cli.errors import DataError, option
 from swa_cli.tasks.binary import as_binary, doubt_of_one, note_of, of_both_classes, tally_of
 from swa_cli.tasks.categorical import doubt_of, fitted, log_probs_of, per_class, per_unit, records_of
+from swa_cli.tasks.defaults import all_units, as_recorded
 from swa_cli.tasks.labels import IGNORED, Label, Labels, Weights, checked_index, in_range, one_label_only, weights_of
 from swa_cli.tasks.metrics import Metric, available, from_parts, mean_ratio
-from swa_cli.tasks.mixed_distributions import MixedDistributions, ensemble_agreement
+from swa_cli.tasks.mixed_distributions import MixedDistributions
 from swa_cli.tasks.records import Records
 from swa_cli.tasks.scores import LIKENESS, NLL, share_right
 from swa_cli.user.batch import Batch, logits_of
@@ -53,6 +53,9 @@ class Segmentation:
     name: str = field(default="segmentation", init=False)
     unit: str = field(default="image", init=False)
     primary: str = field(default="miou", init=False)
+
+    scored_indices = staticmethod(all_units)
+    finish = staticmethod(as_recorded)
 
     def output(self, output: Any) -> torch.Tensor:
         """The logits."""
@@ -102,9 +105,6 @@ class Segmentation:
         )
         return Pixels(labels=labels, size=(height, width))
 
-    def scored_indices(self, target: Pixels) -> None:
-        """All images, also those without a pixel to score."""
-
     def predict(self, output: torch.Tensor, target: Pixels) -> torch.Tensor:
         """Log-probabilities (m, C)."""
         if tuple(output.shape[2:]) != target.size:
@@ -113,9 +113,9 @@ class Segmentation:
         output = of_both_classes(output, dim=1)
         return log_probs_of(output.movedim(1, -1).flatten(end_dim=-2), target.labels)
 
-    def ensemble_accumulator(self) -> MixedDistributions:
+    def ensemble_accumulator(self, target: Pixels) -> MixedDistributions:
         """Of probabilities."""
-        return MixedDistributions()
+        return MixedDistributions(partial(records_of, labels=target.labels))
 
     def score_batch(self, prediction: torch.Tensor, target: Pixels, *, full: bool) -> Records:
         """Correct pixels and NLL of each image; of each class the pixels labelled, and those in I and in U of I / U."""
@@ -131,19 +131,6 @@ class Segmentation:
             "union": labelled + per_class(predicted, labels, n_classes) - intersection,
         }
         return Records(columns=columns, tallies=tally_of(labels))
-
-    def ensemble_agreement(self, prediction: torch.Tensor, ensemble: torch.Tensor, target: Pixels) -> Records:
-        """Agreement of labels, and ‖p − p̄‖²."""
-        return records_of(ensemble_agreement(prediction, ensemble), target.labels)
-
-    def member_diversity(self, mixture: MixedDistributions, target: Pixels) -> Records:
-        """The same of the members."""
-        return records_of(mixture.member_diversity(), target.labels)
-
-    def finish(self, records: Records, groups: NDArray[np.int64] | None) -> Records:
-        """As they are."""
-        del groups
-        return records
 
     def warnings(self, records: Records) -> tuple[str, ...]:
         """One logit for two classes; labels that are all the same, of which scores say little."""

@@ -6,9 +6,9 @@ from typing import Any, Never, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from swa_cli.errors import NonFiniteError, UsageError, UserCodeError, kind_of
+from swa_cli.tasks.defaults import all_units, as_recorded, no_warnings, nothing_odd
 from swa_cli.tasks.labels import described
 from swa_cli.tasks.metrics import Metric, available, from_parts, ratio
 from swa_cli.tasks.protocol import Mixture, Task
@@ -101,6 +101,11 @@ class UserTask:
     percent: frozenset[str]
     combine: Callable[[list[Any]], Any] | None
 
+    scored_indices = staticmethod(all_units)
+    finish = staticmethod(as_recorded)
+    warnings = staticmethod(no_warnings)
+    sanity_warning = staticmethod(nothing_odd)
+
     @property
     def primary(self) -> str:
         """The first."""
@@ -110,9 +115,6 @@ class UserTask:
         """As it is."""
         return output
 
-    def sanity_warning(self, output: Any) -> None:
-        """Nothing is known of it."""
-
     def target(self, example: Batch, output: Any) -> Judged:
         """Where the first tensor in ``output`` is."""
         device = _device_of(output)
@@ -121,16 +123,14 @@ class UserTask:
         with user_code(f"moving the target to {device}"):
             return Judged(target=to_device(example.target, device))
 
-    def scored_indices(self, target: Judged) -> None:
-        """All."""
-
     def predict(self, output: Any, target: Judged) -> Any:
         """The output."""
         del target
         return output
 
-    def ensemble_accumulator(self) -> Mixture | None:
+    def ensemble_accumulator(self, target: Judged) -> Mixture | None:
         """Of outputs, if they can be combined."""
+        del target
         return None if self.combine is None else MixedOutputs(self.name, self.combine)
 
     def score_batch(self, prediction: Any, target: Judged, *, full: bool) -> Records:
@@ -159,22 +159,6 @@ class UserTask:
                 raise UserCodeError(msg)
         named = {_COLUMN + name: column for name, column in columns.items()}
         return Records(columns={**named, "count": np.ones(target.n_units)}, tallies={})
-
-    def ensemble_agreement(self, prediction: Any, ensemble: Any, target: Judged) -> None:
-        """Not defined."""
-
-    def member_diversity(self, mixture: Any, target: Judged) -> None:
-        """Not defined."""
-
-    def finish(self, records: Records, groups: NDArray[np.int64] | None) -> Records:
-        """As they are."""
-        del groups
-        return records
-
-    def warnings(self, records: Records) -> tuple[str, ...]:
-        """None."""
-        del records
-        return ()
 
     def metrics(self, records: Records) -> tuple[Metric, ...]:
         """Means over the units, in the order of ``higher_is_better``."""
@@ -244,6 +228,12 @@ class MixedOutputs:
 
     def geometric(self) -> None:
         """There are no logits that we know of."""
+
+    def agreement(self, prediction: Any) -> None:
+        """Not defined."""
+
+    def diversity(self) -> None:
+        """Not defined."""
 
 
 def _as_dict(given: object) -> dict[Any, Any]:

@@ -40,12 +40,12 @@ def score_of_units(task, records: Records, name: str, units: list[int]) -> float
 
 def together(task, batch: Batch, raws):
     """The mixture of several members' outputs, their predictions, and the target."""
-    mixture, predictions, target = task.ensemble_accumulator(), [], None
+    both = [predicted(task, batch, raw) for raw in raws]
+    predictions, target = [prediction for prediction, _ in both], both[-1][1]
+    mixture = task.ensemble_accumulator(target)
     assert mixture is not None
-    for raw in raws:
-        prediction, target = predicted(task, batch, raw)
+    for prediction in predictions:
         mixture.add(prediction)
-        predictions.append(prediction)
     return mixture, predictions, target
 
 
@@ -62,15 +62,13 @@ def mean_scores(task, batch: Batch, raws) -> dict[str, float]:
 
 def nearness(task, batch: Batch, raws) -> tuple[dict[str, float], dict[str, float]]:
     """The mean over the members of how near each is to the ensemble (squared for the distance), in both ways."""
-    mixture, predictions, target = together(task, batch, raws)
-    near = [
-        scores_of(task, task.ensemble_agreement(prediction, mixture.arithmetic(), target)) for prediction in predictions
-    ]
+    mixture, predictions, _ = together(task, batch, raws)
+    near = [scores_of(task, mixture.agreement(prediction)) for prediction in predictions]
     distances = [one["ensemble_distance"] ** 2 for one in near]
     one_by_one = {"ensemble_distance": float(np.mean(distances))}
     if "ensemble_agreement" in near[0]:
         one_by_one["ensemble_agreement"] = float(np.mean([one["ensemble_agreement"] for one in near]))
-    at_once = scores_of(task, task.member_diversity(mixture, target))
+    at_once = scores_of(task, mixture.diversity())
     at_once["ensemble_distance"] **= 2
     return one_by_one, at_once
 

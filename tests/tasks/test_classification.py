@@ -292,9 +292,8 @@ def test_the_ensemble_gains_in_brier_what_its_members_differ_by(logits, labels, 
     raws = [logits, torch.randn_like(logits), 3 * torch.randn_like(logits)]
     task, batch = Classification(), example(soft if kind == "soft" else labels)
     ensemble, members = scores_together(task, batch, raws), mean_scores(task, batch, raws)
-    mixture, _, target = together(task, batch, raws)
-    assert target is not None
-    spread = task.member_diversity(mixture, target).columns["squared_distance"].mean()
+    mixture, _, _ = together(task, batch, raws)
+    spread = mixture.diversity().columns["squared_distance"].mean()
 
     assert ensemble["brier"] == pytest.approx(members["brier"] - spread, rel=1e-12)
     assert ensemble["nll"] < members["nll"]
@@ -306,17 +305,16 @@ def test_likeness_and_closeness_are_those_of_the_probabilities(logits, labels):
     probs = np.array([np.exp(log_softmax(raw)) for raw in raws])[:, labels.numpy() >= 0]
     mean = probs.mean(axis=0)
     task = Classification()
-    mixture, predictions, target = together(task, example(labels), raws)
-    assert target is not None
+    mixture, predictions, _ = together(task, example(labels), raws)
     agreeing, squared = [], []
     for prediction, p in zip(predictions, probs, strict=True):
         agreeing.append([int(np.argmax(a) == np.argmax(b)) for a, b in zip(p, mean, strict=True)])
         squared.append([sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) for a, b in zip(p, mean, strict=True)])
-        columns = task.ensemble_agreement(prediction, mixture.arithmetic(), target).columns
+        columns = mixture.agreement(prediction).columns
         assert columns["agreement"].tolist() == agreeing[-1]
         assert columns["squared_distance"] == pytest.approx(np.array(squared[-1]), rel=1e-10)
 
-    near = task.member_diversity(mixture, target).columns
+    near = mixture.diversity().columns
 
     assert near["agreement"] == pytest.approx(np.mean(agreeing, axis=0))
     assert near["squared_distance"] == pytest.approx(np.mean(squared, axis=0), rel=1e-10)

@@ -177,7 +177,7 @@ def test_the_ensemble_is_the_mean_and_its_error_that_of_the_members_less_their_s
     assert at_once == pytest.approx(one_by_one, rel=rel)
     members = mean_scores(PLAIN, batch, raws)
     assert found["mse"] == pytest.approx(members["mse"] - at_once["ensemble_distance"], rel=rel)
-    assert PLAIN.ensemble_accumulator().geometric() is None
+    assert PLAIN.ensemble_accumulator(target).geometric() is None
 
 
 def test_the_ensemble_of_distributions_has_the_moments_of_their_mixture(values, target, variance):

@@ -75,13 +75,13 @@ def test_an_ensemble_is_what_combine_makes_of_all_outputs(target):
     whole = {"boxes": [torch.cat([raw["boxes"][i] for raw in raws]) for i in range(6)]}
     assert found.columns["score.off"].tolist() == Named().scores(whole, target)["off"].double().tolist()
     assert mixture.geometric() is None
-    assert task.ensemble_agreement(predictions[0], whole, judged) is None
-    assert task.member_diversity(mixture, judged) is None
+    assert mixture.agreement(predictions[0]) is None
+    assert mixture.diversity() is None
 
 
 def test_prefixes_of_an_ensemble_are_combined_too(target):
     task, raws = wrapped(Named()), [output_of(*[3] * 6) for _ in range(2)]
-    mixture = task.ensemble_accumulator()
+    mixture = task.ensemble_accumulator(task.target(example(None), raws[0]))
     assert mixture is not None
     mixture.add(raws[0])
     first = mixture.arithmetic()
@@ -92,7 +92,7 @@ def test_prefixes_of_an_ensemble_are_combined_too(target):
 
 
 def test_without_combine_there_is_no_mixture():
-    assert wrapped(Detection()).ensemble_accumulator() is None
+    assert wrapped(Detection()).ensemble_accumulator(None) is None
 
 
 def test_a_score_may_have_any_name():
