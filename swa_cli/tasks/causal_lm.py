@@ -12,12 +12,12 @@ from pydantic.dataclasses import dataclass
 from swa_cli.errors import DataError
 from swa_cli.tasks.categorical import doubt_of, fitted, log_probs_of, records_of
 from swa_cli.tasks.defaults import all_units, as_recorded, no_warnings
-from swa_cli.tasks.labels import IGNORED, Label, Labels, checked_index, described, in_range, is_integer
+from swa_cli.tasks.labels import IGNORED, Label, Labels, checked_index, in_range, is_integer
 from swa_cli.tasks.metrics import Metric, available, from_parts, ratio
 from swa_cli.tasks.mixed_distributions import MixedDistributions
 from swa_cli.tasks.records import Array, Records
 from swa_cli.tasks.scores import LIKENESS, NLL, share_right
-from swa_cli.user.batch import Batch, logits_of
+from swa_cli.user.batch import Batch, described, logits_of
 
 _N_DIMS = 3  # (n, T, V)
 

@@ -12,13 +12,13 @@ from swa_cli.config.pydantic_errors import mismatch
 from swa_cli.errors import DataError, UsageError, option
 from swa_cli.tasks.causal_lm import CausalLM
 from swa_cli.tasks.classification import Classification
-from swa_cli.tasks.labels import described, is_integer
+from swa_cli.tasks.labels import is_integer
 from swa_cli.tasks.multilabel import Multilabel
 from swa_cli.tasks.nodes import Nodes
 from swa_cli.tasks.protocol import Task
 from swa_cli.tasks.regression import Regression
 from swa_cli.tasks.segmentation import Segmentation
-from swa_cli.user.batch import Batch, logits_of
+from swa_cli.user.batch import Batch, described, logits_of
 from swa_cli.user.guard import user_code
 
 TASKS: Mapping[str, Callable[..., Task]] = {

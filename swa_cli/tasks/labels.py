@@ -8,8 +8,9 @@ import torch
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from swa_cli.errors import DataError, kind_of
+from swa_cli.errors import DataError
 from swa_cli.tasks.records import Array
+from swa_cli.user.batch import described
 
 IGNORED = -100
 """The label that torch.nn.functional.cross_entropy leaves out by default."""
@@ -135,10 +136,3 @@ def is_integer(tensor: torch.Tensor) -> bool:
     """Whether it is a dense tensor of whole numbers."""
     other = tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool
     return not other and tensor.layout == torch.strided
-
-
-def described(value: object) -> str:
-    """Dtype and shape of a tensor, the type of anything else, for a message."""
-    if not isinstance(value, torch.Tensor):
-        return kind_of(value)
-    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"

@@ -16,12 +16,12 @@ from swa_cli.errors import DataError, option
 from swa_cli.tasks.calibration import N_BINS, bin_gaps
 from swa_cli.tasks.categorical import per_unit, records_of, scored
 from swa_cli.tasks.defaults import as_recorded
-from swa_cli.tasks.labels import IGNORED, Label, Labels, Weights, described, weights_of
+from swa_cli.tasks.labels import IGNORED, Label, Labels, Weights, weights_of
 from swa_cli.tasks.metrics import Metric, Parts, available, divided, from_parts, ratio
 from swa_cli.tasks.mixed_distributions import MixedDistributions
 from swa_cli.tasks.records import Array, Records
 from swa_cli.tasks.scores import BRIER, LIKENESS, NLL, share_right
-from swa_cli.user.batch import Batch, logits_of
+from swa_cli.user.batch import Batch, described, logits_of
 
 _N_DIMS = 2  # (n, L)
 _HOLDS = 0.5

@@ -19,7 +19,6 @@ from swa_cli.tasks.labels import (
     Labels,
     Weights,
     checked_index,
-    described,
     in_range,
     is_integer,
     one_label_only,
@@ -29,7 +28,7 @@ from swa_cli.tasks.metrics import Metric, available, from_parts, mean_ratio
 from swa_cli.tasks.mixed_distributions import MixedDistributions
 from swa_cli.tasks.records import Records
 from swa_cli.tasks.scores import BRIER, LIKENESS, NLL, share_right
-from swa_cli.user.batch import Batch, logits_of
+from swa_cli.user.batch import Batch, described, logits_of
 
 _FLAT, _PADDED = 2, 3  # dimensions: (N, C), (n, N, C)
 _GRAPH = "batch"

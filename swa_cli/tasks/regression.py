@@ -14,12 +14,11 @@ from torch.distributions import Distribution
 
 from swa_cli.errors import DataError, kind_of
 from swa_cli.tasks.defaults import all_units, nothing_odd
-from swa_cli.tasks.labels import described
 from swa_cli.tasks.metrics import Metric, Parts, available, divided, from_parts, ratio
 from swa_cli.tasks.records import Array, Records
 from swa_cli.tasks.regression_ensemble import MixedValues, flat, mean_of, per_example
 from swa_cli.tasks.scores import LIKENESS
-from swa_cli.user.batch import Batch
+from swa_cli.user.batch import Batch, described
 
 _OUTPUTS = 64
 _MATRIX = 2

@@ -9,11 +9,10 @@ import torch
 
 from swa_cli.errors import NonFiniteError, UsageError, UserCodeError, kind_of
 from swa_cli.tasks.defaults import all_units, as_recorded, no_warnings, nothing_odd
-from swa_cli.tasks.labels import described
 from swa_cli.tasks.metrics import Metric, available, from_parts, ratio
 from swa_cli.tasks.protocol import Mixture, Task
 from swa_cli.tasks.records import Array, Records
-from swa_cli.user.batch import Batch, to_device
+from swa_cli.user.batch import Batch, described, to_device
 from swa_cli.user.guard import user_code
 
 _COLUMN = "score."

@@ -168,8 +168,8 @@ def call_model(model: Callable[..., Any], example: Batch, *, doing: str) -> Any:
         with user_code(doing):
             return model(*example.args, **example.kwargs)
     except UserCodeError as error:
-        positional = [_described(value) for value in example.args]
-        named = [f"{name}={_described(value)}" for name, value in example.kwargs.items()]
+        positional = [described(value) for value in example.args]
+        named = [f"{name}={described(value)}" for name, value in example.kwargs.items()]
         hint = (
             " If the model takes other inputs, define split_batch(batch) -> (args, kwargs, target) in the data module."
             if isinstance(error.__cause__, TypeError)
@@ -179,7 +179,8 @@ def call_model(model: Callable[..., Any], example: Batch, *, doing: str) -> Any:
         raise UserCodeError(*error.args, given) from error.__cause__
 
 
-def _described(value: object) -> str:
+def described(value: object) -> str:
+    """Return dtype and shape of a tensor, and the type of anything else, for a message."""
     if isinstance(value, torch.Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
     return kind_of(value)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import fields
 from pathlib import Path, PurePath
 
 from torch import nn
@@ -29,8 +28,7 @@ def bn_update_of(swa: Checkpoint) -> BnRecord | None:
     provenance = swa.provenance
     if provenance is None or provenance.bn_update is None:
         return None
-    names = [field.name for field in fields(BnRecord) if field.name != "file"]
-    return BnRecord(file=swa.path.name, **{name: getattr(provenance.bn_update, name) for name in names})
+    return BnRecord(file=swa.path.name, **provenance.bn_update.model_dump(exclude={"tensors"}))
 
 
 def warnings_of(
