@@ -36,7 +36,7 @@ from swa_cli.demo.train import train_digits
 from swa_cli.errors import SwaError
 from swa_cli.evaluation import Comparison, Member, Other, Residents, SplitRecords, Stream, compare, observe, scores_of
 from swa_cli.pipeline.average import average_step
-from swa_cli.pipeline.build_user_objects import data_of, model_of
+from swa_cli.pipeline.build_user_objects import data_module_of, model_of
 from swa_cli.system.devices import resolve_device
 from swa_cli.tasks.classification import Classification
 from swa_cli.user.batch import Batch, make_splitter
@@ -107,7 +107,7 @@ def run_of(config: Config, folder: Path, device: torch.device) -> Run:
     model, _ = model_of(config.model)
     average = state_dict_for(model, open_single(output, key=None))
     last = state_dict_for(model, averaged.sources[-1])
-    data, _ = data_of(config.data)
+    data, _ = data_module_of(config.data)
     split = config.eval.split or choose_split(data)
     statistics_ = frozenset(bn_buffers(model, bn_layers(model)))
     if not statistics_:

@@ -14,7 +14,7 @@ from swa_cli.formats import Provenance
 from swa_cli.outputs import Layout, OutputFile, Target, Writer, check_target, fill_folder, write_output
 from swa_cli.system import temporary_paths
 from swa_cli.system.atomic_directory import publish_folder
-from swa_cli.system.atomic_file import check_space, explained
+from swa_cli.system.atomic_file import explained
 from swa_cli.system.process_group import ProcessGroup
 
 
@@ -74,9 +74,8 @@ def open_output(target: Target, layout: Layout, group: ProcessGroup, *, overwrit
     with ExitStack() as published, ExitStack() as files:
 
         def make() -> Path:
-            check_space(target.path, layout.size)
             check = partial(check_target, target, overwrite=overwrite)
-            return published.enter_context(publish_folder(target.path, check))
+            return published.enter_context(publish_folder(target.path, check, size=layout.size))
 
         def fill() -> Writer:
             with explained(target.path):

@@ -17,7 +17,7 @@ from swa_cli.errors import CheckpointError, OutputError, option
 from swa_cli.formats import Layout, Provenance, as_text, escape_surrogates, frame_digest
 from swa_cli.outputs.destination import ITSELF, Target, check_target
 from swa_cli.system.atomic_directory import publish_folder
-from swa_cli.system.atomic_file import check_space, publish, writer_at
+from swa_cli.system.atomic_file import publish, writer_at
 from swa_cli.system.regular_files import open_stream
 
 _BLOCK = 1 << 20
@@ -98,13 +98,12 @@ def write_output(target: Target, layout: Layout, *, overwrite: bool) -> Generato
     Raises:
         OutputError: there is no space, or as `publish` and `publish_folder`.
     """
-    check_space(target.path, layout.size)
     if not layout.is_folder:
-        with publish(target.path, overwrite=overwrite) as stream:
+        with publish(target.path, overwrite=overwrite, size=layout.size) as stream:
             yield Writer(layout, [stream])
         return
     check = partial(check_target, target, overwrite=overwrite)
-    with publish_folder(target.path, check) as folder, fill_folder(folder, layout) as writer:
+    with publish_folder(target.path, check, size=layout.size) as folder, fill_folder(folder, layout) as writer:
         yield writer
 
 

@@ -20,7 +20,7 @@ def model_of(target: TargetConfig | None) -> tuple[nn.Module, TargetConfig]:
     return build_model(target.class_path, target.init_args), target
 
 
-def data_of(target: TargetConfig | None) -> tuple[object, TargetConfig]:
+def data_module_of(target: TargetConfig | None) -> tuple[object, TargetConfig]:
     """Build the user's data module; return it with what built it.
 
     Raises:

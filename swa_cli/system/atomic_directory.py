@@ -9,7 +9,7 @@ from pathlib import Path
 
 from swa_cli.errors import OutputError, option, shortened
 from swa_cli.system import temporary_paths
-from swa_cli.system.atomic_file import explained, sync_folder, written
+from swa_cli.system.atomic_file import check_space, explained, sync_folder, written
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -65,7 +65,7 @@ def check_folder(target: Path, *, overwrite: bool, ours: Iterable[str] | None) -
 
 
 @contextmanager
-def publish_folder(target: Path, check: Callable[[], None]) -> Generator[Path]:
+def publish_folder(target: Path, check: Callable[[], None], *, size: int = 0) -> Generator[Path]:
     """Fill a folder so that at any moment ``target`` is either absent, the old one whole, or the new one whole.
 
     The body gets a hidden temporary folder beside ``target``, and must sync the files that it writes there. When the
@@ -73,19 +73,21 @@ def publish_folder(target: Path, check: Callable[[], None]) -> Generator[Path]:
 
     Args:
         check: raises if what is at ``target`` is not to be replaced.
+        size: bytes that must fit on the disk.
 
     Raises:
         OutputError: the system refuses.
     """
-    target = written(target)
-    temporary_paths.clear(target)
+    place = written(target)
+    temporary_paths.clear(place)
     check()
-    with explained(target), temporary_paths.temporary(target, folder=True) as (temporary, _):
+    check_space(target, size)
+    with explained(place), temporary_paths.temporary(place, folder=True) as (temporary, _):
         yield temporary
         sync_folder(temporary)
         check()
-        _put_in_place(temporary, target)
-        sync_folder(target.parent)
+        _put_in_place(temporary, place)
+        sync_folder(place.parent)
 
 
 def _put_in_place(new: Path, target: Path) -> None:

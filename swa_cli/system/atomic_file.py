@@ -70,17 +70,21 @@ def check_space(target: Path, size: int) -> None:
 
 
 @contextmanager
-def publish(target: Path, *, overwrite: bool) -> Generator[BinaryIO]:
+def publish(target: Path, *, overwrite: bool, size: int = 0) -> Generator[BinaryIO]:
     """Write ``target`` so that at any moment it is either absent, the old file whole, or the new one whole.
 
     The body writes to a hidden temporary file in the same folder; it is synced and renamed over ``target``
     when the body ends, and removed when the body raises anything, KeyboardInterrupt included. What runs that were
     killed left for ``target`` is removed first. Permissions are those of the umask.
 
+    Args:
+        size: bytes that must fit on the disk.
+
     Raises:
         OutputError: as `check_output`; also when a write fails (a full disk, a quota).
     """
     check_output(target, overwrite=overwrite)
+    check_space(target, size)
     target = written(target)
     temporary_paths.clear(target)
     with explained(target), temporary_paths.temporary(target) as (temporary, descriptor):

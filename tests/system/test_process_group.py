@@ -65,6 +65,13 @@ def test_an_error_of_one_is_an_error_of_all(folder):
     assert [path.name for path in folder.iterdir()] == ["run"]
 
 
+def test_a_folder_that_cannot_be_made_is_one_error(folder):
+    errors = together(2, lambda ranks: average(plan_of(folder), Target(path=folder / "no" / "out"), group=ranks))
+
+    assert {type(error) for error in errors} == {OutputError}
+    assert f"there is no directory {folder / 'no'}" in str(errors[0])
+
+
 def test_a_source_that_one_finds_changed_while_it_looks_for_frozen_layers_ends_all(folder):
     def work(ranks: ProcessGroup):
         plan = plan_of(folder)

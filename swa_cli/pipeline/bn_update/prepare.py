@@ -12,7 +12,7 @@ from swa_cli.config.schema import BnUpdateConfig, TargetConfig
 from swa_cli.errors import UsageError, shortened
 from swa_cli.formats import Checkpoint, unescape_surrogates
 from swa_cli.outputs import Like, Target, check_target, fits
-from swa_cli.pipeline.build_user_objects import data_of, model_of
+from swa_cli.pipeline.build_user_objects import data_module_of, model_of
 from swa_cli.pipeline.common import Notify, open_average
 from swa_cli.system.process_group import ProcessGroup
 from swa_cli.user.batch import Splitter, make_splitter
@@ -123,7 +123,7 @@ def open_data(
         UsageError: the estimator needs several passes, and the loader has only one.
         UserCodeError, DataError: as what it calls.
     """
-    data, target = data_of(target)
+    data, target = data_module_of(target)
     split = make_splitter(splitter_of(data))
     if options.eval_transforms:
         loader, note = train_batches_as_evaluated(data)

@@ -12,7 +12,7 @@ from swa_cli.checkpoints import CheckpointSeries, Selection, find_checkpoints
 from swa_cli.config.schema import BnUpdateConfig, Config, TargetConfig
 from swa_cli.errors import CheckpointError
 from swa_cli.formats import Checkpoint
-from swa_cli.pipeline.build_user_objects import data_of, model_of, task_of
+from swa_cli.pipeline.build_user_objects import data_module_of, model_of, task_of
 from swa_cli.pipeline.common import Notify, open_average, require, selection_of
 from swa_cli.system.devices import resolve_device
 from swa_cli.system.process_group import own_device
@@ -103,7 +103,7 @@ def prepare_evaluation(config: Config, *, notify: Notify) -> EvalInputs:
     note = prefix_note(model, swa)
     if note:
         notify(note)
-    data, data_target = data_of(config.data)
+    data, data_target = data_module_of(config.data)
     return EvalInputs(
         choosing=Choosing(best_by_val=options.best_by_val, curve=options.curve, greedy=options.greedy),
         reporting=Reporting(

@@ -17,7 +17,6 @@ from swa_cli.averaging import (
     COMBINERS,
     Engine,
     average,
-    average_together,
     combine_arrays,
     combiner_of,
     plan_average,
@@ -55,14 +54,14 @@ def test_threads_pieces_and_devices_change_no_byte(tmp_path, run_of_seven, monke
 
 @ALL
 @pytest.mark.parametrize("size", [2, 3])
-def test_ranks_write_the_same_tensors(tmp_path, run_of_seven, monkeypatch, combine, size):
+def test_ranks_write_the_same_tensors(tmp_path, run_of_seven, combine, size):
     plan = plan_average(run_of_seven, combine=combine)
     alone = average(plan, tmp_path / "alone.safetensors")
 
     def step(ranks):
-        return average_together(plan, Target(path=tmp_path / "together"), ranks)
+        return average(plan, Target(path=tmp_path / "together"), group=ranks)
 
-    results = together(size, monkeypatch, step)
+    results = together(size, step)
 
     whole, shared = open_single(tmp_path / "alone.safetensors"), open_single(tmp_path / "together")
     assert all(same(whole.get_tensor(name), shared.get_tensor(name)) for name in whole.tensors)
@@ -104,9 +103,9 @@ def test_a_nan_that_is_allowed_gives_nan_there_and_nowhere_else(tmp_path, monkey
         if step in {1, 2}:
             state["w"][[4, 5 + step]] = torch.tensor(torch.nan).copysign(torch.tensor(step - 1.5))
         torch.save(state, tmp_path / f"{step}.pt")
-    plan = plan_average(find_checkpoints([tmp_path]).checkpoints, combine=combine)
+    plan = plan_average(find_checkpoints([tmp_path]).checkpoints, combine=combine, allow_nonfinite=True)
 
-    average(plan, tmp_path / "o.safetensors", engine=Engine(device=device), allow_nonfinite=True)
+    average(plan, tmp_path / "o.safetensors", engine=Engine(device=device))
 
     result = load_file(tmp_path / "o.safetensors")["w"]
     assert result.isnan().nonzero().flatten().tolist() == [4, 6, 7]
