@@ -19,7 +19,7 @@ from swa_cli.averaging.chunks import Piece, ReadPlan, fill, put
 from swa_cli.averaging.context import AverageContext, NotFiniteError
 from swa_cli.averaging.cpu import CpuWorker
 from swa_cli.averaging.fingerprints import BitSums, starts_of_parts
-from swa_cli.averaging.torch_kernels import forget_nan_bits, round_on_device, sums_of_parts, widened
+from swa_cli.averaging.torch_kernels import forget_nan_bits, round_on_device, sums_on_device, widened
 from swa_cli.formats import Dtype, real_dtype, reals
 
 CHUNK = 1 << 20
@@ -164,7 +164,7 @@ class DeviceWorker:
         total = self._combining.total(n)
         if allow_nonfinite:
             forget_nan_bits(total)
-        output.notes[1 : 1 + len(starts)].copy_(sums_of_parts(total, starts))
+        output.notes[1 : 1 + len(starts)].copy_(sums_on_device(total, starts))
         output.notes[:1].copy_(round_on_device(self._combining.result(n), out, allow_nonfinite=allow_nonfinite))
 
     def _write(self, output: _Output) -> None:

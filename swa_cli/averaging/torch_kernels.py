@@ -20,7 +20,7 @@ def forget_nan_bits(total: torch.Tensor) -> None:
     total.masked_fill_(torch.isnan(total), torch.nan)
 
 
-def sums_of_parts(total: torch.Tensor, starts: npt.NDArray[np.int64]) -> torch.Tensor:
+def sums_on_device(total: torch.Tensor, starts: npt.NDArray[np.int64]) -> torch.Tensor:
     """The sum modulo 2⁶⁴ of the bits of ``total`` (float64) from each start to the next; int64, which wraps."""
     bits = total.view(torch.int64)
     if len(starts) == 1:

@@ -1,7 +1,7 @@
 """The ways to combine checkpoints: each is a module of this package, by the name that users choose.
 
 `swa_cli.config.choices.Combine` lists the names; the option, the key of the configuration and the reference pages take
-them from there. A module has ``WORDS`` and ``make``, see `swa_cli.averaging.combiners.protocol.CombinerModule`.
+them from there. A module says in ``COMBINER`` which of its classes is the combiner.
 """
 
 from collections.abc import Iterable, Sequence
@@ -33,13 +33,13 @@ def combiner_of(
     if name not in COMBINERS:
         msg = f"cannot combine checkpoints by {name!r}: expected {' or '.join(COMBINERS)}."
         raise UsageError(msg)
-    return _module(name).make(paths, Parameters(weights=weights, ema=ema))
+    return _combiner(name).make(paths, Parameters(weights=weights, ema=ema))
 
 
 def words_of(name: str) -> Words:
     """Return how reports name what was combined, also by a combiner that this version does not have."""
     if name in COMBINERS:
-        return _module(name).WORDS
+        return _combiner(name).words
     return Words(noun=name, adjective=name, label=name, deed=f"Wrote the {name} of", rule=f"combined by {name}")
 
 
@@ -55,5 +55,5 @@ def combine_arrays(combiner: Combiner, values: Iterable[npt.NDArray[Any]]) -> np
         return accumulator.result(size).reshape(arrays[0].shape)
 
 
-def _module(name: str) -> CombinerModule:
-    return cast("CombinerModule", import_module(f"{__name__}.{name}"))
+def _combiner(name: str) -> type[Combiner]:
+    return cast("CombinerModule", import_module(f"{__name__}.{name}")).COMBINER

@@ -29,19 +29,6 @@ WORDS = Words(
 )
 
 
-def make(paths: Sequence[Path], parameters: Parameters) -> "Mean":
-    """Return the mean with equal weights, unless the parameters give others.
-
-    Raises:
-        UsageError: weights and a decay, or as `checked_weights` and `ema_weights`.
-    """
-    weights, ema = parameters.weights, parameters.ema
-    if weights is not None and ema is not None:
-        msg = f"{option('weights')} and {option('ema')} exclude each other. Give one of them."
-        raise UsageError(msg)
-    return Mean(checked_weights(weights if ema is None else ema_weights(len(paths), ema), paths))
-
-
 @dataclass(frozen=True)
 class Mean:
     """The sum of all sources in float64, each times its weight, divided once."""
@@ -50,6 +37,19 @@ class Mean:
     name: ClassVar[str] = "mean"
     words: ClassVar[Words] = WORDS
     hides_sources: ClassVar[bool] = False
+
+    @classmethod
+    def make(cls, paths: Sequence[Path], parameters: Parameters) -> "Mean":
+        """Return the mean with equal weights, unless the parameters give others.
+
+        Raises:
+            UsageError: weights and a decay, or as `checked_weights` and `ema_weights`.
+        """
+        weights, ema = parameters.weights, parameters.ema
+        if weights is not None and ema is not None:
+            msg = f"{option('weights')} and {option('ema')} exclude each other. Give one of them."
+            raise UsageError(msg)
+        return cls(checked_weights(weights if ema is None else ema_weights(len(paths), ema), paths))
 
     @cached_property
     def divisor(self) -> float:
@@ -122,3 +122,6 @@ class _DeviceSum:
     def result(self, n: int) -> "torch.Tensor":
         # By a tensor: CUDA takes a number's reciprocal and multiplies, which rounds twice.
         return self._total[:n].div_(self._total.new_full((), self._mean.divisor))
+
+
+COMBINER = Mean

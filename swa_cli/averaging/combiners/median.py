@@ -31,22 +31,6 @@ _MAGNITUDE = (1 << 63) - 1
 """All bits of a float64 but its sign."""
 
 
-def make(paths: Sequence[Path], parameters: Parameters) -> "Median":
-    """Return the median of so many checkpoints.
-
-    Raises:
-        UsageError: weights or a decay, which it has no use for.
-    """
-    if parameters.given:
-        names = " and ".join(option(name) for name in parameters.given)
-        msg = (
-            f"{option('combine', 'median')} counts every checkpoint once and takes no {names}. Leave out "
-            f"{'them' if len(parameters.given) > 1 else names}, or choose {option('combine', 'mean')}."
-        )
-        raise UsageError(msg)
-    return Median(len(paths))
-
-
 @dataclass(frozen=True)
 class Median:
     """The middle value in float64; of an even number, half the sum of the two in the middle."""
@@ -56,6 +40,22 @@ class Median:
     name: ClassVar[str] = "median"
     words: ClassVar[Words] = WORDS
     hides_sources: ClassVar[bool] = True
+
+    @classmethod
+    def make(cls, paths: Sequence[Path], parameters: Parameters) -> "Median":
+        """Return the median of so many checkpoints.
+
+        Raises:
+            UsageError: weights or a decay, which it has no use for.
+        """
+        if parameters.given:
+            names = " and ".join(option(name) for name in parameters.given)
+            msg = (
+                f"{option('combine', 'median')} counts every checkpoint once and takes no {names}. Leave out "
+                f"{'them' if len(parameters.given) > 1 else names}, or choose {option('combine', 'mean')}."
+            )
+            raise UsageError(msg)
+        return cls(len(paths))
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -128,3 +128,6 @@ class _Sorting:
     def _unwanted(self, values: Any) -> Any:
         """Which of the lowest or highest values make the result NaN."""
         return self._library.isnan(values) if self._allow_nonfinite else ~self._library.isfinite(values)
+
+
+COMBINER = Median

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -57,14 +57,21 @@ class Combiner(Protocol):
     bits.
     """
 
-    @property
-    def name(self) -> str:
-        """The value of the option ``combine``, which the record of the output holds."""
+    words: ClassVar[Words]
+    """How reports name it."""
+
+    @classmethod
+    def make(cls, paths: Sequence[Path], parameters: "Parameters") -> Self:
+        """Return the combiner for checkpoints in the order of averaging.
+
+        Raises:
+            UsageError: a parameter that it does not take, or a wrong one.
+        """
         ...
 
     @property
-    def words(self) -> Words:
-        """How reports name it."""
+    def name(self) -> str:
+        """The value of the option ``combine``, which the record of the output holds."""
         ...
 
     @property
@@ -121,12 +128,4 @@ class Parameters:
 class CombinerModule(Protocol):
     """A module of this package that can be chosen by name."""
 
-    WORDS: Words
-
-    def make(self, paths: Sequence[Path], parameters: Parameters) -> Combiner:
-        """Return the combiner for checkpoints in the order of averaging.
-
-        Raises:
-            UsageError: a parameter that it does not take, or a wrong one.
-        """
-        ...
+    COMBINER: "type[Combiner]"
