@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.references import nearest_of_all
-from swa_cli.averaging.torch_kernels import rounded_mean
+from swa_cli.averaging.torch_kernels import round_on_device
 from swa_cli.formats.rounding import round_once
 
 NARROW = {
@@ -27,7 +27,7 @@ def bits(values: np.ndarray) -> list[int]:
 
 def on_a_device(values: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
     out = torch.empty(values.shape, dtype=dtype)
-    rounded_mean(torch.from_numpy(values.copy()), 1, out, allow_nonfinite=False)
+    round_on_device(torch.from_numpy(values.copy()), out, allow_nonfinite=False)
     return out
 
 
