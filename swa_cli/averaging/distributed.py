@@ -9,7 +9,7 @@ from pathlib import Path
 
 from swa_cli.averaging.plan import AveragePlan
 from swa_cli.averaging.stream import Streamed
-from swa_cli.errors import MismatchError, UsageError
+from swa_cli.errors import MismatchError, UsageError, option
 from swa_cli.formats import Provenance
 from swa_cli.outputs import Layout, OutputFile, Target, Writer, check_target, fill_folder, write_output
 from swa_cli.system import temporary_paths
@@ -27,7 +27,7 @@ def check_shared(target: Target, group: ProcessGroup) -> None:
     if group.size > 1 and not target.is_folder:
         msg = (
             f"{target.path}: several ranks write a directory of shards. Give -o the name of one, without "
-            f"{target.path.suffix}; --max-shard-size is how large a shard may be."
+            f"{target.path.suffix}; {option('max_shard_size')} is how large a shard may be."
         )
         raise UsageError(msg)
 

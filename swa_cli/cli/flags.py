@@ -41,11 +41,11 @@ def _text(value: object) -> str:
 
 @cache
 def _known() -> dict[str, str]:
-    """The flag of each field and each key."""
+    """The flag of each field and each key; a key that has none stands for itself."""
     known = {section: flag(section) for section in sections()}
     for section in sections():
         for setting in settings(section):
-            if setting.flags:
-                known[setting.key] = setting.flags[0]
-                known.setdefault(setting.name, setting.flags[0])
+            name = setting.flags[0] if setting.flags else setting.key
+            known[setting.key] = name
+            known.setdefault(setting.name, name)
     return known

@@ -49,7 +49,7 @@ def plan_step(config: AverageConfig, target: Target | None, group: ProcessGroup,
         check_shared(target, group)
         if group.size == 1:  # several decide on the size of shards first
             check_target(target, overwrite=config.force or config.dry_run)
-    sources = require(config.sources, "checkpoints", flag="SOURCES", key="average.sources")
+    sources = require(config.sources, "checkpoints", key="average.sources")
     run = find_checkpoints(sources, key=config.key, selection=selection_of(config))
     plan = plan_average(
         run.checkpoints,
@@ -115,7 +115,7 @@ def target_of(config: AverageConfig) -> Target:
         UsageError: no output is named.
         SourceError, CheckpointError: there is nothing to be like.
     """
-    output = require(config.output, "output", flag="-o swa.safetensors", key="average.output")
+    output = require(config.output, "output", key="average.output", example="swa.safetensors")
     like = config.like and Like(checkpoint=open_single(config.like, key=config.key), key=config.key)
     return Target(path=output, like=like, max_shard_size=config.max_shard_size)
 

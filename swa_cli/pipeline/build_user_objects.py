@@ -16,7 +16,7 @@ def model_of(target: TargetConfig | None) -> tuple[nn.Module, TargetConfig]:
     Raises:
         UsageError: none is named.
     """
-    target = require(target, "model", flag="--model file.py:Name", key="model.class_path")
+    target = require(target, "model", key="model.class_path", example="file.py:Name")
     return build_model(target.class_path, target.init_args), target
 
 
@@ -26,7 +26,7 @@ def data_module_of(target: TargetConfig | None) -> tuple[object, TargetConfig]:
     Raises:
         UsageError: none is named.
     """
-    target = require(target, "data module", flag="--data file.py:Name", key="data.class_path")
+    target = require(target, "data module", key="data.class_path", example="file.py:Name")
     return build_data_module(target.class_path, target.init_args), target
 
 

@@ -34,14 +34,20 @@ def only_process(command: str) -> None:
         raise UsageError(msg)
 
 
-def require(value: T | None, what: str, *, flag: str, key: str) -> T:
-    """``value``, or an error that says how to give it.
+def require(value: T | None, what: str, *, key: str, example: str | None = None) -> T:
+    """Return ``value``, or raise an error that says how to give it.
+
+    Args:
+        key: its place in the configuration.
+        example: a value for the message.
 
     Raises:
         UsageError: ``value`` is missing or empty.
     """
     if not value:
-        msg = f"no {what} given: name it with {flag}, or as {key} in the configuration."
+        section, _, name = key.partition(".")
+        named = option(section if name == "class_path" else name, example)
+        msg = f"no {what} given: name it with {named}, or as {key} in the configuration."
         raise UsageError(msg)
     return value
 

@@ -13,7 +13,7 @@ def inspect_step(config: AverageConfig, *, notify: Notify) -> Inspection:
         SourceError: a source that is not there, or one without checkpoints.
         UsageError: no sources, or a selection that contradicts itself.
     """
-    sources = require(config.sources, "checkpoints", flag="PATH", key="average.sources")
+    sources = require(config.sources, "checkpoints", key="average.sources")
     inspection = inspect_checkpoints(sources, key=config.key, selection=selection_of(config))
     for notice in inspection.notices:
         notify(notice)

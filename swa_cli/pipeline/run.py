@@ -55,8 +55,8 @@ def run_pipeline(config: Config, *, notify: Notify, track: Track = silent) -> Pi
 
 def _check(config: Config) -> None:
     """Before the averaging, not after it."""
-    model = require(config.model, "model", flag="--model file.py:Name", key="model.class_path")
-    data = require(config.data, "data module", flag="--data file.py:Name", key="data.class_path")
+    model = require(config.model, "model", key="model.class_path", example="file.py:Name")
+    data = require(config.data, "data module", key="data.class_path", example="file.py:Name")
     load_target(model.class_path, what="model")
     load_target(data.class_path, what="data module")
     task_of(config.task)

@@ -8,7 +8,7 @@ import torch
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from swa_cli.errors import DataError
+from swa_cli.errors import DataError, option
 from swa_cli.tasks.records import Array
 from swa_cli.user.batch import described
 
@@ -101,16 +101,17 @@ def in_range(index: torch.Tensor, n_classes: int, *, ignore_index: int, one_logi
         msg = (
             f"label {int(wrong[0])} is out of range, expected 0 or 1, since the model gives one logit, whose sigmoid "
             f"is the probability of label 1 ({len(wrong)} of {index.numel()} labels are wrong). A softmax over one "
-            "class would always be right. Check the model's number of classes (--model-arg). For a label that holds "
-            "or not, give --task multilabel with labels (n, 1) of 0 and 1; for numbers, --task regression."
+            f"class would always be right. Check the model's number of classes ({option('model.init_args')}). For a "
+            f"label that holds or not, give {option('task', 'multilabel')} with labels (n, 1) of 0 and 1; for numbers, "
+            f"{option('task', 'regression')}."
         )
         raise DataError(msg)
     if len(wrong):
         msg = (
             f"label {int(wrong[0])} is out of range, expected 0 to {n_classes - 1}, since the model has {n_classes} "
             f"logits ({len(wrong)} of {index.numel()} labels are wrong). Check the data module's labels, or the "
-            "model's number of classes (--model-arg); a label that marks what is not to be scored is named with "
-            f"--task-arg ignore_index={int(wrong[0])}."
+            f"model's number of classes ({option('model.init_args')}); a label that marks what is not to be scored is "
+            f"named with {option('ignore_index', int(wrong[0]), of='task')}."
         )
         raise DataError(msg)
     return kept

@@ -12,7 +12,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch.distributions import Distribution
 
-from swa_cli.errors import DataError, kind_of
+from swa_cli.errors import DataError, kind_of, option
 from swa_cli.tasks.defaults import all_units, nothing_odd
 from swa_cli.tasks.metrics import Metric, Parts, available, divided, from_parts, ratio
 from swa_cli.tasks.records import Array, Records
@@ -65,7 +65,7 @@ class Regression:
         if len(wrong):
             msg = (
                 f"a variance of {float(wrong[0]):g}, expected a positive one ({len(wrong)} of {variance.numel()} are "
-                "not). If the model gives its logarithm, say so with --task-arg variance=log_variance."
+                f"not). If the model gives its logarithm, say so with {option('variance', 'log_variance', of='task')}."
             )
             raise DataError(msg)
         return values

@@ -172,7 +172,7 @@ def test_the_configuration_s_average_is_looked_at(run_swa, folder, tmp_path):
     assert json.loads(by_file.stdout)["picks"][0]["paths"] == ["ckpts/e1.pt", "ckpts/e2.pt"]
     assert (nothing.exit_code, nothing.stderr.splitlines()[0]) == (
         2,
-        "error: no checkpoints given: name it with PATH, or as average.sources in the configuration.",
+        "error: no checkpoints given: name it with SOURCES, or as average.sources in the configuration.",
     )
 
 

@@ -128,7 +128,7 @@ BAD_INPUT = {
         "new: give the output a name ending in .safetensors",
     ),
     "exists": (break_nothing, ("average", "ckpts", "-o", "swa.safetensors"), 1, "swa.safetensors exists already"),
-    "no output": (break_nothing, ("average", "ckpts"), 2, "no output given: name it with -o swa.safetensors"),
+    "no output": (break_nothing, ("average", "ckpts"), 2, "no output given: name it with --output swa.safetensors"),
     "no sources": (
         break_nothing,
         ("average", "-o", "new.safetensors"),

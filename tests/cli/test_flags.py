@@ -25,6 +25,7 @@ from swa_cli.system.atomic_file import check_output
         ("ignore_index", 255, "task", "--task-arg ignore_index=255"),
         ("resize", True, "task", "--task-arg resize=true"),
         ("graph", None, "task", "--task-arg graph=..."),
+        ("metrics", None, None, "eval.metrics"),
         ("out", None, None, "--out"),
     ],
 )

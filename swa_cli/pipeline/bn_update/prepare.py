@@ -9,7 +9,7 @@ from torch import nn
 
 from swa_cli.batchnorm import bn_buffers, bn_layers, without_statistics
 from swa_cli.config.schema import BnUpdateConfig, TargetConfig
-from swa_cli.errors import UsageError, shortened
+from swa_cli.errors import UsageError, option, shortened
 from swa_cli.formats import Checkpoint, unescape_surrogates
 from swa_cli.outputs import Like, Target, check_target, fits
 from swa_cli.pipeline.build_user_objects import data_module_of, model_of
@@ -135,8 +135,8 @@ def open_data(
     batches = _passes(loader, options, group)
     if options.estimator == "sequential" and not batches.repeatable:
         msg = (
-            "the training loader can be passed over once only, and --estimator sequential needs a pass for each layer. "
-            "Let train_dataloader() return a DataLoader, or a list."
+            f"the training loader can be passed over once only, and {option('estimator', 'sequential')} needs a pass "
+            "for each layer. Let train_dataloader() return a DataLoader, or a list."
         )
         raise UsageError(msg)
     notes = {

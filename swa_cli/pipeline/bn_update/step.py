@@ -82,7 +82,7 @@ def bn_update_step(config: Config, *, notify: Notify, track: Track = silent) -> 
 
 def _source(config: Config) -> Path:
     source = config.bn_update.input or config.average.output
-    return require(source, "file", flag="swa.safetensors", key="bn_update.input")
+    return require(source, "file", key="bn_update.input")
 
 
 def _check(options: BnUpdateConfig) -> None:

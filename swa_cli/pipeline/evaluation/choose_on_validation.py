@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from swa_cli.errors import option
 from swa_cli.evaluation import Curve, Member, best_of
 from swa_cli.pipeline.evaluation.bn_recompute import Recomputing
 from swa_cli.pipeline.evaluation.evaluator import Evaluator
@@ -47,7 +48,7 @@ def remarks_on(job: EvalInputs, chosen_on: Split | None) -> tuple[list[str], lis
     """Warnings and notes about what was chosen on what."""
     options = job.choosing
     if len(job.checkpoints) == 1:
-        asked = options.flags
+        asked = options.asked
         note = f"there is one checkpoint, and so nothing to choose for {' and '.join(asked)}."
         return [], [note] if asked else []
     notes = _of_weights(job)
@@ -59,12 +60,12 @@ def remarks_on(job: EvalInputs, chosen_on: Split | None) -> tuple[list[str], lis
         return [], notes
     chosen = [
         *(["the best checkpoint"] if options.best_by_val and chosen_on == "val" else []),
-        *(["the window of --curve"] if options.curve is not None else []),
+        *([f"the window of {option('curve')}"] if options.curve is not None else []),
         *(["the greedy soup"] if options.greedy else []),
     ]
     remedy = "Give the data module both val_dataloader() and test_dataloader()."
     if job.split == "val" and has_split(job.data, "test"):
-        remedy = "Leave out --split val."
+        remedy = f"Leave out {option('split', 'val')}."
     warning = (
         f"{' and '.join(chosen)} chosen on the split that is reported ({job.split}): of {len(job.checkpoints)} to "
         f"choose from one looks better there than it is. {remedy}"
@@ -73,13 +74,13 @@ def remarks_on(job: EvalInputs, chosen_on: Split | None) -> tuple[list[str], lis
 
 
 def _of_weights(job: EvalInputs) -> list[str]:
-    asked = job.choosing.flags
+    asked = job.choosing.asked
     record = job.swa.provenance
     if not asked or record is None or len({source.weight for source in record.sources}) <= 1:
         return []
     note = (
         f"In the averages of {' and '.join(asked)} all checkpoints count the same; in {job.swa.path.name} they do not "
-        "(--weights or --ema)."
+        f"({option('weights')} or {option('ema')})."
     )
     return [note]
 

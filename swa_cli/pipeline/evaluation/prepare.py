@@ -10,7 +10,7 @@ from torch import nn
 
 from swa_cli.checkpoints import CheckpointSeries, Selection, find_checkpoints
 from swa_cli.config.schema import BnUpdateConfig, Config, TargetConfig
-from swa_cli.errors import CheckpointError
+from swa_cli.errors import CheckpointError, option
 from swa_cli.formats import Checkpoint
 from swa_cli.pipeline.build_user_objects import data_module_of, model_of, task_of
 from swa_cli.pipeline.common import Notify, open_average, require, selection_of
@@ -37,9 +37,10 @@ class Choosing:
         return self.curve is not None or self.greedy
 
     @property
-    def flags(self) -> tuple[str, ...]:
-        """The flags that ask for averages to choose from."""
-        return (*(["--curve"] if self.curve is not None else []), *(["--greedy"] if self.greedy else []))
+    def asked(self) -> tuple[str, ...]:
+        """The options that ask for averages to choose from, as messages name them."""
+        asked = {option("curve"): self.curve is not None, option("greedy", True): self.greedy}
+        return tuple(name for name, is_set in asked.items() if is_set)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ def prepare_evaluation(config: Config, *, notify: Notify) -> EvalInputs:
     options = config.eval
     task = task_of(config.task)
     default = config.bn_update.output or config.bn_update.input or config.average.output
-    swa_path = require(options.swa or default, "average", flag="--swa swa.safetensors", key="eval.swa")
+    swa_path = require(options.swa or default, "average", key="eval.swa", example="swa.safetensors")
     key = options.key or config.average.key
     swa = _open_swa(swa_path, key)
     run = _members_of(config, swa_path)
@@ -147,6 +148,6 @@ def _members_of(config: Config, swa: Path) -> CheckpointSeries:
     key, selection = options.key or average.key, selection_of(options)
     if options.checkpoints:
         return find_checkpoints(options.checkpoints, key=key, selection=selection, apart_from=swa)
-    sources = require(average.sources, "checkpoints", flag="CKPTS", key="eval.checkpoints")
+    sources = require(average.sources, "checkpoints", key="eval.checkpoints")
     selection = selection if selection != Selection() else selection_of(average)
     return find_checkpoints(sources, key=key, selection=selection, apart_from=swa)

@@ -9,6 +9,7 @@ from torch import nn
 from swa_cli.averaging import Words, words_of
 from swa_cli.batchnorm import bn_layers
 from swa_cli.checkpoints import SeriesMember
+from swa_cli.errors import option
 from swa_cli.evaluation import BnRecord
 from swa_cli.formats import BnUpdate, Checkpoint, Options, unescape_surrogates
 from swa_cli.text import plural
@@ -55,8 +56,8 @@ def warnings_of(
         warnings += _of_statistics(provenance.bn_update, swa.path.name, data)
     if provenance.options and provenance.options.key != key:
         warnings.append(
-            f"{name} is the {words.noun} of the weights under {provenance.options.key or 'the usual key'}, the "
-            f"table has those under {key or 'the usual key'}: it compares different weights. Give the same --key."
+            f"{name} is the {words.noun} of the weights under {provenance.options.key or 'the usual key'}, the table "
+            f"has those under {key or 'the usual key'}: it compares different weights. Give the same {option('key')}."
         )
     averaged = {(Path(unescape_surrogates(source.name)).name, source.step) for source in provenance.sources}
     if provenance.n_averaged > 1 and averaged != {(member.path.name, member.step) for member in members}:
@@ -78,7 +79,7 @@ def _of_statistics(update: BnUpdate, name: str, data: str) -> Iterator[str]:
         yield (
             f"the BatchNorm statistics of {name} were recomputed on the data of {update.data}, and the table is of "
             f"those of {data}: where the two prepare their inputs differently, the scores of the average are not what "
-            "they could be. Give swa-bn-update and swa-eval the same --data."
+            f"they could be. Give swa-bn-update and swa-eval the same {option('data')}."
         )
     error = update.standard_error
     if update.partial and (error is None or error > _TOO_LARGE):

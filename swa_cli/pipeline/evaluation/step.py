@@ -17,7 +17,6 @@ from swa_cli.system.progress import Track, silent
 from swa_cli.system.torchrun import process_group
 
 _OF_RECORDS = {"from_records", "split", "margin", "fail_unless", "reports", "save_records"}
-_NAMES = {"checkpoints": "the checkpoints", "best_by_val": "--no-best-by-val"}
 
 
 def eval_step(config: Config, *, notify: Notify, track: Track = silent) -> EvaluationResult | None:
@@ -41,7 +40,7 @@ def eval_step(config: Config, *, notify: Notify, track: Track = silent) -> Evalu
 def _from_records(path: Path, options: EvalConfig, task: TargetConfig | None, notify: Notify) -> EvaluationResult:
     observed, context = load_records(path, task_of(task))
     if options.split not in {None, observed.split}:
-        msg = f"--split {options.split}: the records are of the {observed.split} split. Leave it out."
+        msg = f"{option('split', options.split)}: the records are of the {observed.split} split. Leave it out."
         raise UsageError(msg)
     unread = _not_looked_at(options)
     if unread:
@@ -53,12 +52,15 @@ def _from_records(path: Path, options: EvalConfig, task: TargetConfig | None, no
 def _not_looked_at(options: EvalConfig) -> list[str]:
     """What was asked for and means nothing to records."""
     default = EvalConfig()
-    given = [
-        field.name
+    given = {
+        field.name: getattr(options, field.name)
         for field in fields(EvalConfig)
         if field.name not in _OF_RECORDS and getattr(options, field.name) != getattr(default, field.name)
+    }
+    return [
+        "the checkpoints" if name == "checkpoints" else option(name, value if isinstance(value, bool) else None)
+        for name, value in given.items()
     ]
-    return [_NAMES.get(name, f"--{name.replace('_', '-')}") for name in given]
 
 
 def check_evaluation_outputs(options: EvalConfig) -> None:
@@ -73,7 +75,10 @@ def check_evaluation_outputs(options: EvalConfig) -> None:
         check_report(path, name)
     check_form(options.save_records)
     if options.from_records and options.save_records:
-        msg = "--from-records makes the result of records that are saved already: leave out --save-records."
+        msg = (
+            f"{option('from_records')} makes the result of records that are saved already: leave out "
+            f"{option('save_records')}."
+        )
         raise UsageError(msg)
     _check_apart({**files, "cache": options.cache, "from_records": options.from_records})
 
