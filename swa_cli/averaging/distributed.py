@@ -26,8 +26,8 @@ def check_shared(target: Target, group: ProcessGroup) -> None:
     """
     if group.size > 1 and not target.is_folder:
         msg = (
-            f"{target.path}: several ranks write a directory of shards. Give -o the name of one, without "
-            f"{target.path.suffix}; {option('max_shard_size')} is how large a shard may be."
+            f"{target.path}: several ranks write a directory of shards. Give {option('output')} the name of one, "
+            f"without {target.path.suffix}; {option('max_shard_size')} is how large a shard may be."
         )
         raise UsageError(msg)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from swa_cli.errors import CheckpointError
+from swa_cli.errors import CheckpointError, option
 from swa_cli.formats.checkpoint import Checkpoint
 from swa_cli.formats.foreign import about_format, is_of_dcp
 from swa_cli.formats.hf_sharded import INDEX_SUFFIX, open_sharded
@@ -75,7 +75,7 @@ def _open(path: Path, key: str | None) -> Checkpoint:
             raise CheckpointError(f"{path}: {other}") from error
     if looks_like_safetensors(head):
         if key is not None:
-            msg = f"{path}: a safetensors file is flat and has no key {key!r}; leave out --key."
+            msg = f"{path}: a safetensors file is flat and has no key {key!r}; leave out {option('key')}."
             raise CheckpointError(msg)
         return open_safetensors(path)
     raise CheckpointError(f"{path}: {about_format(path, head) or _what_it_is(head)}")

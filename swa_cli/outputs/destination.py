@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swa_cli.checkpoints import open_single
-from swa_cli.errors import OutputError, SwaError, UsageError
+from swa_cli.errors import OutputError, SwaError, UsageError, option
 from swa_cli.formats import (
     INDEX_SUFFIX,
     Checkpoint,
@@ -77,7 +77,9 @@ def check_target_form(target: Target) -> None:
     """
     path, like = target.path, target.like
     if like is not None and target.max_shard_size is not None:
-        msg = "--like takes the shards of the checkpoint that it names; leave out --max-shard-size."
+        msg = (
+            f"{option('like')} takes the shards of the checkpoint that it names; leave out {option('max_shard_size')}."
+        )
         raise UsageError(msg)
     if target.is_folder:
         if _SUFFIX.fullmatch(path.suffix):
@@ -88,13 +90,17 @@ def check_target_form(target: Target) -> None:
             raise UsageError(msg)
         if like is None and target.max_shard_size is None:
             msg = (
-                f"{path}: give the output a name ending in {SAFETENSORS}, or in {', '.join(TORCH)} for a torch file. "
-                "A directory is written with --max-shard-size, or --like a checkpoint of Hugging Face's."
+                f"{path}: give the output a name ending in {SAFETENSORS}, or in {', '.join(TORCH)} for a torch file. A "
+                f"directory is written with {option('max_shard_size')}, or {option('like')} a checkpoint of Hugging "
+                "Face's."
             )
             raise UsageError(msg)
         return
     if target.max_shard_size is not None:
-        msg = f"{path}: shards are written into a directory. Give -o the name of one, without {path.suffix}."
+        msg = (
+            f"{path}: shards are written into a directory. Give {option('output')} the name of one, without "
+            f"{path.suffix}."
+        )
         raise UsageError(msg)
     if like is not None:
         _check_like(path, like)
@@ -161,13 +167,16 @@ def _check_like(path: Path, like: Like) -> None:
     model = like.checkpoint
     if model.files:
         msg = (
-            f"--like {model.path} is a sharded checkpoint, and {path} one file. Give -o the name of a directory, "
-            f"without {path.suffix}."
+            f"{option('like', model.path)} is a sharded checkpoint, and {path} one file. Give {option('output')} the "
+            f"name of a directory, without {path.suffix}."
         )
         raise UsageError(msg)
     if not fits(Target(path=path, like=like)):
         kind, suffix = ("torch", "".join(model.path.suffixes)) if is_torch(model.path) else ("safetensors", SAFETENSORS)
-        msg = f"--like {model.path} is a {kind} file, and {path} is not. Give the output a name ending in {suffix}."
+        msg = (
+            f"{option('like', model.path)} is a {kind} file, and {path} is not. Give the output a name ending in "
+            f"{suffix}."
+        )
         raise UsageError(msg)
 
 

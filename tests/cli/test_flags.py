@@ -1,12 +1,19 @@
 """What the library says of an option, as a command line has it."""
 
+import ast
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
+import swa_cli
 from swa_cli.cli.flags import flags_of
 from swa_cli.config.settings import sections, settings
 from swa_cli.errors import OutputError
 from swa_cli.system.atomic_file import check_output
+
+PACKAGE = Path(swa_cli.__file__).parent
 
 
 @pytest.mark.parametrize(
@@ -59,3 +66,25 @@ def test_the_library_names_arguments_and_the_command_flags(run_swa, tmp_path, mo
 
     assert str(caught.value) == (f"{taken} exists already. Name another output, or replace it with `force=True`.")
     assert result.stderr == (f"error: {taken.name} exists already. Name another output, or replace it with --force.\n")
+
+
+def test_the_library_names_no_flags():
+    named = [
+        (path.name, node.lineno, node.value)
+        for path in sorted((PACKAGE).rglob("*.py"))
+        if path.relative_to(PACKAGE).parts[0] not in {"cli", "config"}
+        for tree in [ast.parse(path.read_text(encoding="utf-8"))]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if re.search(r"(?<![\w-])--[a-z]", node.value) and node.value not in docstrings(tree)
+    ]
+
+    assert [found for found in named if "docker run" not in found[2]] == []
+
+
+def docstrings(tree: ast.AST) -> set[str]:
+    return {
+        node.value.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    }

@@ -47,10 +47,14 @@ def test_an_empty_folder_is_filled(tmp_path):
         (
             "1.pt",
             "out.safetensors",
-            r"--like .*1\.pt is a torch file, and .* is not\. Give the output a name ending in \.pt",
+            r"`like='.*1\.pt'` is a torch file, and .* is not\. Give the output a name ending in \.pt",
         ),
         ("1.safetensors", "out.pt", r"is a safetensors file, and .*out\.pt is not"),
-        ("shards", "out.safetensors", r"is a sharded checkpoint, and .* one file\. Give -o the name of a directory"),
+        (
+            "shards",
+            "out.safetensors",
+            r"is a sharded checkpoint, and .* one file\. Give `output` the name of a directory",
+        ),
     ],
 )
 def test_a_name_that_does_not_go_with_the_structure(tmp_path, like, output, message):
@@ -67,13 +71,13 @@ def test_options_that_exclude_each_other(tmp_path):
     torch.save({"w": torch.ones(2)}, tmp_path / "1.pt")
     plan, like = plan_of(tmp_path / "1.pt"), Like(checkpoint=open_checkpoint(tmp_path / "1.pt"), key=None)
 
-    with pytest.raises(UsageError, match="leave out --max-shard-size"):
+    with pytest.raises(UsageError, match="leave out `max_shard_size`"):
         average(plan, Target(path=tmp_path / "out", like=like, max_shard_size=5))
     with pytest.raises(
-        UsageError, match=r"shards are written into a directory\. Give -o the name of one, without \.pt"
+        UsageError, match=r"shards are written into a directory\. Give `output` the name of one, without \.pt"
     ):
         average(plan, Target(path=tmp_path / "out.pt", max_shard_size=5))
-    with pytest.raises(UsageError, match="A directory is written with --max-shard-size, or --like"):
+    with pytest.raises(UsageError, match="A directory is written with `max_shard_size`, or `like`"):
         average(plan, Target(path=tmp_path / "out"))
     with pytest.raises(UsageError, match=r"no checkpoint is called \.txt"):
         average(plan, Target(path=tmp_path / "out.txt", like=like))

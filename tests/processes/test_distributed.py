@@ -197,7 +197,7 @@ def test_a_source_that_one_rank_finds_damaged(folder):
 def test_a_single_file_is_refused(folder):
     plan = plan_average(find_checkpoints([folder / "run"]).checkpoints)
 
-    with pytest.raises(UsageError, match=r"Give -o the name of one, without \.pt"):
+    with pytest.raises(UsageError, match=r"Give `output` the name of one, without \.pt"):
         distributed.shared_out(Target(path=folder / "out.pt"), plan.bytes_to_write, ProcessGroup(size=2))
 
 

@@ -244,7 +244,7 @@ def test_torchmetrics_is_given_predictions_and_targets_of_one_shape(values, targ
         (
             {"variance": "variance"},
             (torch.zeros(4), torch.tensor([1.0, -2.0, 0.0, 3.0])),
-            r"a variance of -2, expected a positive one \(2 of 4 are not\).*variance=log_variance",
+            r"a variance of -2, expected a positive one \(2 of 4 are not\).*`variance='log_variance'`",
         ),
     ],
 )
