@@ -208,7 +208,7 @@ def test_outputs_of_another_shape_are_refused(shape):
         ({}, torch.zeros(30), r"target is float32 \[30\], expected 0 or 1 .*\[30, 5\]"),
         ({}, [[0, 1]], "target is list, expected 0 or 1"),
         ({}, torch.zeros(30, 5, dtype=torch.complex64), "target is complex64"),
-        ({}, torch.full((30, 5), 2), r"a label of 2, expected 0 or 1.*\(150 of 150 are wrong\).*ignore_index="),
+        ({}, torch.full((30, 5), 2), r"a label of 2, expected 0 or 1.*\(150 of 150 are wrong\).*`ignore_index`"),
         ({}, torch.full((30, 5), -1), "a label of -1, expected"),
         ({}, torch.full((30, 5), math.nan), "a label of nan, expected"),
         ({"class_weights": (1, 2)}, torch.zeros(30, 5), "class_weights has 2 numbers, and the model 5 logits"),

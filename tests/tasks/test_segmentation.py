@@ -242,7 +242,7 @@ def test_outputs_of_another_shape_are_refused(shape, message):
 @pytest.mark.parametrize(
     ("options", "target", "message"),
     [
-        ({}, torch.zeros(5, 12, 14, dtype=torch.int64), r"output is 6×7 pixels and the target 12×14.*resize=true"),
+        ({}, torch.zeros(5, 12, 14, dtype=torch.int64), r"output is 6×7 pixels and the target 12×14.*`resize=True`"),
         (
             {},
             torch.zeros(5, 1, 6, 7, dtype=torch.int64),

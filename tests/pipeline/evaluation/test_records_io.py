@@ -234,7 +234,11 @@ def test_what_means_nothing_to_records_is_said(run_swa, records):
     assert result.exit_code == 0
     assert "note: the records are taken as they are, without a look at " in result.stderr
     (note,) = [line for line in result.stderr.splitlines() if "as they are" in line]
-    assert {*note.rpartition("look at ")[2].rstrip(".").split(", ")} == {"--control", "--at-once", "--no-best-by-val"}
+    assert {*note.rpartition("look at ")[2].rstrip(".").split(", ")} == {
+        "--control",
+        "--max-resident-models",
+        "--no-best-by-val",
+    }
 
 
 def test_a_margin_of_what_is_not_compared_is_an_error_for_records_too(run_swa, records):
