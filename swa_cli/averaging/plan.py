@@ -9,12 +9,12 @@ from typing import Literal, NamedTuple
 
 from swa_cli.averaging.combiners import Combiner, check_whole, combiner_of
 from swa_cli.averaging.complete import check_complete
+from swa_cli.config.choices import Integers
 from swa_cli.errors import MismatchError, listed, option, shortened
 from swa_cli.formats import BY_NAME, Checkpoint, Dtype, TensorSpec, file_order, find_ties, is_averaged, is_floating
 from swa_cli.system.gc_pause import gc_paused
 
 Policy = Literal["combined", "agree", "newest", "oldest", "rounded"]
-Integers = Literal["agree", "last", "first", "mean-round"]
 
 _FROM_ALL = ("combined", "agree", "rounded")
 _EXTRA_STATE = "_extra_state"

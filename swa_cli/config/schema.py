@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from swa_cli.config.choices import Combine
+from swa_cli.config.choices import Combine, Integers
 from swa_cli.config.fields import (
     AnyPath,
     Count,
@@ -31,7 +31,9 @@ from swa_cli.config.option import ImportOption, Option, Panel
 
 _STRICT = ConfigDict(extra="forbid", defer_build=True)  # --help needs no validators
 
-_AMP = Option(help="Run the model under autocast with this dtype.", panel=Panel.SPEED)
+_Amp = Annotated[
+    Literal["bf16", "fp16"] | None, Option(help="Run the model under autocast with this dtype.", panel=Panel.SPEED)
+]
 _CHANNELS_LAST = Option(help="Run the model in channels-last memory format.", panel=Panel.SPEED)
 _COMPILE = Option(help="Compile the model once with torch.compile.", panel=Panel.SPEED)
 _DEVICE = Option(help="Device of the forward passes: auto (the default), cpu, cuda or cuda:1.")
@@ -136,7 +138,7 @@ class AverageConfig(SelectionConfig):
         Option(help="Output dtype of floating-point tensors (default: same as input)."),
     ] = None
     integers: Annotated[
-        Literal["agree", "last", "first", "mean-round"],
+        Integers,
         Option(
             help="What to write for integers and bools: require all checkpoints to agree (the default), or take the "
             "newest, the oldest, or the rounded mean."
@@ -232,7 +234,7 @@ class BnUpdateConfig:
             panel=Panel.BATCHES,
         ),
     ] = None
-    amp: Annotated[Literal["bf16", "fp16"] | None, _AMP] = None
+    amp: _Amp = None
     channels_last: Annotated[bool, _CHANNELS_LAST] = False
     compile: Annotated[bool, _COMPILE] = False
     json: Annotated[
@@ -305,7 +307,7 @@ class EvalConfig(SelectionConfig):
         dict[str, TargetConfig],
         Option(help="Further metrics by name: torchmetrics classes or your own.", in_file_only=True),
     ] = field(default_factory=dict[str, TargetConfig])
-    amp: Annotated[Literal["bf16", "fp16"] | None, _AMP] = None
+    amp: _Amp = None
     channels_last: Annotated[bool, _CHANNELS_LAST] = False
     compile: Annotated[bool, _COMPILE] = False
     max_resident_models: Annotated[
