@@ -13,8 +13,10 @@ from safetensors.torch import load_file
 
 from support.pages import ROOT, Block, block, blocks, run, write_files
 from support.results import FULL
+from swa_cli.averaging.combiners import Combiner
 from swa_cli.config.load import load_config
 from swa_cli.report.json_report import as_mapping
+from swa_cli.tasks import Mixture, Task
 from swa_cli.user.batch import make_splitter
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -46,6 +48,16 @@ def test_every_page_has_its_place_in_the_navigation():
     navigation = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.MULTILINE)
 
     assert sorted(navigation) == sorted(str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md"))
+
+
+@pytest.mark.parametrize(("page", "protocols"), [("add-a-task", (Task, Mixture)), ("add-a-combiner", (Combiner,))])
+def test_the_members_that_a_page_lists_are_those_of_its_protocol(page, protocols):
+    text = (ROOT / "docs" / "contributing" / f"{page}.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^ *\| (`[^|]+) \|", text.partition("| member |")[2], flags=re.MULTILINE)
+    named = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+
+    assert named
+    assert named <= {name for protocol in protocols for name in dir(protocol)}
 
 
 def test_every_path_in_the_pages_exists():
