@@ -32,6 +32,30 @@ def seeded():
 
 
 @pytest.fixture
+def memory():
+    """The empty file system behind ``memory://``."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    def clear() -> None:
+        MemoryFileSystem.store.clear()
+        MemoryFileSystem.pseudo_dirs[:] = [""]
+
+    clear()
+    yield MemoryFileSystem()
+    clear()
+
+
+@pytest.fixture
+def store():
+    """The empty object store behind ``store://``."""
+    from support.object_store import ObjectStore
+
+    ObjectStore.clear()
+    yield ObjectStore
+    ObjectStore.clear()
+
+
+@pytest.fixture
 def run_swa(tmp_path, monkeypatch):
     """Run ``swa`` in an empty folder; gives the exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
