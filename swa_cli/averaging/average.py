@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from swa_cli.averaging.combiners import Combiner
 from swa_cli.averaging.distributed import check_same, finish, merge_streamed, open_output, shared_out
@@ -45,11 +45,11 @@ class AverageResult:
     """Which device did it, and why, if it was chosen by measurement."""
     fingerprints: Mapping[str, int]
     """Of every tensor, see `swa_cli.averaging.fingerprints`."""
-    outliers: Mapping[Path, float]
+    outliers: Mapping[PurePath, float]
     """Sources that lie apart from the others, see `swa_cli.averaging.outliers`."""
     unrelated: bool
     """Whether no two sources resemble each other, see `swa_cli.averaging.unrelated`."""
-    sha256: Mapping[Path, str]
+    sha256: Mapping[PurePath, str]
     """Of every file of the sources, shards one by one; empty unless it was asked for."""
     peak_memory: int | None
     """Most bytes that the process has had resident so far; None where Linux does not tell."""
@@ -147,7 +147,7 @@ def plan_output(
     target: Target,
     *,
     key: str | None,
-    hashed: Sequence[Path],
+    hashed: Sequence[PurePath],
     frozen: Sequence[str],
 ) -> tuple[Provenance, Layout]:
     """What the output will say of itself, and where every byte of it goes.

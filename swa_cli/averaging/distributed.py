@@ -131,7 +131,7 @@ def _share(layout: Layout, group: ProcessGroup) -> Layout:
 def _digest(plan: AveragePlan, layout: Layout) -> str:
     """What must be the same on all ranks: the sources, what becomes of them, and where it goes."""
     seen = [
-        *((source.path.name, sorted(stamp[2:] for stamp in source.stamps.values())) for source in plan.sources),
+        *((source.path.name, sorted(stamp[:2] for stamp in source.stamps.values())) for source in plan.sources),
         plan.combiner.name,
         *plan.combiner.weights,
         *plan.tensors,

@@ -12,7 +12,7 @@ their number and not with its square.
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePath
 
 import numpy as np
 import numpy.typing as npt
@@ -105,7 +105,7 @@ def outliers(places: Sequence[Sequence[Ratios | None]], count: int) -> Mapping[i
     return found
 
 
-def outlier_notice(found: Mapping[Path, float]) -> str:
+def outlier_notice(found: Mapping[PurePath, float]) -> str:
     """What to tell of checkpoints that lie apart."""
     names = [
         f"{path} ({'all others are equal' if math.isinf(ratio) else f'{ratio:,.0f} times'})"

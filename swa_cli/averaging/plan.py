@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import PurePath
 from typing import Literal, NamedTuple
 
 from swa_cli.averaging.combiners import Combiner, check_whole, combiner_of
@@ -61,7 +61,7 @@ class AveragePlan:
     notices: tuple[str, ...]
 
     @property
-    def files(self) -> tuple[Path, ...]:
+    def files(self) -> tuple[PurePath, ...]:
         """All files of the sources that hold tensors, each once."""
         return tuple(dict.fromkeys(path for source in self.sources for path in source.stamps))
 

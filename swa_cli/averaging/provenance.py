@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from itertools import takewhile
+from pathlib import Path, PurePath
 
 from swa_cli.averaging.frozen import layer_of
 from swa_cli.averaging.plan import AveragePlan
@@ -18,6 +19,7 @@ from swa_cli.formats import (
     unescape_surrogates,
 )
 from swa_cli.outputs import Contents, Target
+from swa_cli.system.storage import Url, locate
 
 _DIGITS = 16
 _LENGTH_OF_SHA256 = 64
@@ -35,22 +37,21 @@ def provenance_of(
     target: Target,
     *,
     key: str | None,
-    hashed: Sequence[Path],
+    hashed: Sequence[PurePath],
     frozen: Sequence[str],
 ) -> Provenance:
     """The record of an average that is yet to be carried out: of its full length, with zeros for what is not known."""
-    paths = [_without_up(source.path) for source in plan.sources]
-    folder = os.path.commonpath([path.parent for path in paths])
+    folder, names = _below_one_folder([source.path for source in plan.sources])
     unknown = dict.fromkeys(hashed, "0" * _LENGTH_OF_SHA256)
     sources = tuple(
         Source(
-            name=os.path.relpath(path, folder),
+            name=name,
             step=step,
             weight=weight,
             size=source.file_bytes,
             sha256=_digests(source, unknown),
         )
-        for source, step, path, weight in zip(plan.sources, plan.steps, paths, plan.combiner.weights, strict=True)
+        for source, step, name, weight in zip(plan.sources, plan.steps, names, plan.combiner.weights, strict=True)
     )
     return Provenance(
         n_averaged=len(sources),
@@ -85,9 +86,15 @@ def recorded_weights(record: Provenance) -> list[float] | None:
     return weights if len({*weights}) > 1 else None
 
 
-def folder_of(average: Path, record: Provenance) -> Path:
-    """Where the record of a file says that the sources are."""
-    return Path(os.path.realpath(Path(os.path.realpath(average)).parent / unescape_surrogates(record.folder or "")))
+def folder_of(average: PurePath, record: Provenance) -> PurePath:
+    """Where the record of a file says that the sources are: by a URL, or as seen from the file."""
+    recorded = unescape_surrogates(record.folder or "")
+    there = locate(recorded)
+    if isinstance(there, Url):
+        return there
+    if isinstance(average, Url):
+        return average.parent.joined(recorded)
+    return Path(os.path.realpath(Path(os.path.realpath(average)).parent / recorded))
 
 
 def as_text(fingerprints: Mapping[str, int]) -> str:
@@ -95,7 +102,7 @@ def as_text(fingerprints: Mapping[str, int]) -> str:
     return "".join(f"{fingerprints[name]:0{_DIGITS}x}" for name in sorted(fingerprints))
 
 
-def from_text(text: str, plan: AveragePlan, average: Path) -> dict[str, int]:
+def from_text(text: str, plan: AveragePlan, average: PurePath) -> dict[str, int]:
     """The same, read.
 
     Raises:
@@ -110,20 +117,30 @@ def from_text(text: str, plan: AveragePlan, average: Path) -> dict[str, int]:
     }
 
 
+def _below_one_folder(paths: Sequence[PurePath]) -> tuple[PurePath, list[str]]:
+    """The deepest folder that holds all files, and their names there; whole ones where they lie in several storages."""
+    whole = [path if isinstance(path, Url) else _without_up(Path(path)) for path in paths]
+    folders = zip(*(path.parent.parts for path in whole), strict=False)
+    shared = [parts[0] for parts in takewhile(lambda parts: len({*parts}) == 1, folders)]
+    return type(whole[0])(*shared), [str(PurePath(*path.parts[len(shared) :])) for path in whole]
+
+
 def _without_up(path: Path) -> Path:
     """The absolute path of a file, through its folder's links where ``..`` may lead out of one."""
     return Path(os.path.realpath(path.parent), path.name) if ".." in path.parts else path.absolute()
 
 
-def _seen_from(output_folder: Path, folder: str) -> str:
+def _seen_from(output_folder: Path, folder: PurePath) -> str:
     """The way to the sources, as `folder_of` reads it: through links only if they are all there is below the output."""
+    if not folder.is_absolute():  # a URL, or no folder
+        return str(folder)
     named = os.path.relpath(folder, output_folder.absolute())
     if ".." not in Path(named).parts:
         return named
     return os.path.relpath(os.path.realpath(folder), os.path.realpath(output_folder))
 
 
-def _digests(source: Checkpoint, digests: Mapping[Path, str]) -> dict[str, str]:
+def _digests(source: Checkpoint, digests: Mapping[PurePath, str]) -> dict[str, str]:
     return {escape_surrogates(path.name): digests[path] for path in source.stamps if path in digests}
 
 

@@ -6,7 +6,6 @@ nothing of a file that is not a checkpoint gets into a message.
 """
 
 import os
-import stat
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -16,9 +15,12 @@ from typing import NoReturn
 from swa_cli.averaging.provenance import folder_of
 from swa_cli.errors import CheckpointError, SourceError, option
 from swa_cli.formats import INDEX_SUFFIX, Checkpoint, Provenance, Source, open_checkpoint, unescape_surrogates
+from swa_cli.system.storage import Url, is_there, locate, open_file, storage_of
 
 
-def open_sources(average: Checkpoint, record: Provenance, *, folder: Path | None) -> tuple[Path, list[Checkpoint]]:
+def open_sources(
+    average: Checkpoint, record: Provenance, *, folder: PurePath | None
+) -> tuple[PurePath, list[Checkpoint]]:
     """Return the folder that holds the sources, and these, in the order of the record.
 
     Args:
@@ -43,13 +45,13 @@ def open_sources(average: Checkpoint, record: Provenance, *, folder: Path | None
     return folder, opened
 
 
-def _recorded_folder(average: Checkpoint, record: Provenance) -> Path:
+def _recorded_folder(average: Checkpoint, record: Provenance) -> PurePath:
     folder = folder_of(average.path, record)
-    own = Path(os.path.realpath(average.path)).parent
+    own = average.path.parent if isinstance(average.path, Url) else Path(os.path.realpath(average.path)).parent
     around = [own.parent if record.files else own]  # what is a folder lies beside its sources
     with suppress(OSError):
         around.append(Path.cwd())
-    is_near = any(folder.is_relative_to(near) for near in around if near != near.parent)
+    is_near = any(folder.is_relative_to(near) for near in around if len(near.parts) > 1)
     if is_near or _is_below(unescape_surrogates(record.folder or "")):
         return folder
     msg = (
@@ -71,48 +73,48 @@ def _inside(average: Checkpoint, names: Iterable[str]) -> Iterable[str]:
 
 
 def _is_below(name: str) -> bool:
-    path = PurePath(name)
-    return not path.is_absolute() and ".." not in path.parts
+    path = locate(name)
+    return not isinstance(path, Url) and not path.is_absolute() and ".." not in path.parts
 
 
-def _found_below(folder: Path, names: Sequence[str]) -> list[Path]:
+def _found_below(folder: PurePath, names: Sequence[str]) -> list[PurePath]:
     """Where the files of these names are in a folder, or else the only ones further down."""
     below = [PurePath(*(part for part in PurePath(name).parts if part not in {"..", os.sep})) for name in names]
-    missing = {name.parts for name in below if not os.path.exists(folder / name)}  # noqa: PTH110  # False on any error
+    missing = {name.parts for name in below if not is_there(folder / name)}
     found = _further_down(folder, missing)
     only = {end: paths[0] for end, paths in found.items() if len(paths) == 1}
     return [only.get(name.parts, folder / name) for name in below]
 
 
-def _further_down(folder: Path, names: set[tuple[str, ...]]) -> Mapping[tuple[str, ...], list[Path]]:
+def _further_down(folder: PurePath, names: set[tuple[str, ...]]) -> Mapping[tuple[str, ...], list[PurePath]]:
     """All files below a folder whose paths end in one of these names."""
     if not names:
         return {}
     last, lengths = {name[-1] for name in names if name}, {len(name) for name in names}
-    found: defaultdict[tuple[str, ...], list[Path]] = defaultdict(list)
-    for above, _, files in os.walk(folder):
-        for path in (Path(above, file) for file in last.intersection(files)):
-            for end in {path.parts[-length:] for length in lengths} & names:
-                found[end].append(path)
+    found: defaultdict[tuple[str, ...], list[PurePath]] = defaultdict(list)
+    with suppress(OSError):  # said when they are opened
+        for path in storage_of(folder).files_below(folder):
+            if path.name in last:
+                for end in {path.parts[-length:] for length in lengths} & names:
+                    found[end].append(path)
     return found
 
 
-def _file_at(average: Path, path: Path, said: Source) -> tuple[int, int]:
-    """Device and inode of a source, once it is known to be a regular file of the recorded size."""
+def _file_at(average: PurePath, path: PurePath, said: Source) -> object:
+    """The identity of a source, once it is known to be a regular file of the recorded size."""
     try:
-        status = path.stat()
+        with open_file(path) as file:
+            stamp = file.stamp
     except (FileNotFoundError, NotADirectoryError):
         _refuse(average, path, f"is not there. If the sources were moved, say where with {option('sources')}")
     except OSError as error:
         _refuse(average, path, f"cannot be read: {error.strerror or error}")
-    if not stat.S_ISREG(status.st_mode):
-        _refuse(average, path, "is not a regular file")
     if not path.name.endswith(INDEX_SUFFIX):
-        _check_size(average, path, said, status.st_size)
-    return status.st_dev, status.st_ino
+        _check_size(average, path, said, stamp.size)
+    return stamp.identity
 
 
-def _open(average: Path, path: Path, said: Source, key: str | None) -> Checkpoint:
+def _open(average: PurePath, path: PurePath, said: Source, key: str | None) -> Checkpoint:
     checkpoint = None
     with suppress(CheckpointError):  # whose message says what the file holds
         checkpoint = open_checkpoint(path, key=key)
@@ -122,12 +124,12 @@ def _open(average: Path, path: Path, said: Source, key: str | None) -> Checkpoin
     return checkpoint
 
 
-def _check_size(average: Path, path: Path, said: Source, found: int) -> None:
+def _check_size(average: PurePath, path: PurePath, said: Source, found: int) -> None:
     if found == 0 or said.size not in {None, found}:
         expected = "a checkpoint" if said.size is None else f"{said.size:,} bytes"
         _refuse(average, path, f"was another then: expected {expected}, found {found:,} bytes")
 
 
-def _refuse(average: Path, path: Path, what: str) -> NoReturn:
+def _refuse(average: PurePath, path: PurePath, what: str) -> NoReturn:
     msg = f"{average}: its source {path} {what}."
     raise SourceError(msg)

@@ -1,7 +1,7 @@
 """Reading a few places of every source along the way, for comparing the sources with each other."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import PurePath
 from typing import NamedTuple
 
 import numpy as np
@@ -81,7 +81,7 @@ class Sampler:
                     blocks = [rows[block] for block in self._blocks]
                     self._seen[number] = [*map(ratios_at, blocks)], [*map(correlations_at, blocks)]
 
-    def outliers(self) -> Mapping[Path, float]:
+    def outliers(self) -> Mapping[PurePath, float]:
         """The sources that lie apart, and how far; see `swa_cli.averaging.outliers`."""
         sources = self._plan.sources
         found = outliers([ratios for ratios, _ in self._in_order()], len(sources))

@@ -4,7 +4,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from pathlib import Path
+from pathlib import PurePath
 
 from swa_cli.averaging import cpu
 from swa_cli.averaging.auto_device import run_on_the_faster
@@ -43,11 +43,11 @@ class Streamed:
     """Which one did it, and why, if it was chosen by measurement."""
     fingerprints: Mapping[str, int]
     """Of every tensor, see `swa_cli.averaging.fingerprints`."""
-    outliers: Mapping[Path, float]
+    outliers: Mapping[PurePath, float]
     """The sources that lie apart from the others, see `swa_cli.averaging.outliers`."""
     unrelated: bool
     """Whether no two sources resemble each other, see `swa_cli.averaging.unrelated`."""
-    sha256: Mapping[Path, str]
+    sha256: Mapping[PurePath, str]
     """Of the files that were to be hashed, in hexadecimal."""
 
 
@@ -58,7 +58,7 @@ def stream_average(
     *,
     engine: Engine,
     advance: Advance,
-    hashed: Collection[Path] = (),
+    hashed: Collection[PurePath] = (),
     exact: bool = False,
 ) -> Streamed:
     """Write the average of every tensor of ``plan`` at its offset.

@@ -1,9 +1,8 @@
 """Whether the files of an output are, beside their tensors, what was written."""
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import PurePath
 
 from swa_cli.errors import CheckpointError
 from swa_cli.formats import (
@@ -15,7 +14,7 @@ from swa_cli.formats import (
     frame_digest,
     unescape_surrogates,
 )
-from swa_cli.system.regular_files import open_regular
+from swa_cli.system.storage import is_there, open_file
 
 
 def changed_files(average: Checkpoint, record: Provenance) -> tuple[list[str], list[str]]:
@@ -27,18 +26,18 @@ def changed_files(average: Checkpoint, record: Provenance) -> tuple[list[str], l
         What was found, a sentence for each file; and names of copies that are not there.
     """
     text = average.metadata[PROVENANCE]
-    tensors: defaultdict[Path, set[ByteRange]] = defaultdict(set)
+    tensors: defaultdict[PurePath, set[ByteRange]] = defaultdict(set)
     for layout in average.tensors.values():
         for file, offset, length in layout.runs(0, layout.spec.numel):
             tensors[average.file_of(file)].add((offset, offset + length))
-    own: dict[Path, str | None] = dict.fromkeys(average.files or [average.path], text)
+    own: dict[PurePath, str | None] = dict.fromkeys(average.files or [average.path], text)
     own.setdefault(average.path, None)  # an index, which holds no record
     names = {escape_surrogates(path.name) for path in own}
     beside: set[str] = set()
     if record.files and names <= record.frames.keys():
         beside = record.frames.keys() - names
     copies = {name: average.path.with_name(unescape_surrogates(name)) for name in sorted(beside)}
-    there: dict[Path, str | None] = {path: None for path in copies.values() if os.path.lexists(path)}
+    there: dict[PurePath, str | None] = {path: None for path in copies.values() if is_there(path)}
     problems = [
         problem
         for path, held in (own | there).items()
@@ -47,13 +46,12 @@ def changed_files(average: Checkpoint, record: Provenance) -> tuple[list[str], l
     return problems, [name for name, path in copies.items() if path not in there]
 
 
-def _changed(path: Path, record: str | None, tensors: Iterable[ByteRange], frames: Mapping[str, str]) -> Iterable[str]:
+def _changed(
+    path: PurePath, record: str | None, tensors: Iterable[ByteRange], frames: Mapping[str, str]
+) -> Iterable[str]:
     try:
-        descriptor = open_regular(path)
-        try:
-            digest = frame_digest(descriptor, record, tensors)
-        finally:
-            os.close(descriptor)
+        with open_file(path) as file:
+            digest = frame_digest(file, record, tensors)
     except OSError as error:
         yield f"{path}: cannot be read: {error.strerror or error}"
         return

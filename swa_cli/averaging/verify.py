@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 
 from swa_cli.averaging.combiners import COMBINERS
 from swa_cli.averaging.comparison import BytewiseDiff
@@ -26,7 +26,7 @@ class Verification:
     ``recomputed`` are BatchNorm statistics, which are no longer those of the average.
     """
 
-    path: Path
+    path: PurePath
     noun: str
     """What it is of its sources: their average."""
     n_sources: int
@@ -41,7 +41,7 @@ class Verification:
 
 
 def verify(
-    average: Checkpoint, *, sources: Path | None = None, engine: Engine = _DEFAULT, track: Track = silent
+    average: Checkpoint, *, sources: PurePath | None = None, engine: Engine = _DEFAULT, track: Track = silent
 ) -> Verification:
     """Compare ``average`` with what its sources give now, with the options that were used then.
 
@@ -168,7 +168,7 @@ def _differences(average: Checkpoint, plan: AveragePlan) -> list[str]:
     ]
 
 
-def _other_files(plan: AveragePlan, record: Provenance, now: Mapping[Path, str]) -> list[str]:
+def _other_files(plan: AveragePlan, record: Provenance, now: Mapping[PurePath, str]) -> list[str]:
     """Files of the sources whose SHA-256 is another."""
     return [
         f"{path}: its SHA-256 was {_recorded(said, path)}, and is {now[path]}"
@@ -178,5 +178,5 @@ def _other_files(plan: AveragePlan, record: Provenance, now: Mapping[Path, str])
     ]
 
 
-def _recorded(said: Source, path: Path) -> str:
+def _recorded(said: Source, path: PurePath) -> str:
     return {unescape_surrogates(name): digest for name, digest in said.sha256.items()}.get(path.name, "not recorded")

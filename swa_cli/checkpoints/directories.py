@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Collection, Sequence
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from swa_cli.checkpoints.parts import without_parts
 from swa_cli.errors import CheckpointError, SourceError, listed, option, shortened
@@ -175,10 +175,11 @@ def _shards_named_by(index: Path) -> Collection[str]:
         return ()
 
 
-def short_names(paths: Sequence[Path]) -> list[str]:
+def short_names(paths: Sequence[PurePath]) -> list[str]:
     """File names; where two files have the same, paths from the folder that holds all of them."""
     names = [path.name for path in paths]
     if len(set(names)) == len(names):
         return names
-    common = os.path.commonpath([path.absolute() for path in paths])
-    return [os.path.relpath(path.absolute(), common) for path in paths]
+    whole = [Path(path).absolute() for path in paths]
+    common = os.path.commonpath(whole)
+    return [os.path.relpath(path, common) for path in whole]

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 from swa_cli.checkpoints.selection import Selection, known_metrics, select
@@ -46,7 +46,7 @@ class Pick:
     """What some flags pick, or why they cannot."""
 
     flags: str
-    paths: tuple[Path, ...] = ()
+    paths: tuple[PurePath, ...] = ()
     error: SwaError | None = None
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from pathlib import Path
+from pathlib import PurePath
 
 from swa_cli.checkpoints.series import SeriesMember
 from swa_cli.errors import option, shortened
@@ -85,7 +85,7 @@ def _by_counters_of_some(files: Sequence[SeriesMember]) -> Order | None:
     return _by_steps(files, _as_keys(partly[name]), name)
 
 
-def _as_keys(steps: Mapping[Path, int]) -> dict[Path, tuple[int, ...]]:
+def _as_keys(steps: Mapping[PurePath, int]) -> dict[PurePath, tuple[int, ...]]:
     return {path: (step,) for path, step in steps.items()}
 
 
@@ -98,7 +98,7 @@ def _by_names(files: Sequence[SeriesMember]) -> Order:
 
 def _by_steps(
     files: Sequence[SeriesMember],
-    steps: Mapping[Path, tuple[int, ...]],
+    steps: Mapping[PurePath, tuple[int, ...]],
     by: str,
     notices: Sequence[str] = (),
     then: Sequence[str] = (),

@@ -7,7 +7,7 @@ their paths are the same but for that, and no counter that both hold differs.
 import os
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from swa_cli.errors import option, shortened
@@ -217,7 +217,7 @@ def without_parts(name: str) -> str:
     return name
 
 
-def _pattern(path: Path, kind: _Kind) -> str:
+def _pattern(path: PurePath, kind: _Kind) -> str:
     """A pattern for this part at every step: of the name of the file, or of the folder that names the part."""
     for name in reversed(path.parts):
         found = kind.pattern.search(name)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePath
 
 from swa_cli.formats import Checkpoint
 
@@ -12,7 +12,7 @@ class SeriesMember:
     """A checkpoint and its place in a run."""
 
     checkpoint: Checkpoint
-    link: Path | None = None
+    link: PurePath | None = None
     """The path of the link under which the file was found; None where it is the file itself."""
     step: int | None = None
     """The step by which the run is ordered; None where it is not known."""
@@ -20,7 +20,7 @@ class SeriesMember:
     """The metrics that any of the file's names or its contents give."""
 
     @property
-    def path(self) -> Path:
+    def path(self) -> PurePath:
         """The path under which the file was found."""
         return self.link or self.checkpoint.path
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from swa_cli.checkpoints.directories import checkpoint_files
 from swa_cli.errors import SourceError, shortened
 from swa_cli.formats import Checkpoint, about_dcp, is_dcp, open_checkpoint, read_record, read_zip
-from swa_cli.system.regular_files import open_stream
+from swa_cli.system.storage import open_file
 
 
 def recorded_key(path: Path) -> str | None:
@@ -15,8 +15,8 @@ def recorded_key(path: Path) -> str | None:
         CheckpointError: the record of the file cannot be read.
     """
     try:
-        with open_stream(path) as stream:
-            metadata = read_zip(stream.fileno()).metadata
+        with open_file(path) as file:
+            metadata = read_zip(file).metadata
     except Exception:  # noqa: BLE001  # it is no such file; a damaged one can raise anything
         return None
     record = read_record(path, metadata)

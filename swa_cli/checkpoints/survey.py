@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from swa_cli.checkpoints.duplicates import without_copies
 from swa_cli.checkpoints.ema_copies import about_ema
@@ -22,7 +22,7 @@ class Survey:
     """All that was found, averaged or not."""
 
     order: Order
-    copies: tuple[tuple[SeriesMember, Path], ...] = ()
+    copies: tuple[tuple[SeriesMember, PurePath], ...] = ()
     """Files with the weights of another one (links to it too), and that other one's path."""
     own: tuple[SeriesMember, ...] = ()
     """Averages that swa-cli wrote and that are not named themselves."""
@@ -143,9 +143,9 @@ def _metrics_of(checkpoint: Checkpoint) -> Mapping[str, float]:
     return {} if checkpoint.provenance else checkpoint.metrics
 
 
-def _with_metrics_of(copies: Sequence[tuple[SeriesMember, Path]], kept: Sequence[Checkpoint]) -> list[SeriesMember]:
+def _with_metrics_of(copies: Sequence[tuple[SeriesMember, PurePath]], kept: Sequence[Checkpoint]) -> list[SeriesMember]:
     """The same weights are equally good, whichever of their names says it (fairseq's ``checkpoint.best_loss_3.21``)."""
-    more: defaultdict[Path, dict[str, float]] = defaultdict(dict)
+    more: defaultdict[PurePath, dict[str, float]] = defaultdict(dict)
     for copy, other in sorted(copies, key=lambda pair: natural_key(pair[0].path)):
         more[other] = {**copy.metrics, **more[other]}
     return [

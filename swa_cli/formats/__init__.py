@@ -14,7 +14,7 @@ from swa_cli.formats.provenance import BnStatistics, BnUpdate, Options, Provenan
 from swa_cli.formats.provenance_fields import escape_surrogates, unescape_surrogates
 from swa_cli.formats.provenance_text import EXTRA_STATE, PROVENANCE, as_text
 from swa_cli.formats.rounding import LOST, round_into, round_once
-from swa_cli.formats.safetensors.header import file_order
+from swa_cli.formats.safetensors.header import file_order, stored_names
 from swa_cli.formats.safetensors.writer import index_file, part_of, safetensors_file, sharded_files
 from swa_cli.formats.tensor_layout import Box, TensorLayout, TensorSpec
 from swa_cli.formats.tied_weights import find_ties
@@ -80,6 +80,7 @@ __all__ = [
     "sharded_files",
     "shards_of",
     "step_in_name",
+    "stored_names",
     "strip_wrappers",
     "torch_file",
     "torch_file_like",

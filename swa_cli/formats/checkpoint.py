@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from swa_cli.formats.file_reader import OpenFiles, Stamp, read_tensor
+from swa_cli.formats.file_reader import OpenFiles, read_tensor
 from swa_cli.formats.provenance import Provenance
 from swa_cli.formats.tensor_layout import Box, TensorLayout, TensorSpec, boxes_of
+from swa_cli.system.storage import Stamp
 
 if TYPE_CHECKING:
     import torch
@@ -24,11 +25,12 @@ class Checkpoint:
     checkpoints can be held at once.
     """
 
-    path: Path
+    path: PurePath
+    """Of this machine, or the URL of a remote file, which says where the tensors are read from."""
     tensors: Mapping[str, TensorLayout]
-    files: tuple[Path, ...] = ()
+    files: tuple[PurePath, ...] = ()
     """The files that hold the tensors, if ``path`` is the index of a sharded checkpoint."""
-    stamps: Mapping[Path, Stamp] = field(default_factory=dict[Path, Stamp])
+    stamps: Mapping[PurePath, Stamp] = field(default_factory=dict[PurePath, Stamp])
     """What the files were when their headers were read."""
     counters: Mapping[str, int] = field(default_factory=dict[str, int])
     """``global_step``, ``step``, ``iteration``, ``epoch`` and the like, as far as the file holds them."""
@@ -65,14 +67,14 @@ class Checkpoint:
         """Shape and dtype, without reading the tensor."""
         return self.tensors[name].spec
 
-    def file_of(self, number: int) -> Path:
+    def file_of(self, number: int) -> PurePath:
         """The file that a `TensorLayout` means by its number."""
         return self.files[number] if self.files else self.path
 
     @property
     def file_bytes(self) -> int:
         """Size of all its files."""
-        return sum(stamp[2] for stamp in self.stamps.values())
+        return sum(stamp.size for stamp in self.stamps.values())
 
     def get_tensor(self, name: str) -> "torch.Tensor":
         """The whole tensor for torch, contiguous, on the CPU, in its stored dtype.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import PurePath
 
 from swa_cli.errors import CheckpointError, option
 from swa_cli.formats.checkpoint import Checkpoint
@@ -16,13 +16,13 @@ from swa_cli.formats.torch.legacy_container import looks_legacy
 from swa_cli.formats.torch.reader import open_torch
 from swa_cli.formats.torch.zip_reader import ZIP_MAGIC
 from swa_cli.system.gc_pause import gc_paused
-from swa_cli.system.regular_files import open_stream
+from swa_cli.system.storage import RandomAccess, open_file
 
 _HEAD = 512
 _TAR_MAGIC_AT = 257
 
 
-def open_checkpoint(path: Path, *, key: str | None = None) -> Checkpoint:
+def open_checkpoint(path: PurePath, *, key: str | None = None) -> Checkpoint:
     """Read the header of a safetensors or torch file, or of all that an index names; no tensor is read.
 
     Args:
@@ -36,7 +36,7 @@ def open_checkpoint(path: Path, *, key: str | None = None) -> Checkpoint:
         return with_trainer_state(_with_record(_open(path, key)))
 
 
-def read_record(path: Path, metadata: Mapping[str, str]) -> Provenance | None:
+def read_record(path: PurePath, metadata: Mapping[str, str]) -> Provenance | None:
     """Return what swa-cli says of a file that it wrote, from the metadata in it.
 
     Raises:
@@ -54,20 +54,24 @@ def _with_record(checkpoint: Checkpoint) -> Checkpoint:
     return checkpoint if record is None else replace(checkpoint, provenance=record)
 
 
-def _open(path: Path, key: str | None) -> Checkpoint:
+def _open(path: PurePath, key: str | None) -> Checkpoint:
     if path.name.endswith(INDEX_SUFFIX):
         return open_sharded(path, lambda shard: _open(shard, key))
     try:
-        with open_stream(path) as stream:
-            head = stream.read(_HEAD)
+        with open_file(path) as file:
+            return _open_file(path, file, key)
     except OSError as error:
         msg = f"{path}: cannot be read: {error.strerror or error}."
         raise CheckpointError(msg) from error
+
+
+def _open_file(path: PurePath, file: RandomAccess, key: str | None) -> Checkpoint:
+    head = file.read(0, _HEAD)
     if is_of_dcp(path):  # each tensor in it is a torch file
         raise CheckpointError(f"{path}: {about_format(path)}")
     if head.startswith(ZIP_MAGIC) or looks_legacy(head):
         try:
-            return open_torch(path, key=key)
+            return open_torch(path, file, key=key)
         except CheckpointError as error:
             other = about_format(path)  # .zip, .npz
             if other is None:
@@ -77,7 +81,7 @@ def _open(path: Path, key: str | None) -> Checkpoint:
         if key is not None:
             msg = f"{path}: a safetensors file is flat and has no key {key!r}; leave out {option('key')}."
             raise CheckpointError(msg)
-        return open_safetensors(path)
+        return open_safetensors(path, file)
     raise CheckpointError(f"{path}: {about_format(path, head) or _what_it_is(head)}")
 
 

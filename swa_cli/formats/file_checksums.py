@@ -1,24 +1,24 @@
 """SHA-256 of whole files, by threads of their own beside other work on the same files."""
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import PurePath
 
 from swa_cli.errors import CheckpointError
-from swa_cli.formats.file_reader import Stamp, changed, open_same
+from swa_cli.formats.file_reader import changed, open_same
+from swa_cli.system.storage import Stamp
 
 _BLOCK = 1 << 20
 
-Digests = Callable[[], Mapping[Path, str]]
+Digests = Callable[[], Mapping[PurePath, str]]
 """Waits for the last digest; all of them, in hexadecimal."""
 
 
 @contextmanager
-def checksums(stamps: Mapping[Path, Stamp], *, threads: int) -> Generator[Digests]:
+def checksums(stamps: Mapping[PurePath, Stamp], *, threads: int) -> Generator[Digests]:
     """Hash files while the body of a ``with`` does something else; an error in it ends the hashing too.
 
     All files are hashed in turns, a megabyte at a time, as an average reads them side by side: what the one of the two
@@ -35,7 +35,7 @@ def checksums(stamps: Mapping[Path, Stamp], *, threads: int) -> Generator[Digest
     with ThreadPoolExecutor(threads, thread_name_prefix="swa-checksum") as pool:
         futures = [pool.submit(hashing.run) for _ in range(min(threads, len(stamps)))]
 
-        def digests() -> Mapping[Path, str]:
+        def digests() -> Mapping[PurePath, str]:
             for future in futures:
                 future.result()
             return {path: digest.hexdigest() for path, digest in hashing.digests.items()}
@@ -49,7 +49,7 @@ def checksums(stamps: Mapping[Path, Stamp], *, threads: int) -> Generator[Digest
 class _Hashing:
     """Files that wait for their next block to be hashed, each by one thread at a time."""
 
-    def __init__(self, stamps: Mapping[Path, Stamp]) -> None:
+    def __init__(self, stamps: Mapping[PurePath, Stamp]) -> None:
         self.digests = {path: hashlib.sha256() for path in stamps}
         self.stopped = False
         self._stamps = stamps
@@ -67,21 +67,19 @@ class _Hashing:
             except BaseException:
                 self.stopped = True
                 raise
-            if offset + done < self._stamps[path][2]:
+            if offset + done < self._stamps[path].size:
                 self._waiting.append((path, offset + done))
 
-    def _hash_block(self, path: Path, offset: int, buffer: memoryview) -> int:
-        """Hash what comes next in a file; how many bytes that was."""
+    def _hash_block(self, path: PurePath, offset: int, buffer: memoryview) -> int:
+        """Hash the next bytes of a file and return their number."""
+        block = buffer[: self._stamps[path].size - offset]
         try:
-            descriptor = open_same(path, self._stamps[path])
-            try:
-                count = os.preadv(descriptor, [buffer], offset)
-            finally:
-                os.close(descriptor)
+            with open_same(path, self._stamps[path]) as file:
+                missing = file.read_into(offset, [block])
         except OSError as error:
             msg = f"{path}: cannot be read for its checksum: {error.strerror or error}."
             raise CheckpointError(msg) from error
-        if count == 0 and self._stamps[path][2]:
+        if missing:
             raise CheckpointError(changed(path))
-        self.digests[path].update(buffer[:count])
-        return count
+        self.digests[path].update(block)
+        return len(block)

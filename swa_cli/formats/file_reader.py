@@ -1,9 +1,8 @@
 """Reading bytes of tensors at their places in files, few of which are open at a time."""
 
-import os
 import resource
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePath
 from threading import Lock
 from types import TracebackType
 from typing import Self
@@ -13,13 +12,9 @@ import numpy.typing as npt
 
 from swa_cli.errors import CheckpointError
 from swa_cli.formats.tensor_layout import StoredTensor
-from swa_cli.system.regular_files import open_regular
-
-Stamp = tuple[int, int, int, int]
-"""Device, inode, size and time of change of a file: by which a file that was replaced is noticed."""
+from swa_cli.system.storage import RandomAccess, Stamp, open_file, storage_of
 
 _MOST_OPEN = 256
-_MOST_VIEWS = 1024  # IOV_MAX
 _SLACK = 1024
 """Bytes between rows that are read along rather than skipped."""
 _WIDEST_SPAN = 1 << 23
@@ -35,10 +30,10 @@ class OpenFiles:
         stamps: of the files when their headers were read. A file that has another one by now is an error.
     """
 
-    def __init__(self, stamps: Mapping[Path, Stamp] | None = None, *, limit: int | None = None) -> None:
+    def __init__(self, stamps: Mapping[PurePath, Stamp] | None = None, *, limit: int | None = None) -> None:
         self._stamps = stamps or {}
         self._limit = min(_MOST_OPEN, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3) if limit is None else limit
-        self._open: dict[Path, int] = {}
+        self._open: dict[PurePath, RandomAccess] = {}
         self._lock = Lock()
 
     def __enter__(self) -> Self:
@@ -47,11 +42,11 @@ class OpenFiles:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for descriptor in self._open.values():
-            os.close(descriptor)
+        for file in self._open.values():
+            file.close()
         self._open.clear()
 
-    def read(self, path: Path, offset: int, views: Sequence[memoryview], what: str) -> None:
+    def read(self, path: PurePath, offset: int, views: Sequence[memoryview], what: str) -> None:
         """Fill ``views`` (of bytes), one after the other, with what the file holds from ``offset`` on.
 
         Args:
@@ -61,17 +56,12 @@ class OpenFiles:
             CheckpointError: the file ends early, cannot be read, or was changed since its header was read.
         """
         try:
-            descriptor = self._open.get(path)
-            if descriptor is None:
-                descriptor = self._keep(path)
-            if descriptor is not None:
-                missing = _fill(descriptor, views, offset)
+            file = self._open.get(path) or self._keep(path)
+            if file is not None:
+                missing = file.read_into(offset, views)
             else:
-                descriptor = self._open_same(path)
-                try:
-                    missing = _fill(descriptor, views, offset)
-                finally:
-                    os.close(descriptor)
+                with self._open_same(path) as file:
+                    missing = file.read_into(offset, views)
         except OSError as error:
             msg = f"{path}: cannot read tensor {what}: {error.strerror or error}."
             raise CheckpointError(msg) from error
@@ -83,13 +73,13 @@ class OpenFiles:
             )
             raise CheckpointError(msg)
 
-    def _keep(self, path: Path) -> int | None:
+    def _keep(self, path: PurePath) -> RandomAccess | None:
         with self._lock:
             if path not in self._open and len(self._open) < self._limit:
                 self._open[path] = self._open_same(path)
             return self._open.get(path)
 
-    def _open_same(self, path: Path) -> int:
+    def _open_same(self, path: PurePath) -> RandomAccess:
         return open_same(path, self._stamps.get(path))
 
     def check_unchanged(self) -> None:
@@ -100,39 +90,35 @@ class OpenFiles:
         """
         for path, stamp in self._stamps.items():
             try:
-                unchanged = stamp_of(path) == stamp
+                unchanged = storage_of(path).stamp(path) == stamp
             except OSError:
                 unchanged = False
             if not unchanged:
                 raise CheckpointError(changed(path))
 
 
-def stamp_of(file: Path | int) -> Stamp:
-    """The stamp of a file, by its path or a descriptor."""
-    status = os.stat(file)  # noqa: PTH116  # takes either
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def open_same(path: Path, stamp: Stamp | None) -> int:
-    """A descriptor of a file that still has its stamp, or that nobody knows a stamp of.
+def open_same(path: PurePath, stamp: Stamp | None) -> RandomAccess:
+    """Open a file that must still have ``stamp``; None accepts any.
 
     Raises:
         CheckpointError: the file was changed or replaced.
         OSError: it cannot be opened.
     """
-    descriptor = open_regular(path)
-    if stamp is not None and stamp_of(descriptor) != stamp:
-        os.close(descriptor)
+    file = open_file(path)
+    if stamp is not None and file.stamp != stamp:
+        file.close()
         raise CheckpointError(changed(path))
-    return descriptor
+    return file
 
 
-def changed(path: Path) -> str:
+def changed(path: PurePath) -> str:
     """What to say of a file that is no longer what it was."""
     return f"{path} was changed while it was read. Wait until the run no longer writes it, and start again."
 
 
-def read_tensor(files: OpenFiles, path: Path, stored: StoredTensor, into: npt.NDArray[np.generic], what: str) -> None:
+def read_tensor(
+    files: OpenFiles, path: PurePath, stored: StoredTensor, into: npt.NDArray[np.generic], what: str
+) -> None:
     """Read a tensor of any stride into ``into``, an array of its shape and dtype, which may be strided itself.
 
     What lies between the elements is not read, but for gaps too small to be worth a call.
@@ -158,19 +144,3 @@ def read_tensor(files: OpenFiles, path: Path, stored: StoredTensor, into: npt.ND
         last = min(length, first + step)
         part = into[(slice(None),) * widest + (slice(first, last),)]
         read_tensor(files, path, stored.narrow(widest, first, last), part, what)
-
-
-def _fill(descriptor: int, views: Sequence[memoryview], offset: int) -> int:
-    """Read until the views are full; the number of bytes that the file lacks."""
-    at, done = 0, 0  # the view that is being filled, and how much of it is
-    while at < len(views):
-        batch = [views[at][done:], *views[at + 1 : at + _MOST_VIEWS]] if done else views[at : at + _MOST_VIEWS]
-        count = os.preadv(descriptor, batch, offset)
-        if count == 0:
-            return sum(len(view) for view in views[at:]) - done
-        offset += count
-        done += count
-        while at < len(views) and done >= len(views[at]):
-            done -= len(views[at])
-            at += 1
-    return 0

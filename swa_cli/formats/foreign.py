@@ -2,9 +2,10 @@
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import PurePath
 
 from swa_cli.errors import shortened
+from swa_cli.system.storage import storage_of
 
 _FORMATS = {
     (".gguf",): (
@@ -34,21 +35,22 @@ _MAGIC = {
 _METADATA, _DATA = ".metadata", ".distcp"
 
 
-def is_dcp(folder: Path) -> bool:
+def is_dcp(folder: PurePath) -> bool:
     """Whether a folder is a checkpoint of torch.distributed.checkpoint.
 
     Raises:
         OSError: it cannot be read.
     """
-    return any(path.suffix == _DATA for path in folder.iterdir()) and (folder / _METADATA).is_file()
+    found = {entry.path: entry.is_file for entry in storage_of(folder).listing(folder)}
+    return found.get(folder / _METADATA, False) and any(path.suffix == _DATA for path in found)
 
 
-def is_of_dcp(path: Path) -> bool:
+def is_of_dcp(path: PurePath) -> bool:
     """Whether a file is one of those that make up such a checkpoint, by its name."""
     return path.suffix == _DATA or path.name == _METADATA
 
 
-def about_dcp(folders: Sequence[Path]) -> str:
+def about_dcp(folders: Sequence[PurePath]) -> str:
     """What to do with checkpoints of torch.distributed.checkpoint."""
     first = str(folders[0])
     which = f"{first} is a checkpoint" if len(folders) == 1 else f"{shortened([*map(str, folders)])} are checkpoints"
@@ -59,7 +61,7 @@ def about_dcp(folders: Sequence[Path]) -> str:
     )
 
 
-def about_format(path: Path, head: bytes = b"") -> str | None:
+def about_format(path: PurePath, head: bytes = b"") -> str | None:
     """What a file of a known other format is, and what to do; None for any other file.
 
     Args:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, cast
 
 from swa_cli.errors import CheckpointError, listed
@@ -11,7 +11,7 @@ from swa_cli.formats.tensor_layout import TensorLayout
 from swa_cli.formats.torch.state_dict import strip_wrappers
 from swa_cli.formats.training_metrics import metrics_in_name
 from swa_cli.system.checked_json import parse_json
-from swa_cli.system.regular_files import read_regular
+from swa_cli.system.storage import read_file, storage_of
 
 INDEX_SUFFIX = ".index.json"
 _LARGEST = 1 << 28
@@ -19,14 +19,14 @@ _MOST_SHARDS = 20_000
 _WRAPPER = "module."
 
 
-def shards_of(index: Path) -> Mapping[str, str]:
+def shards_of(index: PurePath) -> Mapping[str, str]:
     """From the names of the tensors to those of the files that hold them, beside the index.
 
     Raises:
         CheckpointError: the file cannot be read, or is no such index.
     """
     try:
-        contents = parse_json(read_regular(index, most=_LARGEST))
+        contents = parse_json(read_file(index, most=_LARGEST))
     except OSError as error:
         msg = f"{index}: cannot be read: {error.strerror or error}."
         raise CheckpointError(msg) from error
@@ -44,7 +44,7 @@ def shards_of(index: Path) -> Mapping[str, str]:
             continue
         if (
             not isinstance(shard, str)
-            or Path(shard).name != shard
+            or PurePath(shard).name != shard
             or shard in {"", "..", "."}
             or shard.endswith(INDEX_SUFFIX)
         ):
@@ -57,7 +57,7 @@ def shards_of(index: Path) -> Mapping[str, str]:
     return entries
 
 
-def open_sharded(index: Path, open_shard: Callable[[Path], Checkpoint]) -> Checkpoint:
+def open_sharded(index: PurePath, open_shard: Callable[[PurePath], Checkpoint]) -> Checkpoint:
     """Read the index and the header of every shard that it names.
 
     Raises:
@@ -67,7 +67,7 @@ def open_sharded(index: Path, open_shard: Callable[[Path], Checkpoint]) -> Check
     names = sorted(set(where.values()))
     files = tuple(index.with_name(name) for name in names)
     try:
-        missing = [str(file) for file in files if not file.exists()]
+        missing = [str(file) for file in files if not storage_of(file).exists(file)]
     except (OSError, ValueError) as error:  # ValueError: a null character
         msg = f"{index}: it names a file that cannot be opened: {error}. Copy or save the checkpoint again."
         raise CheckpointError(msg) from error

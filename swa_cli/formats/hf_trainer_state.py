@@ -7,7 +7,7 @@ from typing import Any, cast
 from swa_cli.formats.checkpoint import Checkpoint
 from swa_cli.formats.training_metrics import metrics_among
 from swa_cli.system.checked_json import parse_json
-from swa_cli.system.regular_files import read_regular
+from swa_cli.system.storage import read_file
 
 FILE = "trainer_state.json"
 _WEIGHTS = ("model.*", "model-*", "pytorch_model.*", "pytorch_model-*", "adapter_model.*")
@@ -21,7 +21,7 @@ def with_trainer_state(checkpoint: Checkpoint) -> Checkpoint:
         return checkpoint
     beside = checkpoint.path.with_name(FILE)
     try:
-        state = parse_json(read_regular(beside, most=_LARGEST))
+        state = parse_json(read_file(beside, most=_LARGEST))
     except (OSError, ValueError):
         return checkpoint
     step = _entries(state).get("global_step")

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from pathlib import Path
+from pathlib import PurePath
 
 from swa_cli.formats.frame import ByteRange
 from swa_cli.formats.provenance import Provenance
 from swa_cli.formats.tensor_layout import TensorSpec
+from swa_cli.system.storage import storage_of
 
 Crc = Callable[[int, int], int]
 """CRC-32 of a number of bytes from an offset on, of a file whose tensors are written."""
@@ -55,14 +56,14 @@ class Layout:
 
     files: tuple[OutputFile, ...]
     is_folder: bool = False
-    copies: tuple[Path, ...] = ()
+    copies: tuple[PurePath, ...] = ()
     left_out: tuple[str, ...] = field(default=())
     """What a file that this one is like holds besides, and this one does not."""
 
     @property
     def size(self) -> int:
         """Bytes in all files."""
-        return sum(file.size for file in self.files) + sum(path.stat().st_size for path in self.copies)
+        return sum(file.size for file in self.files) + sum(storage_of(path).stamp(path).size for path in self.copies)
 
     @property
     def starts(self) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from itertools import islice
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from swa_cli.formats.torch.pickled_scalars import ReadTensor, entries_of, numbers_in, read_number
@@ -27,7 +27,7 @@ _FAIRSEQ = re.compile(rf"\bbest_([A-Za-z]\w*?)_({_NUMBER})$", flags=re.IGNORECAS
 _TEXT = re.compile(_NUMBER, flags=re.IGNORECASE)
 
 
-def metrics_of(contents: Mapping[Any, Any], read: ReadTensor | None, path: Path) -> dict[str, float]:
+def metrics_of(contents: Mapping[Any, Any], read: ReadTensor | None, path: PurePath) -> dict[str, float]:
     """Metrics in the contents of a torch file.
 
     They are the numbers at the top that count nothing, those of a mapping called ``metrics``, ``logs`` or the like, and
@@ -55,12 +55,12 @@ def metrics_of_text(metadata: Mapping[str, str]) -> dict[str, float]:
     return metrics_among(numbers)
 
 
-def metrics_in_name(path: Path) -> dict[str, float]:
+def metrics_in_name(path: PurePath) -> dict[str, float]:
     """Metrics in a file's name, as Lightning and fairseq write them.
 
-    >>> metrics_in_name(Path("epoch=3-val_loss=0.21.ckpt"))
+    >>> metrics_in_name(PurePath("epoch=3-val_loss=0.21.ckpt"))
     {'val_loss': 0.21}
-    >>> metrics_in_name(Path("checkpoint.best_loss_3.21.pt"))
+    >>> metrics_in_name(PurePath("checkpoint.best_loss_3.21.pt"))
     {'loss': 3.21}
     """
     stem = SUFFIX.sub("", path.name)
@@ -79,7 +79,7 @@ def metrics_among(numbers: Mapping[str, float]) -> dict[str, float]:
     }
 
 
-def _of_lightning(callbacks: object, read: ReadTensor, path: Path) -> dict[str, float]:
+def _of_lightning(callbacks: object, read: ReadTensor, path: PurePath) -> dict[str, float]:
     """The monitored score of each ModelCheckpoint.
 
     Where there are several, ``current_score`` may be that of an earlier file, which another of them has not replaced
@@ -96,7 +96,7 @@ def _of_lightning(callbacks: object, read: ReadTensor, path: Path) -> dict[str, 
         of_this = [
             score
             for name, score in islice(reversed(entries_of(state.get("best_k_models")).items()), _MOST_FILES)
-            if type(name) is str and name.endswith(path.name) and Path(name).name == path.name
+            if type(name) is str and name.endswith(path.name) and PurePath(name).name == path.name
         ]
         score = of_this[0] if of_this else state.get("current_score") if len(states) == 1 else None
         number = read_number(score, read)

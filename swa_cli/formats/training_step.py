@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 OF_THE_WHOLE_RUN = ("global_step", "global_steps", "num_updates")
@@ -34,7 +34,7 @@ def _whole(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def step_in_name(path: Path) -> int | None:
+def step_in_name(path: PurePath) -> int | None:
     """The step in a path: a labelled number of the name, the last that is no rank, or one of the folder.
 
     >>> step_in_name(Path("epoch=3-step=1200.ckpt"))
@@ -63,15 +63,15 @@ def _labelled(text: str) -> int | None:
     return None
 
 
-def natural_key(path: Path) -> list[tuple[int, int, str]]:
+def natural_key(path: PurePath) -> list[tuple[int, int, str]]:
     """Sorts `epoch-9` before `epoch-10`."""
-    absolute = os.path.abspath(path)  # noqa: PTH100  # however it was spelt; Path.absolute keeps ".."
+    absolute = os.path.abspath(path) if isinstance(path, Path) else str(path)  # noqa: PTH100  # Path.absolute keeps ".."
     parts = re.split(r"(\d+)", absolute)
     numbers = [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
     return [*numbers, (2, 0, absolute)]  # `ck-1` and `ck-01` have the same numbers
 
 
-def numbers_in_name(path: Path) -> list[int]:
+def numbers_in_name(path: PurePath) -> list[int]:
     """All whole numbers in the name of the file.
 
     >>> numbers_in_name(Path("epoch=3-step=1200-v1.ckpt"))

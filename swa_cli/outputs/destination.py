@@ -116,7 +116,7 @@ def check_not_read(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
     for checkpoint in checkpoints:
         is_ours = checkpoint.provenance is not None
         for path in (checkpoint.path, *checkpoint.files):
-            if not is_ours and output.is_file() and output.samefile(path):
+            if not is_ours and isinstance(path, Path) and output.is_file() and output.samefile(path):
                 msg = f"cannot write {output}: it is one of the checkpoints that are read. Name another output."
                 raise OutputError(msg)
 

@@ -13,6 +13,7 @@ from swa_cli.errors import NonFiniteError, option
 from swa_cli.formats import Checkpoint, Contents, Provenance, find_ties, is_floating, round_once
 from swa_cli.outputs.destination import Target, plan_layout
 from swa_cli.outputs.writer import write_output
+from swa_cli.system.storage import Url, locate
 
 _CHUNK = 1 << 22
 
@@ -72,7 +73,11 @@ def replace_tensors(
 
 def _seen_from(output_folder: Path, checkpoint: Checkpoint, folder: str | None) -> str | None:
     """The folder of the sources, which the record of ``checkpoint`` gives as seen from there, as seen from another."""
-    if folder is None or output_folder.resolve() == checkpoint.path.parent.resolve():
+    if folder is None or isinstance(locate(folder), Url):
+        return folder
+    if isinstance(checkpoint.path, Url):
+        return str(checkpoint.path.parent.joined(folder))
+    if output_folder.resolve() == Path(checkpoint.path).parent.resolve():
         return folder
     there = os.path.realpath(checkpoint.path.parent / folder)
     return os.path.relpath(there, os.path.realpath(output_folder))

@@ -3,10 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
-from pathlib import Path
-from typing import Any, cast
-
-from safetensors import safe_open
+from pathlib import PurePath
+from typing import cast
 
 from swa_cli.errors import MismatchError, listed, option
 from swa_cli.formats import (
@@ -25,11 +23,12 @@ from swa_cli.formats import (
     part_of,
     safetensors_file,
     shards_of,
+    stored_names,
     strip_wrappers,
     torch_file_like,
 )
 from swa_cli.system.checked_json import parse_json
-from swa_cli.system.regular_files import open_stream, read_regular
+from swa_cli.system.storage import Stamp, open_file, read_file, storage_of
 
 _OF_MODEL = (
     *("*config*.json", "tokenizer*", "special_tokens*", "added_tokens*", "vocab*", "merges.txt"),
@@ -52,10 +51,10 @@ class Like:
     key: str | None
 
 
-def is_torch(path: Path) -> bool:
+def is_torch(path: PurePath) -> bool:
     """Whether a file is one of torch's, by its first bytes."""
-    with open_stream(path) as stream:
-        head = stream.read(_HEAD)
+    with open_file(path) as file:
+        head = file.read(0, _HEAD)
     return head.startswith(ZIP_MAGIC) or looks_legacy(head)
 
 
@@ -85,12 +84,13 @@ def files_like(like: Like, contents: Contents, *, name: str | None = None) -> tu
     return [*files, _index_like(checkpoint, contents, files)], left_out
 
 
-def files_beside(path: Path) -> list[Path]:
+def files_beside(path: PurePath) -> list[PurePath]:
     """Configuration and tokenizer files in a folder as Hugging Face has it: what belongs to the model."""
-    if not any(path.with_name(name).is_file() for name in _CONFIGURATIONS):
+    storage = storage_of(path)
+    if not any(storage.exists(path.with_name(name)) for name in _CONFIGURATIONS):
         return []
-    names = sorted(entry for entry in path.parent.iterdir() if entry.is_file() and not entry.name.startswith("."))
-    return [entry for entry in names if is_of_model(entry.name)]
+    names = sorted(entry.path for entry in storage.listing(path.parent) if entry.is_file)
+    return [entry for entry in names if not entry.name.startswith(".") and is_of_model(entry.name)]
 
 
 def is_of_model(name: str) -> bool:
@@ -163,7 +163,7 @@ def _by_file(checkpoint: Checkpoint, contents: Contents) -> list[list[str]]:
     return kept
 
 
-def _extra_of(like: Like, path: Path, contents: Contents, *, is_first: bool) -> dict[str, object]:
+def _extra_of(like: Like, path: PurePath, contents: Contents, *, is_first: bool) -> dict[str, object]:
     """What is no tensor, for one of several files: what that file has, and for the first what none has."""
     here = open_checkpoint(path, key=like.key).extra
     return {
@@ -173,17 +173,14 @@ def _extra_of(like: Like, path: Path, contents: Contents, *, is_first: bool) -> 
     }
 
 
-def _file_like(like: Like, path: Path, contents: Contents, name: str) -> tuple[OutputFile, list[str]]:
+def _file_like(like: Like, path: PurePath, contents: Contents, name: str) -> tuple[OutputFile, list[str]]:
     if is_torch(path):
         return torch_file_like(path, like.checkpoint.stamps[path], like.key, contents, name=name)
-    return _safetensors_like(path, contents, name), []
+    return _safetensors_like(path, like.checkpoint.stamps[path], contents, name), []
 
 
-def _safetensors_like(path: Path, contents: Contents, name: str) -> OutputFile:
-    with safe_open(path, framework="np") as opened:  # pyright: ignore[reportUnknownVariableType]
-        header = cast("Any", opened)
-        there: set[str] = {*header.keys()}
-        unordered: Mapping[str, str] = header.metadata() or {}
+def _safetensors_like(path: PurePath, stamp: Stamp, contents: Contents, name: str) -> OutputFile:
+    there, unordered = stored_names(path, stamp)
     metadata = dict(sorted(unordered.items()))
     stored_as = strip_wrappers({raw: raw for raw in (*there, *(raw for raw in metadata if metadata[raw] in there))})
     written = _written_names(contents, {short for short, raw in stored_as.items() if raw in there})
@@ -217,7 +214,7 @@ def _all_names(contents: Contents) -> list[tuple[str, str]]:
 
 def _index_like(checkpoint: Checkpoint, contents: Contents, files: Sequence[OutputFile]) -> OutputFile:
     path = checkpoint.path
-    written = parse_json(read_regular(path)).get("metadata")
+    written = parse_json(read_file(path)).get("metadata")
     metadata = cast("dict[str, object]", written) if isinstance(written, dict) else {}
     size = sum(spec.nbytes for spec in contents.specs.values())
     where = shards_of(path)

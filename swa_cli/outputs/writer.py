@@ -2,14 +2,13 @@
 
 import os
 import resource
-import shutil
 import zlib
 from bisect import bisect_right
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import BinaryIO
 
@@ -18,7 +17,7 @@ from swa_cli.formats import Layout, Provenance, as_text, escape_surrogates, fram
 from swa_cli.outputs.destination import ITSELF, Target, check_target
 from swa_cli.system.atomic_directory import publish_folder
 from swa_cli.system.atomic_file import publish, writer_at
-from swa_cli.system.regular_files import open_stream
+from swa_cli.system.storage import LocalFile, open_file
 
 _BLOCK = 1 << 20
 
@@ -88,7 +87,7 @@ class Writer:
         for offset, content in file.frame(provenance, crc):
             assert offset + len(content) <= file.size, "a record is longer than was planned"
             self._writers[number](offset, memoryview(content))
-        return frame_digest(descriptor, as_text(provenance) if file.seal else None, file.tensors)
+        return frame_digest(LocalFile(descriptor), as_text(provenance) if file.seal else None, file.tensors)
 
 
 @contextmanager
@@ -130,19 +129,24 @@ def fill_folder(folder: Path, layout: Layout) -> Generator[Writer]:
             os.fsync(stream.fileno())
 
 
-def _copy(path: Path, to: Path) -> str:
+def _copy(path: PurePath, to: Path) -> str:
     """Copy a file and return its SHA-256.
 
     Raises:
-        CheckpointError: it cannot be opened.
+        CheckpointError: it cannot be read.
     """
+    with to.open("xb+") as stream:
+        stream.writelines(_blocks_of(path))
+        stream.flush()
+        os.fsync(stream.fileno())
+        return frame_digest(LocalFile(stream.fileno()), None, ())
+
+
+def _blocks_of(path: PurePath) -> Iterator[bytes]:
     try:
-        source = open_stream(path)
+        with open_file(path) as file:
+            for start in range(0, file.size, _BLOCK):
+                yield file.read(start, _BLOCK)
     except OSError as error:
         msg = f"{path}: cannot be read, and {option('like')} copies it: {error.strerror or error}."
         raise CheckpointError(msg) from error
-    with source, to.open("xb+") as stream:
-        shutil.copyfileobj(source, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-        return frame_digest(stream.fileno(), None, ())

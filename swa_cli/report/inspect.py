@@ -1,7 +1,7 @@
 """The report of ``swa inspect``: a table in the order of averaging."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePath
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -32,7 +32,7 @@ def inspection_report(inspection: Inspection) -> RenderableType:
     return Group(*parts)
 
 
-def _table(inspection: Inspection, names: Mapping[Path, str], metrics: Sequence[str]) -> Table:
+def _table(inspection: Inspection, names: Mapping[PurePath, str], metrics: Sequence[str]) -> Table:
     survey = inspection.survey
     files = survey.order.members
     title = f"{counted(len(files), 'checkpoint')}, ordered by {survey.order.by}" if len(files) > 1 else None
@@ -58,7 +58,7 @@ def _table(inspection: Inspection, names: Mapping[Path, str], metrics: Sequence[
     return table
 
 
-def _notes(inspection: Inspection, names: Mapping[Path, str]) -> dict[Path, str]:
+def _notes(inspection: Inspection, names: Mapping[PurePath, str]) -> dict[PurePath, str]:
     survey, asked = inspection.survey, inspection.selection.in_words()
     picked = {path: "taken" for pick in inspection.picks if pick.flags == asked for path in pick.paths}
     steps = _steps(inspection)
@@ -71,7 +71,7 @@ def _notes(inspection: Inspection, names: Mapping[Path, str]) -> dict[Path, str]
     return {**picked, **copies, **own, **unreadable}
 
 
-def _descriptions(files: Sequence[SeriesMember], names: Mapping[Path, str]) -> Iterator[str]:
+def _descriptions(files: Sequence[SeriesMember], names: Mapping[PurePath, str]) -> Iterator[str]:
     groups: dict[Description, list[str]] = {}
     for file in files:
         groups.setdefault(describe(file.checkpoint), []).append(names[file.path])
@@ -102,7 +102,7 @@ def _facts(description: Description) -> Iterator[str]:
         yield "an optimizer without state" if description.optimizer_is_empty else "an optimizer with its state"
 
 
-def _picks(inspection: Inspection, names: Mapping[Path, str]) -> Table:
+def _picks(inspection: Inspection, names: Mapping[PurePath, str]) -> Table:
     asked = inspection.selection.in_words()
     title = "What the flags pick" if asked else "What each flag would pick, for example"
     table = Table(title=title, title_justify="left")
@@ -116,7 +116,7 @@ def _picks(inspection: Inspection, names: Mapping[Path, str]) -> Table:
     return table
 
 
-def _steps(inspection: Inspection) -> dict[Path, str]:
+def _steps(inspection: Inspection) -> dict[PurePath, str]:
     """Return the steps as strings, or nothing if two files have the same step."""
     files = inspection.survey.order.members
     steps = {file.path: str(file.step) for file in files if file.step is not None}

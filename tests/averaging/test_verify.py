@@ -62,7 +62,7 @@ def written(tmp_path: Path, kind: str, run: Path | None = None, **options) -> Pa
 def flip(checkpoint: Checkpoint, name: str, element: int, bit: int) -> None:
     stored = checkpoint.tensors[name]
     offset = stored.offset + element * stored.spec.dtype.itemsize + bit // 8
-    with checkpoint.file_of(stored.file).open("r+b") as stream:
+    with Path(checkpoint.file_of(stored.file)).open("r+b") as stream:
         stream.seek(offset)
         byte = stream.read(1)[0]
         stream.seek(offset)
@@ -349,7 +349,8 @@ def test_a_source_is_opened_only_if_it_can_be_what_was_averaged(tmp_path, kind, 
     monkeypatch.setattr("swa_cli.averaging.recorded_sources.open_checkpoint", lambda *_, **__: pytest.fail("opened"))
 
     with pytest.raises(
-        SourceError, match=r"x\.pt (is not a regular file|was another then: expected .*, found \d+ bytes)"
+        SourceError,
+        match=r"x\.pt (cannot be read: it is a .*, not a regular file|was another then: expected .*, found \d+)",
     ):
         verify(swa)
 

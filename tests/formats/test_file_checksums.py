@@ -5,15 +5,15 @@ import os
 import threading
 
 import pytest
+import safetensors.torch
 import torch
-from safetensors.torch import save_file
 
 from support.runs import save_sharded
 from swa_cli.averaging import Engine, average, plan_average
 from swa_cli.checkpoints import find_checkpoints
 from swa_cli.errors import CheckpointError, NonFiniteError
 from swa_cli.formats import checksums, open_checkpoint
-from swa_cli.formats.file_reader import stamp_of
+from swa_cli.system.storage import Url, storage_of
 
 
 def sha256(path) -> str:
@@ -21,7 +21,7 @@ def sha256(path) -> str:
 
 
 def stamps_of(*paths):
-    return {path: stamp_of(path) for path in paths}
+    return {path: storage_of(path).stamp(path) for path in paths}
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8])
@@ -83,46 +83,51 @@ def test_a_file_that_is_no_longer_what_it_was_is_an_error(tmp_path, kind):
         digests()
 
 
-def test_a_file_that_shrinks_unnoticed_by_its_stamp_is_an_error(tmp_path, monkeypatch):
-    path = tmp_path / "1.bin"
-    path.write_bytes(b"x" * 3_000_000)
-    stamps = stamps_of(path)
-    real = os.preadv
-    monkeypatch.setattr(os, "preadv", lambda file, views, offset: 0 if offset else real(file, views, offset))
+def test_a_file_that_shrinks_unnoticed_by_its_stamp_is_an_error(store):
+    store.add("run/1.bin", b"x" * 3_000_000)
+    url = Url("store://run/1.bin")
+    stamps = stamps_of(url)
+    store.answer = lambda _, content: b""
 
     with checksums(stamps, threads=1) as digests, pytest.raises(CheckpointError, match=r"1\.bin was changed while"):
         digests()
 
 
-def test_an_error_of_the_hashing_ends_the_run_and_leaves_nothing(tmp_path, monkeypatch):
+def test_an_error_of_the_hashing_ends_the_run_and_leaves_nothing(tmp_path, store):
     for step in range(3):
-        save_file({"w": torch.randn(500_000)}, tmp_path / f"{step}.safetensors")
-    plan = plan_average(find_checkpoints([tmp_path]).checkpoints)
+        store.add(f"run/{step}.safetensors", safetensors.torch.save({"w": torch.randn(500_000)}))
+    plan = plan_average([open_checkpoint(Url(f"store://run/{step}.safetensors")) for step in range(3)])
 
-    def fail(path, stamp):
-        if path.name == "1.safetensors":
+    def fail(path, content):
+        if path.endswith("1.safetensors") and threading.current_thread().name.startswith("swa-checksum"):
             raise OSError(5, "Input/output error")
-        return os.open(path, os.O_RDONLY)
+        return content
 
-    monkeypatch.setattr("swa_cli.formats.file_checksums.open_same", fail)
+    store.answer = fail
 
     with pytest.raises(CheckpointError, match=r"1\.safetensors: cannot be read for its checksum: Input/output error\."):
         average(plan, tmp_path / "o.safetensors", checksum=True, engine=Engine(threads=2))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{step}.safetensors" for step in range(3)]
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_of_the_averaging_ends_the_hashing(tmp_path, monkeypatch):
+def test_an_error_of_the_averaging_ends_the_hashing(store):
     """The file would take forever: there is always more of it."""
-    path = tmp_path / "1.bin"
-    path.write_bytes(b"x" * 100)
-    device, inode, _, changed = stamp_of(path)
+    store.add("run/1.bin", b"x" * 100)
+    url = Url("store://run/1.bin")
     begun = threading.Event()
-    real = os.preadv
-    monkeypatch.setattr(os, "preadv", lambda file, views, offset: begun.set() or real(file, views, offset % 10))
-    monkeypatch.setattr("swa_cli.formats.file_checksums.open_same", lambda path, stamp: os.open(path, os.O_RDONLY))
+
+    class Endless(bytes):
+        def __len__(self):
+            return 10**15
+
+        def __getitem__(self, part):
+            begun.set()
+            return b"x" * (part.stop - part.start)
+
+    store.objects["run/1.bin"] = Endless()
 
     def fail_meanwhile() -> None:
-        with checksums({path: (device, inode, 10**15, changed)}, threads=1):
+        with checksums(stamps_of(url), threads=1):
             begun.wait()
             raise ValueError("meanwhile")
 

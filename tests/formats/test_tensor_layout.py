@@ -1,6 +1,7 @@
 """Tensors that lie in several places are read as if they lay in one."""
 
 import random
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -88,7 +89,7 @@ def test_a_shard_that_ends_early_is_named(tmp_path):
     layout = checkpoint.tensors["w"]
     assert isinstance(layout, ShardedTensor)
     _, stored = layout.shards[-1]
-    last = checkpoint.file_of(stored.file)
+    last = Path(checkpoint.file_of(stored.file))
     last.write_bytes(last.read_bytes()[: stored.offset + 1])
     object.__setattr__(checkpoint, "stamps", {})
 

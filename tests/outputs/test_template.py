@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, load_model, save_file, save_model
@@ -26,6 +27,7 @@ from swa_cli.formats import open_checkpoint
 from swa_cli.formats.torch import pickle_edit, pickle_tree
 from swa_cli.formats.torch.unpickle import read_pickle
 from swa_cli.outputs import Like, Target
+from swa_cli.system.storage import Url
 
 
 def trained() -> tuple[nn.Sequential, torch.optim.Optimizer]:
@@ -414,19 +416,22 @@ def test_what_is_no_tensor_in_a_later_shard(tmp_path):
 
 
 @pytest.mark.parametrize("reason", [errno.EACCES, errno.ELOOP, errno.EIO])
-def test_a_file_beside_like_that_cannot_be_read_is_named(tmp_path, monkeypatch, reason):
-    (tmp_path / "like").mkdir()
-    (tmp_path / "like" / "config.json").write_text("{}")
-    save_file({"w": torch.ones(2)}, tmp_path / "like" / "model.safetensors")
+def test_a_file_beside_like_that_cannot_be_read_is_named(tmp_path, store, reason):
+    weights = safetensors.torch.save({"w": torch.ones(2)})
+    store.add("like/model.safetensors", weights)
+    store.add("like/config.json", b"{}")
+    like = open_checkpoint(Url("store://like/model.safetensors"))
 
-    def refuse(path):
-        raise OSError(reason, os.strerror(reason), str(path))
+    def refuse(path, content):
+        if path.endswith("config.json"):
+            raise OSError(reason, os.strerror(reason), path)
+        return content
 
-    monkeypatch.setattr("swa_cli.outputs.writer.open_stream", refuse)
+    store.answer = refuse
     with pytest.raises(
         CheckpointError, match=rf"config\.json: cannot be read, and `like` copies it: {os.strerror(reason)}"
     ):
-        average_like([tmp_path / "like" / "model.safetensors"], tmp_path / "like", tmp_path / "out")
+        average(plan_average([like]), Target(path=tmp_path / "out", like=Like(checkpoint=like, key=None)))
     assert not (tmp_path / "out").exists()
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from swa_cli.formats import Checkpoint, TensorLayout
-from swa_cli.formats.file_reader import stamp_of
 from swa_cli.formats.tensor_layout import Extent, ShardedTensor, StoredTensor, row_major, spec_of
+from swa_cli.system.storage import storage_of
 
 Slices = tuple[slice, ...]
 
@@ -54,4 +54,6 @@ def boxed_checkpoint(
         layouts[name] = extents[0].stored if len(extents) == 1 else ShardedTensor(spec, tuple(extents))
     for path, content in zip(files, contents, strict=True):
         path.write_bytes(content)
-    return Checkpoint(path=folder, files=files, tensors=layouts, stamps={path: stamp_of(path) for path in files})
+    return Checkpoint(
+        path=folder, files=files, tensors=layouts, stamps={path: storage_of(path).stamp(path) for path in files}
+    )

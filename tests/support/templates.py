@@ -1,7 +1,8 @@
 """Averages written like another checkpoint."""
 
 import json
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePath
 
 import torch
 from safetensors.torch import save_file
@@ -16,7 +17,7 @@ def plan_of(*paths: Path, **options):
     return plan_average(find_checkpoints(paths).checkpoints, **options)
 
 
-def average_like(sources: list[Path], like: Path, output: Path, *, key: str | None = None) -> None:
+def average_like(sources: Sequence[PurePath], like: Path, output: Path, *, key: str | None = None) -> None:
     plan = plan_average([open_checkpoint(path, key=key) for path in sources])
     average(plan, Target(path=output, like=Like(checkpoint=open_single(like, key=key), key=key)))
 

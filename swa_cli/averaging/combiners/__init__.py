@@ -6,7 +6,7 @@ them from there. A module says in ``COMBINER`` which of its classes is the combi
 
 from collections.abc import Iterable, Sequence
 from importlib import import_module
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -23,7 +23,7 @@ COMBINERS: tuple[str, ...] = get_args(Combine)
 
 
 def combiner_of(
-    name: str, paths: Sequence[Path], *, weights: Sequence[float] | None = None, ema: float | None = None
+    name: str, paths: Sequence[PurePath], *, weights: Sequence[float] | None = None, ema: float | None = None
 ) -> Combiner:
     """Return the combiner of a name for the checkpoints at ``paths``, which are in the order of averaging.
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -39,7 +39,7 @@ class Mean:
     hides_sources: ClassVar[bool] = False
 
     @classmethod
-    def make(cls, paths: Sequence[Path], parameters: Parameters) -> "Mean":
+    def make(cls, paths: Sequence[PurePath], parameters: Parameters) -> "Mean":
         """Return the mean with equal weights, unless the parameters give others.
 
         Raises:

@@ -8,7 +8,7 @@ bit for bit, for every device and library. NaN sorts first or last.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -42,7 +42,7 @@ class Median:
     hides_sources: ClassVar[bool] = True
 
     @classmethod
-    def make(cls, paths: Sequence[Path], parameters: Parameters) -> "Median":
+    def make(cls, paths: Sequence[PurePath], parameters: Parameters) -> "Median":
         """Return the median of so many checkpoints.
 
         Raises:

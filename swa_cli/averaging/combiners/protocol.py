@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
@@ -61,7 +61,7 @@ class Combiner(Protocol):
     """How reports name it."""
 
     @classmethod
-    def make(cls, paths: Sequence[Path], parameters: "Parameters") -> Self:
+    def make(cls, paths: Sequence[PurePath], parameters: "Parameters") -> Self:
         """Return the combiner for checkpoints in the order of averaging.
 
         Raises:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import PurePath
 
 from swa_cli.errors import UsageError, listed, option
 
@@ -28,7 +28,7 @@ def ema_weights(n: int, decay: float) -> tuple[float, ...]:
     return tuple((1 - decay if i else 1.0) * decay ** (n - 1 - i) for i in range(n))
 
 
-def checked_weights(weights: Sequence[float] | None, paths: Sequence[Path]) -> tuple[float, ...]:
+def checked_weights(weights: Sequence[float] | None, paths: Sequence[PurePath]) -> tuple[float, ...]:
     """One weight for each file, all 1 unless some differ.
 
     Args:

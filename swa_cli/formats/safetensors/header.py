@@ -5,10 +5,11 @@ that maps each name to dtype, shape and byte range, then the tensors' bytes with
 """
 
 import json
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from swa_cli.errors import CheckpointError, OutputError
 from swa_cli.formats.checkpoint import Checkpoint
 from swa_cli.formats.dtypes import BY_NAME
-from swa_cli.formats.file_reader import Stamp, stamp_of
+from swa_cli.formats.file_reader import open_same
 from swa_cli.formats.provenance_text import EXTRA_STATE, PROVENANCE
 from swa_cli.formats.tensor_layout import StoredTensor, TensorSpec, row_major, spec_of
 from swa_cli.formats.torch.rebuild import MOST_DIMENSIONS
@@ -25,7 +26,7 @@ from swa_cli.formats.torch.state_dict import strip_wrappers, wrappers_in
 from swa_cli.formats.training_metrics import metrics_in_name, metrics_of_text
 from swa_cli.formats.training_step import COUNTERS, counters_of
 from swa_cli.system.checked_json import check_values
-from swa_cli.system.regular_files import open_stream
+from swa_cli.system.storage import RandomAccess, Stamp
 
 NAMES = {
     BY_NAME[dtype]: name
@@ -69,30 +70,31 @@ def looks_like_safetensors(head: bytes) -> bool:
     return len(head) > _LENGTH.size and head[_LENGTH.size : _LENGTH.size + 1] == b"{"
 
 
-def open_safetensors(path: Path) -> Checkpoint:
+def open_safetensors(path: PurePath, file: RandomAccess) -> Checkpoint:
     """Read the header of a safetensors file.
 
     A name that the metadata map to a tensor's (``safetensors.torch.save_model`` does so for tied weights) is a name
     of that tensor too.
 
+    Args:
+        path: of the file, which is open as ``file``.
+
     Raises:
+        OSError: the file cannot be read.
         CheckpointError: the header is malformed, disagrees with the size of the file, or names a dtype that
             torch does not have.
     """
     try:
-        header, stamp = _read_header(path)
+        header = _read_header(file)
     except (SafetensorError, ValueError, RecursionError) as error:
         msg = f"{path}: not a whole safetensors file ({error}). It is truncated or damaged; copy or save it again."
-        raise CheckpointError(msg) from error
-    except OSError as error:
-        msg = f"{path}: cannot be read: {error.strerror or error}."
         raise CheckpointError(msg) from error
     except CheckpointError as error:
         msg = f"{path}: {error}"
         raise CheckpointError(msg) from error
     return Checkpoint(
         path=path,
-        stamps={path: stamp},
+        stamps={path: file.stamp},
         tensors=header.tensors,
         metadata=header.metadata,
         counters=counters_of(header.metadata),
@@ -107,27 +109,45 @@ def open_safetensors(path: Path) -> Checkpoint:
 class _Header:
     text: bytes
     file_size: int
+    names: frozenset[str]
+    """Of the tensors, as they stand in the file."""
     tensors: Mapping[str, StoredTensor]
     metadata: Mapping[str, str]
     stripped: tuple[str, ...]
+
+
+def stored_names(path: PurePath, stamp: Stamp) -> tuple[frozenset[str], Mapping[str, str]]:
+    """Return the names of the tensors as they stand in a file that was opened before, and its metadata.
+
+    Args:
+        stamp: of the file when it was opened.
+
+    Raises:
+        CheckpointError: the file cannot be read, or was changed.
+    """
+    try:
+        with open_same(path, stamp) as file:
+            header = _read_header(file)
+    except OSError as error:
+        msg = f"{path}: cannot be read: {error.strerror or error}."
+        raise CheckpointError(msg) from error
+    return header.names, header.metadata
 
 
 _latest: list[_Header] = []
 """The header read last: the files of a run often have one and the same, and it may be long."""
 
 
-def _read_header(path: Path) -> tuple[_Header, Stamp]:
-    with open_stream(path) as stream:
-        stamp = stamp_of(stream.fileno())
-        size = stamp[2]
-        (length,) = _LENGTH.unpack(stream.read(_LENGTH.size))
-        text = stream.read(min(length, size, _LONGEST_HEADER + 1))
+def _read_header(file: RandomAccess) -> _Header:
+    size = file.size
+    head = file.read(0, _LENGTH.size)
+    (length,) = _LENGTH.unpack(head)
+    text = file.read(_LENGTH.size, min(length, size, _LONGEST_HEADER + 1))
     for header in _latest:
         if header.text == text and header.file_size == size:
-            return header, stamp
+            return header
     check_values(text, max(_MOST_VALUES, len(text) // _BYTES_OF_VALUE))
-    with safe_open(path, framework="np"):  # the library checks offsets, overlaps and sizes
-        pass
+    _check(head + text, size)
     entries = cast("dict[str, Any]", json.loads(text))
     metadata = cast("dict[str, str]", entries.pop("__metadata__", None) or {})
     if len(metadata) > _MOST_METADATA:
@@ -144,12 +164,31 @@ def _read_header(path: Path) -> tuple[_Header, Stamp]:
         _Header(
             text=text,
             file_size=size,
+            names=frozenset(entries),
             tensors=MappingProxyType(strip_wrappers(tensors | tied)),
             metadata=MappingProxyType(metadata),
             stripped=wrappers_in(tensors | tied),
         )
     ]
-    return _latest[0], stamp
+    return _latest[0]
+
+
+def _check(header: bytes, size: int) -> None:
+    """Let the library check offsets, overlaps and sizes of a file of ``size`` bytes.
+
+    It reads files by their paths only: it gets one in memory, with holes in place of the tensors.
+
+    Raises:
+        SafetensorError: the header is malformed, or is not that of a file of this size.
+    """
+    descriptor = os.memfd_create("safetensors header")
+    try:
+        os.write(descriptor, header)
+        os.ftruncate(descriptor, size)
+        with safe_open(f"/proc/self/fd/{descriptor}", framework="np"):
+            pass
+    finally:
+        os.close(descriptor)
 
 
 def _may_be_tied(name: str, kept: str, metadata: Mapping[str, str]) -> bool:

@@ -4,7 +4,6 @@ Five pickles: a magic number, the version of the format, facts of the machine, t
 the order of the keys follows each storage: the number of its elements in eight bytes, then the elements.
 """
 
-import os
 from collections.abc import Mapping
 from pickle import UnpicklingError
 from typing import NoReturn, cast
@@ -12,6 +11,7 @@ from typing import NoReturn, cast
 from swa_cli.errors import CheckpointError
 from swa_cli.formats.torch.rebuild import PickledStorage
 from swa_cli.formats.torch.unpickle import Pickled, TorchFile, read_pickle
+from swa_cli.system.storage import RandomAccess
 
 _MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 _VERSION = 1001
@@ -26,17 +26,17 @@ def looks_legacy(head: bytes) -> bool:
     return head.startswith(b"\x80") and _MAGIC in head[:_HEAD]
 
 
-def read_legacy(descriptor: int) -> TorchFile:
+def read_legacy(file: RandomAccess) -> TorchFile:
     """What the file holds.
 
     Raises:
         CheckpointError: the file is of another machine's byte order, truncated or damaged.
         Exception: of any kind, when a pickle is damaged.
     """
-    if _is_tar(os.pread(descriptor, _TAR_HEADER, 0)):
+    if _is_tar(file.read(0, _TAR_HEADER)):
         _refuse("it is a tar archive, too")
-    data, start, pickled, keys, end = _read_pickles(descriptor)
-    places = _places(descriptor, end, keys, pickled.storages)
+    data, start, pickled, keys, end = _read_pickles(file)
+    places = _places(file, end, keys, pickled.storages)
 
     def place(storage: PickledStorage) -> tuple[int, int]:
         if storage.key not in places:
@@ -59,11 +59,11 @@ def read_legacy(descriptor: int) -> TorchFile:
     )
 
 
-def _read_pickles(descriptor: int) -> tuple[bytes, int, Pickled, list[object], int]:
+def _read_pickles(file: RandomAccess) -> tuple[bytes, int, Pickled, list[object], int]:
     """Read as much of the file as the pickles take; how much that is, they alone tell."""
     length = _FIRST_READ
     while True:
-        data = os.pread(descriptor, length, 0)
+        data = file.read(0, length)
         try:
             return _parse(data)
         except EOFError:
@@ -102,22 +102,21 @@ def _parse(data: bytes) -> tuple[bytes, int, Pickled, list[object], int]:
 
 
 def _places(
-    descriptor: int, end: int, keys: list[object], storages: Mapping[str, PickledStorage]
+    file: RandomAccess, end: int, keys: list[object], storages: Mapping[str, PickledStorage]
 ) -> dict[str, tuple[int, int]]:
     """Where each storage lies: its first byte and its size."""
     places: dict[str, tuple[int, int]] = {}
-    file_size = os.fstat(descriptor).st_size
     for key in keys:
         if type(key) is not str or key not in storages or key in places:
             _refuse("it lists storages that its contents do not name")
-        count = int.from_bytes(os.pread(descriptor, _COUNT, end), "little", signed=True)
+        count = int.from_bytes(file.read(end, _COUNT), "little", signed=True)
         size = count * storages[key].dtype.itemsize
         places[key] = (end + _COUNT, size)
         end += _COUNT + size
         if count != storages[key].numel:
             _refuse(f"storage {key!r:.100} has {count:,} elements, and its pickle says {storages[key].numel:,}")
-        if end > file_size:
-            raise EOFError(f"storage {key} would end at byte {end:,}, the file has {file_size:,}")
+        if end > file.size:
+            raise EOFError(f"storage {key} would end at byte {end:,}, the file has {file.size:,}")
     return places
 
 

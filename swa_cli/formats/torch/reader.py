@@ -4,17 +4,15 @@ Only what describes the file is read: tensors stay on disk until they are asked 
 (optimizer state) is never read, but for single numbers such as a metric.
 """
 
-import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any
 
 from swa_cli.errors import CheckpointError
 from swa_cli.formats.checkpoint import Checkpoint
-from swa_cli.formats.file_reader import stamp_of
 from swa_cli.formats.latest import Latest
 from swa_cli.formats.tensor_layout import StoredTensor, spec_of
 from swa_cli.formats.torch.extra_state import plain_values
@@ -36,7 +34,7 @@ from swa_cli.formats.torch.zip_container import read_zip
 from swa_cli.formats.torch.zip_reader import ZIP_MAGIC
 from swa_cli.formats.training_metrics import metrics_in_name, metrics_of
 from swa_cli.formats.training_step import counters_of
-from swa_cli.system.regular_files import open_regular
+from swa_cli.system.storage import RandomAccess
 
 _MOST_REPEATED = 1 << 27
 """Bytes that tensors may have whose elements lie upon each other; a small file could ask for any number."""
@@ -49,24 +47,21 @@ _REMEDIES = {
 }
 
 
-def open_torch(path: Path, *, key: str | None = None) -> Checkpoint:
+def open_torch(path: PurePath, file: RandomAccess, *, key: str | None = None) -> Checkpoint:
     """Read the pickle of a torch file, zip or older, and find its state_dict.
 
     Nothing that the pickle names is imported or called: it may hold anything at all. Of a whole pickled module, and
     of one beside other things, the state_dict is read.
 
     Args:
+        path: of the file, which is open as ``file``.
         key: dotted key of the state_dict inside the file; by default the usual ones are looked for.
 
     Raises:
         CheckpointError: the file is truncated or damaged, or it holds no state_dict or several.
     """
     try:
-        descriptor = open_regular(path)
-        try:
-            return _open(path, descriptor, key)
-        finally:
-            os.close(descriptor)
+        return _open(path, file, key)
     except CheckpointError as error:
         msg = f"{path}: {error}"
         raise CheckpointError(msg) from error
@@ -97,45 +92,45 @@ class TorchState:
     mappings: Mappings
 
 
-def read_state(descriptor: int, key: str | None) -> TorchState:
+def read_state(file: RandomAccess, key: str | None) -> TorchState:
     """Read the pickle of an open file and find its state_dict.
 
     Raises:
         CheckpointError: as `open_torch`, without the name of the file.
         Exception: of any kind, when the file is damaged.
     """
-    read = read_zip if _is_zip(descriptor) else read_legacy
-    file = read(descriptor)
-    mappings = Mappings(len(file.pickle) - file.start)
-    where, state = find_state_dict(file.contents, key, mappings)
-    top = mappings.of(file.contents) or {}
+    read = read_zip if _is_zip(file) else read_legacy
+    found = read(file)
+    mappings = Mappings(len(found.pickle) - found.start)
+    where, state = find_state_dict(found.contents, key, mappings)
+    top = mappings.of(found.contents) or {}
     steps = (where,) if where in top else tuple(filter(None, where.split(".")))
     return TorchState(
-        file=file,
+        file=found,
         where=where,
         steps=steps,
         state=state,
         tensors={name: value for name, value in state.items() if type(value) is PickledTensor and type(name) is str},
-        alternatives=other_state_dicts(file.contents, steps[0], mappings) if steps else (),
+        alternatives=other_state_dicts(found.contents, steps[0], mappings) if steps else (),
         top=top,
         mappings=mappings,
     )
 
 
-def _open(path: Path, descriptor: int, key: str | None) -> Checkpoint:
-    found = read_state(descriptor, key)
+def _open(path: PurePath, file: RandomAccess, key: str | None) -> Checkpoint:
+    found = read_state(file, key)
     tensors = found.tensors
-    placed = _place_all(found.file, tensors, os.fstat(descriptor).st_size)
+    placed = _place_all(found.file, tensors, file.size)
     others = {name: value for name, value in found.state.items() if name not in tensors}
     plain = plain_values(others)
     extra = strip_beside(plain, tensors)
     kept = {*extra.values()}
     top = found.top
     # Without a key the tensors at the top are the weights, and no metrics.
-    read = partial(_read_number, descriptor=descriptor, place=found.file.place) if found.where else None
+    read = partial(_read_number, file=file, place=found.file.place) if found.where else None
     return Checkpoint(
         path=path,
-        stamps={path: stamp_of(descriptor)},
+        stamps={path: file.stamp},
         tensors=placed.weights,
         counters=counters_of(numbers_in(entries_of(top.get("meta")), read) | numbers_in(top, read)),
         metrics={**metrics_in_name(path), **metrics_of(top, read, path)},
@@ -145,7 +140,7 @@ def _open(path: Path, descriptor: int, key: str | None) -> Checkpoint:
         lost=lost_tensors(others, tensors, at_top=not found.where),
         networks=networks_beside(top, found.alternatives, placed.weights, found.mappings),
         alternatives=found.alternatives,
-        container="torch, zip" if _is_zip(descriptor) else "torch, from before 1.6",
+        container="torch, zip" if _is_zip(file) else "torch, from before 1.6",
         key=found.where,
         stripped=placed.stripped,
         optimizer_is_empty=optimizer_is_empty(top),
@@ -210,12 +205,12 @@ def _check_amount(stored: Collection[StoredTensor], file_size: int) -> None:
             raise CheckpointError(msg)
 
 
-def _is_zip(descriptor: int) -> bool:
-    return os.pread(descriptor, len(ZIP_MAGIC), 0) == ZIP_MAGIC
+def _is_zip(file: RandomAccess) -> bool:
+    return file.read(0, len(ZIP_MAGIC)) == ZIP_MAGIC
 
 
 def _read_number(
-    tensor: PickledTensor, *, descriptor: int, place: Callable[[PickledStorage], tuple[int, int]]
+    tensor: PickledTensor, *, file: RandomAccess, place: Callable[[PickledStorage], tuple[int, int]]
 ) -> Number | None:
     """The only element of a tensor that has one; None for any other, and for one that is damaged."""
     if tensor.unsupported or tensor.shape not in ((), (1,)):
@@ -224,7 +219,7 @@ def _read_number(
         stored = _stored("", tensor, place)
     except CheckpointError:
         return None
-    return from_bytes(os.pread(descriptor, stored.spec.nbytes, stored.offset), stored.spec.dtype)
+    return from_bytes(file.read(stored.offset, stored.spec.nbytes), stored.spec.dtype)
 
 
 def _stored(name: str, tensor: PickledTensor, place: Callable[[PickledStorage], tuple[int, int]]) -> StoredTensor:

@@ -1,13 +1,13 @@
 """The structure of another torch file, with other weights in it."""
 
-import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from itertools import count
-from pathlib import Path
+from pathlib import PurePath
 
 from swa_cli.errors import CheckpointError, option, shortened
 from swa_cli.formats.dtypes import BY_NAME
-from swa_cli.formats.file_reader import Stamp, open_same
+from swa_cli.formats.file_reader import open_same
 from swa_cli.formats.output_layout import Contents, OutputFile
 from swa_cli.formats.torch import pickle_edit as edit
 from swa_cli.formats.torch import pickle_tree as tree
@@ -27,6 +27,7 @@ from swa_cli.formats.torch.tensor_calls import (
     tensor_of,
 )
 from swa_cli.formats.torch.writer import CopiedStorage, archive_file
+from swa_cli.system.storage import RandomAccess, Stamp
 
 _PARTS_OF_ID = 5  # of a storage: "storage", its kind, key, device and size
 _BYTES = BY_NAME["uint8"]
@@ -37,7 +38,7 @@ _OPTIMIZER = {"opt", "optim", "optimizer", "optimizers"} | {
 
 
 def torch_file_like(
-    path: Path, stamp: Stamp, key: str | None, contents: Contents, *, name: str
+    path: PurePath, stamp: Stamp, key: str | None, contents: Contents, *, name: str
 ) -> tuple[OutputFile, list[str]]:
     """The file at ``path`` once more, with the tensors of ``contents`` in place of its own.
 
@@ -55,24 +56,14 @@ def torch_file_like(
     Raises:
         CheckpointError: the file cannot be read, was changed, or its structure cannot be kept.
     """
-    try:
-        descriptor = open_same(path, stamp)
-    except OSError as error:
-        msg = f"{path}: cannot be read: {error.strerror or error}."
-        raise CheckpointError(msg) from error
-    try:
-        found = read_state(descriptor, key)
+    with _reading(path, stamp) as file:
+        found = read_state(file, key)
         root = _read_tree(found)
         places = _places(found, contents)
         left_out = _drop_what_is_of_other_weights(root, found, set(contents.specs) | set(contents.tied), places)
         wanted = [(site, places[place]) for site in sites(root) if (place := site.place) in places]
         _check_all(contents, {short for _, short in wanted})
         kept = _kept_storages(root, found, wanted)
-    except CheckpointError as error:
-        msg = f"{path}: {error}"
-        raise CheckpointError(msg) from error
-    finally:
-        os.close(descriptor)
     _put_extra(root, found, contents)
     keys = (str(number) for number in count() if str(number) not in kept)
     stored = {short: Stored(key, spec) for (short, spec), key in zip(contents.specs.items(), keys, strict=False)}
@@ -82,6 +73,21 @@ def torch_file_like(
         key: CopiedStorage(path=path, stamp=stamp, offset=offset, size=size) for key, (offset, size) in kept.items()
     }
     return archive_file(root, stored, copied, contents.provenance, name=name), left_out
+
+
+@contextmanager
+def _reading(path: PurePath, stamp: Stamp) -> Generator[RandomAccess]:
+    """Open a file, and put its name before what is wrong with it."""
+    try:
+        with open_same(path, stamp) as file:
+            try:
+                yield file
+            except CheckpointError as error:
+                msg = f"{path}: {error}"
+                raise CheckpointError(msg) from error
+    except OSError as error:
+        msg = f"{path}: cannot be read: {error.strerror or error}."
+        raise CheckpointError(msg) from error
 
 
 def _read_tree(found: TorchState) -> Node:

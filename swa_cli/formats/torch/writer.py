@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 
-from swa_cli.formats.file_reader import OpenFiles, Stamp
+from swa_cli.formats.file_reader import OpenFiles
 from swa_cli.formats.output_layout import Contents, Crc, OutputFile
 from swa_cli.formats.provenance import Provenance
 from swa_cli.formats.provenance_text import PROVENANCE, as_text
@@ -13,6 +13,7 @@ from swa_cli.formats.torch import pickle_tree as tree
 from swa_cli.formats.torch.pickle_tree import Node
 from swa_cli.formats.torch.tensor_calls import Stored
 from swa_cli.formats.torch.zip_writer import Record, frame_archive, frame_last, plan_archive
+from swa_cli.system.storage import Stamp
 
 _FOLDER = "archive/"
 _BEFORE = {".format_version": b"1", ".storage_alignment": b"64", "byteorder": b"little"}
@@ -24,7 +25,7 @@ _BLOCK = 1 << 20
 class CopiedStorage:
     """A storage that is copied from another file: which, what that file was when it was read, first byte and size."""
 
-    path: Path
+    path: PurePath
     stamp: Stamp
     offset: int
     size: int

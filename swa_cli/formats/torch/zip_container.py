@@ -7,6 +7,7 @@ from swa_cli.formats.latest import Latest
 from swa_cli.formats.provenance_text import PROVENANCE
 from swa_cli.formats.torch.unpickle import Pickled, TorchFile, read_pickle
 from swa_cli.formats.torch.zip_reader import ZipDirectory
+from swa_cli.system.storage import RandomAccess
 
 _OTHER_ARCHIVES = {
     "constants.pkl": "a TorchScript archive",
@@ -23,14 +24,14 @@ _latest = Latest[tuple[bytes, Pickled]]()
 """The pickles of a run are often equal, byte by byte. Nothing may change what they hold."""
 
 
-def read_zip(descriptor: int) -> TorchFile:
+def read_zip(file: RandomAccess) -> TorchFile:
     """What the file holds.
 
     Raises:
         CheckpointError: another kind of archive, one of another machine's byte order, or a damaged one.
         Exception: of any kind, when the pickle is damaged.
     """
-    records = ZipDirectory(descriptor)
+    records = ZipDirectory(file)
     for marker, kind in _OTHER_ARCHIVES.items():
         if marker in records:
             msg = f"{kind}, not a checkpoint. Save the weights with torch.save(model.state_dict(), path)."

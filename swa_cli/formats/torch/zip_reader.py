@@ -8,7 +8,6 @@ The archives of a training run often differ in their folder's name and in checks
 in the archive before, byte by byte, so is where its records lie.
 """
 
-import os
 from bisect import bisect_right
 from dataclasses import dataclass
 from struct import Struct
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from swa_cli.errors import CheckpointError
 from swa_cli.formats.latest import Latest
+from swa_cli.system.storage import RandomAccess
 
 ZIP_MAGIC = b"PK\x03\x04"
 
@@ -77,9 +77,8 @@ class ZipDirectory:
         CheckpointError: the directory is not there or not whole, or can be read in two ways.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor: Final = descriptor
-        self._file_size: Final = os.fstat(descriptor).st_size
+    def __init__(self, file: RandomAccess) -> None:
+        self._file: Final = file
         self._directory, self._start, count = self._read_directory()
         self._folder: Final = self._first_folder()
         known = self._known(count)
@@ -96,7 +95,7 @@ class ZipDirectory:
     def read(self, name: str) -> bytes:
         """The record's bytes, without its CRC: ``torch.serialization.set_crc32_options(False)`` leaves that wrong."""
         offset, size = self.extent(name)
-        return os.pread(self._descriptor, size, offset)
+        return self._file.read(offset, size)
 
     def extent(self, name: str) -> tuple[int, int]:
         """At which byte of the file the record's bytes start, and how many they are; they lie there as they are.
@@ -146,7 +145,7 @@ class ZipDirectory:
 
     def _local_header(self, number: int, start: int, length: int) -> bytes:
         if length > self._width:
-            return os.pread(self._descriptor, length, start)
+            return self._file.read(start, length)
         return self._local[number * self._width : number * self._width + length]
 
     def _read_headers(self) -> bytes:
@@ -156,7 +155,7 @@ class ZipDirectory:
             after, start = first + 1, headers[first]
             while after < min(len(headers), first + _NEIGHBOURS) and headers[after] - headers[after - 1] <= _NEAR:
                 after += 1
-            window = os.pread(self._descriptor, headers[after - 1] - start + width, start)
+            window = self._file.read(start, headers[after - 1] - start + width)
             found += [window[header - start : header - start + width] for header in headers[first:after]]
             first = after
         return b"".join([header.ljust(width, b"\0") for header in found])
@@ -194,8 +193,8 @@ class ZipDirectory:
     def _read_directory(self) -> tuple[bytes, int, int]:
         """The directory, where in the file it begins, and how many records it has."""
         for length in (_TAIL, _END.size + _LONGEST_COMMENT):
-            start = max(0, self._file_size - length)
-            tail = os.pread(self._descriptor, length, start)
+            start = max(0, self._file.size - length)
+            tail = self._file.read(start, length)
             found = tail.rfind(b"PK\x05\x06", 0, max(0, len(tail) - _END.size + 4))
             if found >= 0:
                 _, *fields, comment = _END.unpack_from(tail, found)
@@ -205,12 +204,12 @@ class ZipDirectory:
         return _refuse("it has no directory at its end")
 
     def _read_extent(self, end: int, fields: list[int]) -> tuple[bytes, int, int]:
-        locator = os.pread(self._descriptor, _END64_LOCATOR.size, max(0, end - _END64_LOCATOR.size))
+        locator = self._file.read(max(0, end - _END64_LOCATOR.size), _END64_LOCATOR.size)
         if locator.startswith(b"PK\x06\x07"):
             _, disk, at, disks = _END64_LOCATOR.unpack(locator)
             if disk or disks != 1:
                 _refuse("it is one of several volumes")
-            record = os.pread(self._descriptor, _END64.size, at) if at < end else b""
+            record = self._file.read(at, _END64.size) if at < end else b""
             if len(record) < _END64.size or not record.startswith(b"PK\x06\x06"):
                 _refuse("its zip64 directory is not where it should be")
             length, *wide = _END64.unpack(record)[1:]
@@ -225,7 +224,7 @@ class ZipDirectory:
             _refuse("it is one of several volumes")
         if offset + size != end:
             _refuse("its directory is not where it should be")
-        directory = os.pread(self._descriptor, size, offset)
+        directory = self._file.read(offset, size)
         if len(directory) < size:
             _refuse("its directory is cut short")
         return directory, offset, count

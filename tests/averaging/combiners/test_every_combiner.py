@@ -3,6 +3,7 @@
 import json
 import re
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,15 +146,16 @@ def test_any_bit_of_any_source_is_found_with_checksums(tmp_path, combine):
     checkpoints = find_checkpoints([tmp_path / "run"]).checkpoints
     average(plan_average(checkpoints, combine=combine), tmp_path / "o.safetensors", checksum=True)
     for source in checkpoints:
-        whole = source.path.read_bytes()
+        path = Path(source.path)
+        whole = path.read_bytes()
         stored = source.tensors["w"]
-        source.path.write_bytes(
+        path.write_bytes(
             whole[: stored.offset + 4 * 11] + bytes([whole[stored.offset + 44] ^ 1]) + whole[stored.offset + 45 :]
         )
 
-        with pytest.raises(VerifyError, match=rf"(?s){source.path.name}: its SHA-256 was .*tensor w: a source"):
+        with pytest.raises(VerifyError, match=rf"(?s){path.name}: its SHA-256 was .*tensor w: a source"):
             verify(open_single(tmp_path / "o.safetensors"))
-        source.path.write_bytes(whole)
+        path.write_bytes(whole)
 
 
 @ALL

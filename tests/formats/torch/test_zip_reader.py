@@ -1,6 +1,5 @@
 """What is known of the archive before never changes what is read of the next."""
 
-import os
 from pathlib import Path
 from random import Random
 
@@ -10,16 +9,14 @@ from support.containers import assert_equal_states, repacked, saved
 from swa_cli.errors import CheckpointError
 from swa_cli.formats import forget_latest, open_checkpoint
 from swa_cli.formats.torch.zip_reader import ZipDirectory
+from swa_cli.system.storage import open_file
 
 STATE = {f"w{number}": torch.full((number % 3 + 1,), float(number)) for number in range(12)}
 
 
 def extents_of(path: Path) -> dict[str, tuple[int, int]]:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return ZipDirectory(descriptor).extents
-    finally:
-        os.close(descriptor)
+    with open_file(path) as file:
+        return ZipDirectory(file).extents
 
 
 def outcome(path: Path) -> object:
