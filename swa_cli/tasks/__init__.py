@@ -1,4 +1,4 @@
-"""What the outputs and the targets of a task mean: which numbers are kept of each unit, and which scores follow."""
+"""Tasks: the meaning of outputs and targets, the records kept per unit, and the scores computed from them."""
 
 from swa_cli.tasks.choose import TASKS, choose_task, task_named
 from swa_cli.tasks.metrics import Metric, Parts

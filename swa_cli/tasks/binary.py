@@ -1,4 +1,4 @@
-"""One logit where there are two classes: its sigmoid is the probability of label 1."""
+"""Binary problems with one logit, whose sigmoid is the probability of label 1."""
 
 import torch
 
@@ -12,26 +12,26 @@ _NOTE = (
 )
 _PROBABILITIES = (
     "the model's outputs, one for each {element}, are all between 0 and 1, like probabilities; they were taken as "
-    "logits, so that all scores are wrong. Let the model return logits, without the sigmoid."
+    "logits, so all scores are wrong. Let the model return logits, without the sigmoid."
 )
 
 
 def of_both_classes(logits: torch.Tensor, *, dim: int) -> torch.Tensor:
-    """Logits of two classes where there is one: 0 and the logit, whose softmax is the logit's sigmoid."""
+    """Expand one logit to those of two classes, 0 and the logit, whose softmax equals the sigmoid."""
     return logits if logits.shape[dim] != 1 else torch.cat([torch.zeros_like(logits), logits], dim=dim)
 
 
 def doubt_of_one(logits: torch.Tensor, *, element: str) -> str | None:
-    """What to say where all are between 0 and 1, as logits hardly ever are."""
+    """Return a warning if all outputs are between 0 and 1, which logits hardly ever are, else None."""
     inside = bool(((logits >= 0) & (logits <= 1)).all()) if logits.numel() else False
     return _PROBABILITIES.format(element=element) if inside else None
 
 
 def as_binary(target: object, shape: tuple[int, ...]) -> object:
-    """Labels of one logit each, as class indices of ``shape`` if they are whole numbers of any dtype.
+    """Convert labels of one logit each to class indices of ``shape``, if they are whole numbers of any dtype.
 
-    Floats, as binary_cross_entropy_with_logits takes them, and bools are turned into integers, and a dimension of one
-    is taken away or added. Anything else stays as it is.
+    Floats (as for binary_cross_entropy_with_logits) and bools become integers, and dimensions of size one are added or
+    removed. Any other target is returned unchanged.
     """
     if not isinstance(target, torch.Tensor) or target.is_complex() or target.layout != torch.strided:
         return target
@@ -42,15 +42,15 @@ def as_binary(target: object, shape: tuple[int, ...]) -> object:
 
 
 def note_of(records: Records, *, element: str) -> tuple[str, ...]:
-    """That the scores are of one logit, if they are."""
+    """Return a note if the scores are of one logit."""
     return (_NOTE.format(element=element),) if _COLUMN in records.tallies else ()
 
 
 def tally_of(labels: Labels) -> dict[str, Array]:
-    """What the records say of it: how many batches were of one logit."""
+    """Return a tally that counts the batches with one logit."""
     return {_COLUMN: torch.ones(1, dtype=torch.float64, device="cpu").numpy()} if labels.one_logit else {}
 
 
 def _without_ones(shape: tuple[int, ...]) -> list[int]:
-    """A shape of (n, 1, H, W) is that of (n, H, W); the first dimension stays."""
+    """Drop dimensions of size one, except for the first: (n, 1, H, W) becomes (n, H, W)."""
     return [*shape[:1], *(size for size in shape[1:] if size != 1)]

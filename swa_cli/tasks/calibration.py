@@ -1,4 +1,4 @@
-"""Does confidence mean what it says? Calibration errors, and how much of one is noise."""
+"""Calibration errors, and the part of the expected calibration error that is noise."""
 
 import math
 from functools import cache
@@ -8,15 +8,15 @@ import numpy.typing as npt
 import torch
 
 N_BINS = 15
-_MANY = 25.0  # variance of a bin's hits from which they pass for normal: E|X| is then 0.3 % off at most
-_VALUES = 256  # more than the hits, or the misses, of a bin with a smaller variance ever are: 54 on average at most
-_RARE, _TERMS = 0.02, 12  # chance below which so many terms of a series are exact to 1e-15
+_MANY = 25.0  # variance of a bin's hits from which the normal approximation of E|X| is within 0.3 %
+_VALUES = 256  # upper bound for the hits, or misses, of a bin with a smaller variance: their mean is at most 54
+_RARE, _TERMS = 0.02, 12  # below this probability, this many terms of the series are exact to 1e-15
 
 
 def bin_gaps(
     confidence: torch.Tensor, correct: torch.Tensor, weights: torch.Tensor | None = None, n_bins: int = N_BINS
 ) -> torch.Tensor:
-    """Each element's weighted gap (correct − confidence) in the column of its bin, 0 elsewhere; shape (n, n_bins).
+    """Return each element's weighted gap (correct − confidence) in its bin's column, 0 elsewhere; (n, n_bins).
 
     Over any subset, Σ_b |Σ gap_b| / Σ weights is the expected calibration error: see `expected_calibration_error`.
 
@@ -36,10 +36,10 @@ def bin_gaps(
 def expected_calibration_error(
     confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_ | np.float64], n_bins: int = N_BINS
 ) -> float:
-    """Σ_b (n_b / n) |accuracy_b − confidence_b| over equal-width bins (lo, hi] of the top label's probability.
+    """Return Σ_b (n_b / n) |accuracy_b − confidence_b| over equal-width bins (lo, hi] of the top probability.
 
-    C. Guo et al., "On Calibration of Modern Neural Networks", 2017. Biased upwards: see `ece_floor`. The first bin
-    includes 0. NaN of nothing.
+    C. Guo et al., "On Calibration of Modern Neural Networks", 2017. Biased upwards, see `ece_floor`. The first bin
+    includes 0. NaN without elements.
 
     >>> confidence = np.array([0.8] * 5 + [0.79] * 5)
     >>> correct = np.array([True] * 5 + [False] * 5)
@@ -53,11 +53,11 @@ def expected_calibration_error(
 def adaptive_ece(
     confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_ | np.float64], n_bins: int = N_BINS
 ) -> float:
-    """As `expected_calibration_error`, over bins of equal mass, as `numpy.array_split` makes them of the sorted.
+    """Return the calibration error over bins of equal mass: `numpy.array_split` of the sorted confidences.
 
-    Elements of equal confidence share their hits out evenly, so that each bin has what it would get on average over
-    all orders of the ties, and the order of the examples does not matter. K. Nguyen and B. O'Connor, "Posterior
-    calibration and exploratory analysis for natural language processing models", 2015.
+    Elements of equal confidence share their hits evenly, which is the average over all orders of the ties, so the
+    order of the examples does not matter. K. Nguyen and B. O'Connor, "Posterior calibration and exploratory analysis
+    for natural language processing models", 2015.
     """
     n = len(confidence)
     values, tied = np.unique(confidence, return_inverse=True)
@@ -70,7 +70,7 @@ def adaptive_ece(
 def classwise_gaps(
     probs: torch.Tensor, target: torch.Tensor, n_bins: int = N_BINS, *, chunk: int = 2**20
 ) -> torch.Tensor:
-    """Σ over elements of ([y = c] − p_c), in the bin of p_c; float64, shape (C, n_bins). Those of batches add up.
+    """Return Σ over elements of ([y = c] − p_c) in the bin of p_c; float64, (C, n_bins). Results of batches add up.
 
     Args:
         probs: float64, shape (m, C).
@@ -90,26 +90,26 @@ def classwise_gaps(
 
 
 def classwise_ece(gaps: torch.Tensor, n: int) -> float:
-    """(1/C) Σ_c Σ_b |gap_cb| / n: the calibration of every class's probability, not of the top label's alone.
+    """Return (1/C) Σ_c Σ_b |gap_cb| / n, the calibration error of all classes' probabilities.
 
     J. Nixon et al., "Measuring Calibration in Deep Learning", 2019 (as static calibration error); M. Kull et al.,
-    "Beyond temperature scaling", 2019. NaN of nothing.
+    "Beyond temperature scaling", 2019. NaN without elements.
 
     Args:
         gaps: `classwise_gaps` of all elements, shape (C, n_bins).
-        n: how many elements they are of.
+        n: number of elements.
     """
     return float(gaps.abs().sum(dim=1).mean() / n)
 
 
 def ece_floor(confidence: npt.NDArray[np.float64]) -> float:
-    """The mean `expected_calibration_error` of a perfectly calibrated model with these very confidences.
+    """Return the expected `expected_calibration_error` of a perfectly calibrated model with these confidences.
 
-    That of labels drawn by correct ~ Bernoulli(confidence), independently: an ECE near it says nothing against a
-    model. It falls as 1/√n. The order of the examples does not matter. NaN of nothing.
+    It is the mean over labels drawn independently as correct ~ Bernoulli(confidence). A model whose ECE is close to it
+    shows no sign of miscalibration. It falls as 1/√n and does not depend on the order. NaN without elements.
 
-    Each bin counts with the mean absolute deviation of the number of its hits, a Poisson binomial variable: exactly,
-    or, where its variance is 25 or more, with σ √(2/π), which is then 0.3 % off at most.
+    Each bin contributes the mean absolute deviation of its number of hits, a Poisson binomial variable. It is computed
+    exactly, or as σ √(2/π) if the variance is 25 or more, which is then within 0.3 %.
     """
     if not len(confidence):
         return math.nan
@@ -123,10 +123,10 @@ def ece_floor(confidence: npt.NDArray[np.float64]) -> float:
 
 
 def _mean_deviation(chance: npt.NDArray[np.float64]) -> float:
-    """E|X − E X| = 2 Σ_{k < E X} (E X − k) P(X = k), X the number of independent events with these chances.
+    """Return E|X − E X| = 2 Σ_{k < E X} (E X − k) P(X = k), where X counts independent events with these chances.
 
     P(X = k) is the inverse Fourier transform of Π (1 + p z), z = e^{it} − 1 (Y. Hong, "On computing the distribution
-    function for the Poisson binomial distribution", 2013), at so few points that X hardly ever has more values.
+    function for the Poisson binomial distribution", 2013), at enough points for all values that X takes in practice.
     """
     mean = float(chance.sum())
     z = np.exp(-2j * np.pi * np.arange(_VALUES // 2 + 1) / _VALUES) - 1
@@ -142,7 +142,7 @@ def _mean_deviation(chance: npt.NDArray[np.float64]) -> float:
 
 
 def _edges(n_bins: int) -> npt.NDArray[np.float64]:
-    """The inner ones; made on the CPU for all, since a GPU divides by multiplying."""
+    """Return the inner edges, computed on the CPU for all devices: a GPU divides by multiplying."""
     return np.arange(1, n_bins) / n_bins
 
 

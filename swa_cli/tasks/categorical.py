@@ -1,4 +1,4 @@
-"""Predictions of one class out of several, for elements of any kind: examples, pixels, nodes, tokens."""
+"""Scoring predictions of one class out of several, for examples, pixels, nodes and tokens alike."""
 
 from collections.abc import Mapping
 
@@ -9,16 +9,16 @@ from swa_cli.tasks.mixed_distributions import squared_norm
 from swa_cli.tasks.records import Array, Records
 
 _CHUNK = 1 << 22
-"""Numbers that are turned into float64 at once."""
+"""Number of elements converted to float64 at a time."""
 _SUMS_TO_ONE = 1e-4
 _PROBABILITIES = (
-    "the model's outputs are non-negative and sum to one, like probabilities; they were taken as logits, so that NLL, "
-    "Brier and ECE are wrong. Let the model return logits."
+    "the model's outputs are non-negative and sum to one, like probabilities; they were taken as logits, so NLL, Brier "
+    "and ECE are wrong. Let the model return logits."
 )
 
 
 def log_probs_of(logits: torch.Tensor, labels: Labels) -> torch.Tensor:
-    """Of the elements that have a label: float64 (m, C), from logits (all elements, C); nothing else of that size."""
+    """Return the log-probabilities of the labelled elements, float64 (m, C), without another tensor of that size."""
     n_classes = logits.shape[1]
     found = torch.empty(len(labels.index), n_classes, dtype=torch.float64, device=logits.device)
     rows = max(1, _CHUNK // n_classes)
@@ -30,7 +30,7 @@ def log_probs_of(logits: torch.Tensor, labels: Labels) -> torch.Tensor:
 
 
 def doubt_of(logits: torch.Tensor, *, dim: int) -> str | None:
-    """What to say where all are non-negative and sum to one over ``dim``, as logits hardly ever do."""
+    """Return a warning if all outputs are non-negative and sum to one over ``dim``, unlike logits, else None."""
     if not logits.numel() or logits.shape[dim] == 1 or bool(logits.amin() < 0):
         return None
     sums = logits.sum(dim=dim, dtype=torch.float64)
@@ -38,12 +38,15 @@ def doubt_of(logits: torch.Tensor, *, dim: int) -> str | None:
 
 
 def sums_to_one(probabilities: torch.Tensor) -> float:
-    """How far from 1 their sum may be, as they are rounded."""
+    """Return the tolerance for a sum of rounded probabilities."""
     return max(_SUMS_TO_ONE, 4 * torch.finfo(probabilities.dtype).eps)
 
 
 def scored(log_probs: torch.Tensor, labels: Labels) -> dict[str, torch.Tensor]:
-    """As `fitted`, and Σ_c (p_c − y_c)² and the probability of the top class; with soft labels q, Σ (p − q)²."""
+    """Return the values of `fitted`, the Brier score Σ_c (p_c − y_c)² and the probability of the top class.
+
+    With soft labels q the Brier score is Σ (p − q)².
+    """
     top, predicted = log_probs.max(dim=1)
     if labels.soft is None:
         of_label = log_probs.gather(1, labels.index[:, None])[:, 0].exp()
@@ -54,7 +57,7 @@ def scored(log_probs: torch.Tensor, labels: Labels) -> dict[str, torch.Tensor]:
 
 
 def fitted(log_probs: torch.Tensor, predicted: torch.Tensor, labels: Labels) -> dict[str, torch.Tensor]:
-    """Of each element: whether the predicted class is the label, NLL in nats, its weight; float64 (m,).
+    """Return for each element whether it is predicted correctly, its NLL in nats and its weight; float64 (m,).
 
     With soft labels q the NLL is the cross-entropy −Σ q log p.
     """
@@ -72,9 +75,9 @@ def fitted(log_probs: torch.Tensor, predicted: torch.Tensor, labels: Labels) -> 
 
 
 def ranks_of(log_probs: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """How many classes come before that of the label, int64 (m,): the more probable, and of equals the first.
+    """Return the rank of the label's class, int64 (m,): by probability, ties by class index.
 
-    As argmax and max take the first of equals, rank 0 is what accuracy counts.
+    argmax and max take the first of equals too, so rank 0 is what accuracy counts.
     """
     of_label = log_probs.gather(1, index[:, None])
     before = torch.arange(log_probs.shape[1], device=log_probs.device) < index[:, None]
@@ -82,12 +85,12 @@ def ranks_of(log_probs: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 
 def per_unit(values: Mapping[str, torch.Tensor], labels: Labels) -> dict[str, Array]:
-    """Sums over the elements of each unit, (units,) or (units, d)."""
+    """Return the sums over the elements of each unit, (units,) or (units, d)."""
     return {name: _summed(value, labels).cpu().numpy() for name, value in values.items()}
 
 
 def per_class(classes: torch.Tensor, labels: Labels, n_classes: int, *, where: torch.Tensor | None = None) -> Array:
-    """How many elements of each unit have each class, float64 (units, C)."""
+    """Count the elements of each unit per class, float64 (units, C)."""
     unit = torch.arange(len(classes), device=classes.device) if labels.unit is None else labels.unit
     cells = unit * n_classes + classes
     cells = cells if where is None else cells[where]

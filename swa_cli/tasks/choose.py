@@ -29,7 +29,7 @@ TASKS: Mapping[str, Callable[..., Task]] = {
     "nodes": Nodes,
     "causal_lm": CausalLM,
 }
-"""By the names that ``--task`` takes."""
+"""The tasks by name."""
 
 _AUTO = "auto"
 _CLASSIFICATION, _MAPS = (1, 2), 3
@@ -37,10 +37,10 @@ _CLASSIFICATION, _MAPS = (1, 2), 3
 
 
 def task_named(name: str, arguments: Mapping[str, Any]) -> Task | None:
-    """The task of that name with its arguments; None for ``auto``, which `choose_task` decides on the first batch.
+    """Return the task of a name with its arguments; None for ``auto``, which `choose_task` decides by the first batch.
 
     Raises:
-        UsageError: there is none of that name, or it does not take those arguments.
+        UsageError: no task has that name, or it does not take these arguments.
     """
     if name == _AUTO:
         if arguments:
@@ -56,10 +56,10 @@ def task_named(name: str, arguments: Mapping[str, Any]) -> Task | None:
 
 
 def built(name: str, factory: Callable[..., Task], arguments: Mapping[str, Any]) -> Task:
-    """The task with its arguments.
+    """Build a task with its arguments.
 
     Raises:
-        UsageError: it does not take them.
+        UsageError: it does not take these arguments.
     """
     try:
         return factory(**arguments)
@@ -75,13 +75,13 @@ def built(name: str, factory: Callable[..., Task], arguments: Mapping[str, Any])
 
 
 def choose_task(example: Batch, output: object) -> Task:
-    """The task of a batch and what a model gave for it, by their shapes and dtypes alone.
+    """Choose the task by the shapes and dtypes of a batch and a model's output.
 
-    Class indices (n,) with an output (n, C) are classification, and (n, H, W) with (n, C, H, W) are segmentation.
-    So are integers or bools (n,) or (n, 1) with one logit, (n,) or (n, 1), and (n, 1, H, W) with (n, 1, H, W).
+    Class indices (n,) with an output (n, C) are classification, and (n, H, W) with (n, C, H, W) segmentation. So are
+    integers or bools (n,) or (n, 1) with one logit, (n,) or (n, 1), and (n, 1, H, W) with (n, 1, H, W).
 
     Raises:
-        DataError: they are of neither.
+        DataError: neither fits.
     """
     target = example.target
     with user_code("taking the logits from the model's output"):

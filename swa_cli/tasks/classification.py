@@ -1,4 +1,4 @@
-"""One class for each example."""
+"""Classification: one class per example."""
 
 from dataclasses import field
 from functools import partial
@@ -34,15 +34,15 @@ _N_DIMS = 2  # (n, C)
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Classification:
-    """Logits (n, C), class indices (n,) or soft labels (n, C) of any floating dtype.
+    """Logits (n, C) with class indices (n,) or soft labels (n, C) of any floating-point dtype.
 
-    Of one logit, (n,) or (n, 1), with labels 0 and 1 of any dtype, (n,) or (n, 1), the sigmoid is the probability of
-    label 1: it counts as the two logits 0 and itself.
+    One logit, (n,) or (n, 1), with labels 0 and 1 of any dtype counts as the two logits 0 and itself: its sigmoid is
+    the probability of label 1.
 
     Attributes:
         ignore_index: examples with this label are left out of every score.
-        class_weights: of the NLL, as torch's cross_entropy has them: Σ w_y nll / Σ w_y.
-        top_k: the label is among the k most probable classes.
+        class_weights: weights of the NLL as in torch's cross_entropy: Σ w_y nll / Σ w_y.
+        top_k: also score whether the label is among the k most probable classes, for each of these k.
     """
 
     ignore_index: Label = IGNORED
@@ -56,7 +56,7 @@ class Classification:
     for_torchmetrics = staticmethod(probabilities_and_classes)
 
     def output(self, output: Any) -> torch.Tensor:
-        """The logits; one of each example as (n, 1)."""
+        """Return the logits, (n, C); one logit per example as (n, 1)."""
         logits = logits_of(output)
         if logits.ndim == 1:
             logits = logits[:, None]
@@ -70,11 +70,11 @@ class Classification:
         return logits
 
     def sanity_warning(self, output: torch.Tensor) -> str | None:
-        """Whether they look like probabilities."""
+        """Return a warning if the outputs look like probabilities."""
         return doubt_of_one(output, element=self.unit) if output.shape[1] == 1 else doubt_of(output, dim=1)
 
     def target(self, example: Batch, output: torch.Tensor) -> Labels:
-        """Of the examples that are not ignored."""
+        """Return the labels of the examples that are not ignored."""
         n, n_classes = output.shape
         given, one_logit = example.target, n_classes == 1
         if one_logit:
@@ -85,10 +85,7 @@ class Classification:
             soft = _distributions(given.to(output.device))
             index = soft.argmax(dim=1)
             if self.class_weights is not None:
-                msg = (
-                    "soft labels have their weights in themselves. Leave out class_weights "
-                    f"({option('task.init_args')})."
-                )
+                msg = f"soft labels cannot be weighted by class. Leave out class_weights ({option('task.init_args')})."
                 raise DataError(msg)
             return Labels(chosen=None, index=index, soft=soft, unit=None, n_units=n, weight=None, one_logit=one_logit)
         index = checked_index(given, (n,), elements=f"{n} examples").to(output.device)
@@ -101,7 +98,7 @@ class Classification:
         )
 
     def scored_indices(self, target: Labels) -> torch.Tensor | None:
-        """Examples that are not ignored."""
+        """Return the indices of the examples that are not ignored."""
         return target.chosen
 
     def predict(self, output: torch.Tensor, target: Labels) -> torch.Tensor:
@@ -113,7 +110,7 @@ class Classification:
         return MixedDistributions(partial(records_of, labels=target))
 
     def score_batch(self, prediction: torch.Tensor, target: Labels, *, full: bool) -> Records:
-        """Correct, NLL, Brier score, confidence and label of each example."""
+        """Return correctness, NLL, Brier score, confidence and label of each example."""
         values = scored(prediction, target)
         for k in self.top_k:
             values[f"top{k}"] = (ranks_of(prediction, target.index) < k).to(torch.float64)
@@ -127,7 +124,7 @@ class Classification:
         return Records(columns=per_unit(values, target), tallies={**tallies, **tally_of(target)})
 
     def finish(self, records: Records, groups: NDArray[np.int64] | None) -> Records:
-        """With the calibrated NLL of each example, in place of its NLL at all temperatures."""
+        """Replace each example's NLLs at all temperatures by its calibrated NLL."""
         columns = dict(records.columns)
         if "nll_at" in columns:
             grid, weight = columns.pop("nll_at"), columns["weight"]
@@ -136,7 +133,7 @@ class Classification:
         return Records(columns=columns, tallies=records.tallies)
 
     def warnings(self, records: Records) -> tuple[str, ...]:
-        """One logit for two classes; labels that are all the same, of which accuracy says little."""
+        """Return notes on a single logit, and on labels that are all the same, for which accuracy says little."""
         note, labels = note_of(records, element=self.unit), np.unique(records.columns["label"])
         if len(labels) > 1 or records.n_units == 1:
             return note
@@ -199,7 +196,7 @@ _METRICS = (
 
 
 def _distributions(target: torch.Tensor) -> torch.Tensor:
-    """Soft labels, checked."""
+    """Check and normalise soft labels."""
     tolerance, target = sums_to_one(target), target.to(torch.float64)
     off = (target.sum(dim=1) - 1).abs() > tolerance
     wrong = off | (target < 0).any(dim=1) | ~torch.isfinite(target).all(dim=1)

@@ -1,4 +1,4 @@
-"""Answers that several tasks give alike, for their methods of the same purpose."""
+"""Method implementations that several tasks share."""
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ def all_units(target: object) -> None:
 
 
 def nothing_odd(output: object) -> None:
-    """Take any output for what it should be."""
+    """Accept any output."""
     del output
 
 
@@ -25,7 +25,7 @@ def as_recorded(records: Records, groups: NDArray[np.int64] | None) -> Records:
 
 
 def no_warnings(records: Records) -> tuple[str, ...]:
-    """Find nothing odd about the targets."""
+    """Return no warnings about the targets."""
     del records
     return ()
 

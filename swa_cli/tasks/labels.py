@@ -1,4 +1,4 @@
-"""The labels of a batch, checked: class indices of examples, pixels, nodes or tokens."""
+"""Checking the labels of a batch: class indices of examples, pixels, nodes or tokens."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,7 +13,7 @@ from swa_cli.tasks.records import Array
 from swa_cli.user.batch import described
 
 IGNORED = -100
-"""The label that torch.nn.functional.cross_entropy leaves out by default."""
+"""The label that torch.nn.functional.cross_entropy ignores by default."""
 
 
 def _some(weights: tuple[float, ...]) -> tuple[float, ...]:
@@ -24,22 +24,22 @@ def _some(weights: tuple[float, ...]) -> tuple[float, ...]:
 
 
 Weights = Annotated[tuple[Annotated[float, Field(ge=0, le=1e12)], ...], AfterValidator(_some)]
-"""Of the classes."""
+"""Weights of the classes."""
 Label = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """The targets of the elements of a batch that have one.
+    """The labels of the elements of a batch that have one.
 
     Attributes:
-        chosen: places of these elements among all, int64 (m,); None where all have one.
-        index: the class of each, int64 (m,); of soft labels the most probable.
-        soft: probabilities of the classes, float64 (m, C), where these were given.
-        unit: the unit that each belongs to, int64 (m,); None where each is a unit of its own.
-        n_units: how many units there are.
-        weight: of each in the NLL, float64 (m,); None: all the same.
-        one_logit: whether the model gives one logit for two classes, of which class 1 has its sigmoid.
+        chosen: indices of these elements among all, int64 (m,); None if all have a label.
+        index: the class of each, int64 (m,); for soft labels the most probable.
+        soft: probabilities of the classes, float64 (m, C); None for class indices.
+        unit: index of each element's unit, int64 (m,); None if each element is a unit.
+        n_units: number of units.
+        weight: weight of each element in the NLL, float64 (m,); None for equal weights.
+        one_logit: whether the model returns one logit for two classes, whose sigmoid is the probability of class 1.
     """
 
     chosen: torch.Tensor | None
@@ -52,7 +52,7 @@ class Labels:
 
 
 def one_label_only(counts: Array, *, elements: str) -> tuple[str, ...]:
-    """What to say where all labels are the same; ``counts``: of each class in each unit, (units, C)."""
+    """Return a warning if all labels are the same; ``counts`` holds the number per unit and class, (units, C)."""
     of_class = counts.sum(axis=0)
     n = of_class.sum()
     if np.count_nonzero(of_class) != 1 or n == 1:
@@ -65,10 +65,10 @@ def one_label_only(counts: Array, *, elements: str) -> tuple[str, ...]:
 
 
 def checked_index(target: object, shape: tuple[int, ...], *, elements: str) -> torch.Tensor:
-    """``target`` as class indices.
+    """Return ``target`` as class indices.
 
     Raises:
-        DataError: it is no tensor of integers of that shape.
+        DataError: ``target`` is not a tensor of integers of that shape.
     """
     expected = f"class indices (int64 {list(shape)}), one for each of the {elements}"
     if not isinstance(target, torch.Tensor):
@@ -87,13 +87,13 @@ def checked_index(target: object, shape: tuple[int, ...], *, elements: str) -> t
 
 
 def in_range(index: torch.Tensor, n_classes: int, *, ignore_index: int, one_logit: bool = False) -> torch.Tensor:
-    """Which entries of ``index`` are not to be ignored, bool.
+    """Return a bool mask of the entries of ``index`` that are not ignored.
 
     Args:
-        one_logit: the model gives one logit for two classes.
+        one_logit: the model returns one logit for two classes.
 
     Raises:
-        DataError: another one is no class.
+        DataError: one of them is not a class.
     """
     kept = index != ignore_index
     wrong = index[kept & ((index < 0) | (index >= n_classes))]
@@ -118,10 +118,10 @@ def in_range(index: torch.Tensor, n_classes: int, *, ignore_index: int, one_logi
 
 
 def weights_of(index: torch.Tensor, class_weights: tuple[float, ...] | None, n_classes: int) -> torch.Tensor | None:
-    """The weight of each element's class, float64.
+    """Return the weight of each element's class, float64.
 
     Raises:
-        DataError: there is not one for each class.
+        DataError: the number of weights is not the number of classes.
     """
     if class_weights is None:
         return None
@@ -134,6 +134,6 @@ def weights_of(index: torch.Tensor, class_weights: tuple[float, ...] | None, n_c
 
 
 def is_integer(tensor: torch.Tensor) -> bool:
-    """Whether it is a dense tensor of whole numbers."""
+    """Return whether ``tensor`` is a dense tensor of integers."""
     other = tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool
     return not other and tensor.layout == torch.strided

@@ -1,4 +1,4 @@
-"""A score: how it follows from records, and how it is shown."""
+"""Metrics: how a score is computed from records, and how it is shown."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from swa_cli.tasks.records import Array, Records
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """A score that is a function of sums over units, as most are, so that units can be resampled.
+    """A score as a function of sums over units, so that units can be resampled.
 
     Attributes:
-        needs: the columns that it is made from.
-        sums: of records, (units, d).
-        value: of such sums over any units, (…, d), the score, (…).
+        needs: names of the columns it is computed from.
+        sums: returns the summands of records, (units, d).
+        value: returns the score, (…), of sums over any units, (…, d).
     """
 
     needs: tuple[str, ...]
@@ -28,14 +28,14 @@ class Metric:
     """One score.
 
     Attributes:
-        name: in JSON and CSV, where it is never in percent.
-        label: in tables and sentences.
-        of: the score of all units.
-        needs: the columns and tallies that it is made from.
+        name: key in JSON and CSV, where the score is never in percent.
+        label: name in tables and sentences.
+        of: computes the score of all units.
+        needs: names of the columns and tallies it is computed from.
         percent: whether it is a fraction, shown in percent, with differences in points.
-        shown: whether it has a column in the table at the terminal.
-        compared: whether differences between candidates are tested; needs ``parts``.
-        right_or_wrong: a column that is 0 or 1 for each unit and whose mean this is, if there is one.
+        shown: whether the terminal's table has a column for it.
+        compared: whether differences between candidates are tested; requires ``parts``.
+        right_or_wrong: name of a column of zeros and ones per unit whose mean this is, if there is one.
     """
 
     name: str
@@ -61,7 +61,7 @@ def from_parts(
     compared: bool = False,
     right_or_wrong: str | None = None,
 ) -> Metric:
-    """A metric whose value is that of the sums over all units."""
+    """Return a metric that is computed from sums over all units."""
 
     def of(records: Records) -> float:
         return float(parts.value(parts.sums(records).sum(axis=0)))
@@ -81,13 +81,13 @@ def from_parts(
 
 
 def available(metrics: Iterable[Metric], records: Records) -> tuple[Metric, ...]:
-    """Those whose columns and tallies the records have."""
+    """Return the metrics whose columns and tallies the records have."""
     kept = {*records.columns, *records.tallies}
     return tuple(metric for metric in metrics if kept.issuperset(metric.needs))
 
 
 def ratio(numerator: str, denominator: str, *, then: Callable[[Array], Array] | None = None) -> Parts:
-    """One column's sum over another's, NaN where that is 0; ``then`` a function of it."""
+    """Return the ratio of two columns' sums, NaN if the denominator is 0; ``then`` is applied to it."""
 
     def value(sums: Array) -> Array:
         found = divided(sums[..., 0], sums[..., 1])
@@ -101,7 +101,7 @@ def ratio(numerator: str, denominator: str, *, then: Callable[[Array], Array] | 
 
 
 def mean_ratio(numerator: str, denominator: str) -> Parts:
-    """The mean over classes of one column's sum over another's, both (units, C); of those where that is not 0."""
+    """Return the mean over classes of the ratio of two columns' sums, both (units, C); classes with 0 are skipped."""
 
     def value(sums: Array) -> Array:
         above, below = np.split(sums, 2, axis=-1)
@@ -117,5 +117,5 @@ def mean_ratio(numerator: str, denominator: str) -> Parts:
 
 
 def divided(numerator: Array, denominator: Array) -> Array:
-    """``numerator / denominator``, NaN where that is 0, without a warning."""
+    """Return ``numerator / denominator``, with NaN and no warning where the denominator is 0."""
     return np.divide(numerator, denominator, out=np.full(np.shape(numerator), np.nan), where=denominator != 0)

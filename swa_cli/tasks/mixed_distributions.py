@@ -1,4 +1,4 @@
-"""The ensemble of several predictions of one class: sums over its members, float64 (m, C)."""
+"""Ensembles of class probabilities, kept as sums over the members."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -13,10 +13,10 @@ _BYTE = 256
 
 @final
 class MixedDistributions:
-    """Log-probabilities of several members, (m, C) each, as sums over the members.
+    """Log-probabilities of several members, float64 (m, C) each, as sums over the members.
 
     Args:
-        record: makes the records of a batch of numbers for each of its elements, by name.
+        record: turns named values per element into the records of a batch.
     """
 
     def __init__(self, record: Callable[[Mapping[str, torch.Tensor]], Records]) -> None:
@@ -28,7 +28,7 @@ class MixedDistributions:
         self._votes: list[torch.Tensor] = []
 
     def add(self, prediction: torch.Tensor) -> None:
-        """One more member."""
+        """Add a member."""
         squares = squared_norm(prediction)
         if self._log_of_sum is None or self._sum_of_logs is None or self._squares is None:
             self._log_of_sum, self._sum_of_logs, self._squares = prediction.clone(), prediction.clone(), squares
@@ -41,24 +41,24 @@ class MixedDistributions:
         self._n += 1
 
     def arithmetic(self) -> torch.Tensor:
-        """Log of the mean of the probabilities: logsumexp − log K."""
+        """Return the log of the mean probabilities: logsumexp − log K."""
         assert self._log_of_sum is not None
         return self._log_of_sum - math.log(self._n)
 
     def geometric(self) -> torch.Tensor:
-        """What the mean of the logits gives."""
+        """Return the log-probabilities of the mean logits."""
         assert self._sum_of_logs is not None
         return (self._sum_of_logs / self._n).log_softmax(dim=1)
 
     def agreement(self, prediction: torch.Tensor) -> Records:
-        """Whether both name the same class, and ‖p − p̄‖²."""
+        """Return whether both predict the same class, and ‖p − p̄‖²."""
         ensemble = self.arithmetic()
         agreeing = prediction.argmax(dim=1) == ensemble.argmax(dim=1)
         squared = prediction.exp().sub_(ensemble.exp()).square_().sum(dim=1)
         return self._recorded(agreeing.to(torch.float64), squared)
 
     def diversity(self) -> Records:
-        """As `agreement`, the mean over the members: mean‖p_k − p̄‖² = mean‖p_k‖² − ‖p̄‖²."""
+        """Return the mean of `agreement` over the members: mean‖p_k − p̄‖² = mean‖p_k‖² − ‖p̄‖²."""
         ensemble = self.arithmetic()
         winner = ensemble.argmax(dim=1)
         agreeing = torch.zeros(len(winner), dtype=torch.float64, device=winner.device)
@@ -75,5 +75,5 @@ class MixedDistributions:
 
 
 def squared_norm(log_probs: torch.Tensor) -> torch.Tensor:
-    """Σ_c p_c² of each element."""
+    """Return Σ_c p_c² of each element."""
     return (2 * log_probs).exp_().sum(dim=1)

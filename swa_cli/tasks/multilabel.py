@@ -1,4 +1,4 @@
-"""Several labels for each example, each of which holds or does not."""
+"""Multilabel classification: several labels per example, each true or false."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass as plain_dataclass
@@ -26,18 +26,18 @@ from swa_cli.user.batch import Batch, described, logits_of
 _N_DIMS = 2  # (n, L)
 _HOLDS = 0.5
 _PROBABILITIES = (
-    "the model's outputs are all between 0 and 1, like probabilities; they were taken as logits, so that all scores "
-    "are wrong. Let the model return logits."
+    "the model's outputs are all between 0 and 1, like probabilities; they were taken as logits, so all scores are "
+    "wrong. Let the model return logits."
 )
 
 
 @plain_dataclass(frozen=True, kw_only=True)
 class Entries:
-    """The labels of a batch one by one, those of an example one after the other, each of class 1 (it holds) or 0.
+    """The labels of a batch, flattened example by example, each of class 1 (true) or 0.
 
     Attributes:
-        shape: of the logits.
-        examples: places of those that have a label that is not ignored, int64; None: all.
+        shape: shape of the logits.
+        examples: indices of the examples with a label that is not ignored, int64; None for all.
     """
 
     labels: Labels
@@ -47,13 +47,13 @@ class Entries:
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Multilabel:
-    """Logits (n, L), and of each label whether it holds (n, L): 0 or 1 of any dtype, or floats between as soft labels.
+    """Logits (n, L) with labels (n, L): 0 or 1 of any dtype, or floats between them as soft labels.
 
-    A label is predicted where its probability is above 0.5; a soft one counts as 1 above 0.5.
+    A label is predicted if its probability is above 0.5; a soft label counts as 1 above 0.5.
 
     Attributes:
         ignore_index: labels with this value are left out of every score.
-        class_weights: of each label in the NLL: Σ w_l nll / Σ w_l.
+        class_weights: weight of each label in the NLL: Σ w_l nll / Σ w_l.
     """
 
     ignore_index: Label = IGNORED
@@ -208,7 +208,7 @@ _METRICS = (
 
 
 def _checked(target: object, shape: tuple[int, int]) -> torch.Tensor:
-    """``target`` in float64."""
+    """Return ``target`` in float64."""
     if not isinstance(target, torch.Tensor) or tuple(target.shape) != shape or target.is_complex():
         msg = (
             f"the target is {described(target)}, expected 0 or 1 of each label of each example (int64, bool or float "

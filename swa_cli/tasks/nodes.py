@@ -1,4 +1,4 @@
-"""One class for each node of a graph."""
+"""Node classification: one class per node of a graph."""
 
 from collections.abc import Mapping
 from dataclasses import field
@@ -38,14 +38,14 @@ _GRAPH = "batch"
 class Nodes:
     """Logits (N, C) and class indices (N,) of the nodes of all graphs, or (n, N, C) and (n, N) of n padded graphs.
 
-    Of one logit for each node, with labels 0 and 1 of any dtype, the sigmoid is the probability of label 1.
+    The sigmoid of a single logit per node, with labels 0 and 1 of any dtype, is the probability of label 1.
 
     Attributes:
-        ignore_index: nodes with this label are left out of every score: padding, or those that a mask leaves out.
-        class_weights: of the NLL, as torch's cross_entropy has them: Σ w_y nll / Σ w_y.
-        graph: where the graph of each node is found, integers (N,) that need not be in order: the model's keyword
-            argument of this name, or the entry or attribute of this name of one of its arguments, as PyTorch
-            Geometric's ``batch`` is. Where there is no ``batch``, the nodes of a batch are of one graph.
+        ignore_index: nodes with this label (padding, masked nodes) are left out of every score.
+        class_weights: weights of the NLL as in torch's cross_entropy: Σ w_y nll / Σ w_y.
+        graph: name of the graph index of each node, integers (N,) in any order: a keyword argument of the model, or
+            an entry or attribute of one of its arguments, such as PyTorch Geometric's ``batch``. Without a ``batch``,
+            all nodes of a batch belong to one graph.
     """
 
     ignore_index: Label = IGNORED
@@ -139,7 +139,7 @@ _BALANCED_RECALL = from_parts(
 
 
 def _graphs(example: Batch, name: str, output: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """Of each node the number of its graph, int64, and how many graphs there are."""
+    """Return the graph index of each node, int64, and the number of graphs."""
     n = len(output)
     if output.ndim == _PADDED:
         return torch.arange(n, device=output.device).repeat_interleave(output.shape[1]), n
@@ -149,8 +149,8 @@ def _graphs(example: Batch, name: str, output: torch.Tensor) -> tuple[torch.Tens
     if not isinstance(given, torch.Tensor) or tuple(given.shape) != (n,) or not is_integer(given):
         msg = (
             f"the graph of each node ({name}) is {described(given)}, expected int64 [{n}], one for each of the {n} "
-            f"nodes. Name with {option('graph', of='task')} the model's argument, or an argument's attribute, that "
-            "holds it."
+            f"nodes. Name the model's argument, or an argument's attribute, that holds it, with "
+            f"{option('graph', of='task')}."
         )
         raise DataError(msg)
     graphs, unit = cast("tuple[torch.Tensor, torch.Tensor]", given.to(output.device).unique(return_inverse=True))
@@ -158,7 +158,7 @@ def _graphs(example: Batch, name: str, output: torch.Tensor) -> tuple[torch.Tens
 
 
 def _found(example: Batch, name: str) -> object:
-    """What the batch has by that name, if anything."""
+    """Return the tensor of that name in the batch, or None."""
     if name in example.kwargs:
         return example.kwargs[name]
     for value in (*example.args, *example.kwargs.values()):
@@ -172,6 +172,6 @@ def _found(example: Batch, name: str) -> object:
 
 def _single() -> str:
     return (
-        "all nodes are of one graph, the unit that is resampled: no interval can be given. Where there are several, "
-        f"name with {option('graph', of='task')} what says of which graph each node is."
+        "all nodes belong to one graph, the unit that is resampled, so no interval can be given. If there are several, "
+        f"name the graph index of the nodes with {option('graph', of='task')}."
     )

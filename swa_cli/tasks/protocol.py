@@ -1,4 +1,4 @@
-"""What a task must offer, so that models of it can be evaluated, mixed and compared."""
+"""The interface of a task: what evaluation, ensembles and comparisons need."""
 
 from typing import Any, Protocol
 
@@ -12,37 +12,37 @@ from swa_cli.user.batch import Batch
 
 
 class Mixture(Protocol):
-    """Predictions of several members for one batch, added one after the other, and their ensemble."""
+    """The ensemble of several members' predictions for one batch, which are added one after the other."""
 
     def add(self, prediction: Any) -> None:
-        """One more member's."""
+        """Add a member's prediction."""
         ...
 
     def arithmetic(self) -> Any:
-        """The mean of what the members predict, as a prediction: of probabilities (FGE), or of values."""
+        """Return the mean prediction: of probabilities (FGE), or of values."""
         ...
 
     def geometric(self) -> Any:
-        """What the mean of the members' logits predicts; None where there are no logits."""
+        """Return the prediction of the mean logits, or None without logits."""
         ...
 
     def agreement(self, prediction: Any) -> Records | None:
-        """How near a prediction is to the ensemble's: columns ``count``, ``agreement``, ``squared_distance``.
+        """Return how close a prediction is to the ensemble's: ``count``, ``agreement``, ``squared_distance``.
 
-        None where that is not defined.
+        None if that is not defined.
         """
         ...
 
     def diversity(self) -> Records | None:
-        """The same of the members, the mean over them."""
+        """Return the mean of `agreement` over the members."""
         ...
 
 
 class Task(Protocol):
-    """Frozen; what `output`, `target` and `predict` give is known to no one else: tensors, or what a user's task has.
+    """A frozen description of a task; only the task itself interprets what `output`, `target` and `predict` return.
 
     Attributes:
-        name: as ``--task`` has it.
+        name: the name in the configuration.
         unit: what is resampled: "example", "image", …
         primary: name of the metric that decides.
     """
@@ -55,57 +55,57 @@ class Task(Protocol):
     def primary(self) -> str: ...  # noqa: D102
 
     def output(self, output: Any) -> Any:
-        """The part of a model's output that is evaluated, as the model gives it.
+        """Return the part of a model's output that is evaluated, unchanged.
 
         Raises:
-            DataError: it is not what the task expects; the message does not say whose output and which batch.
+            DataError: it is not what the task expects; the caller adds the model and the batch to the message.
         """
         ...
 
     def sanity_warning(self, output: Any) -> str | None:
-        """What is to be said if all outputs of a candidate are like this one; None where it is as it should be."""
+        """Return a warning to show if it holds for all outputs of a candidate, or None."""
         ...
 
     def target(self, example: Batch, output: Any) -> Any:
-        """The example's target, on the device of ``output``.
+        """Return the batch's target on the device of ``output``.
 
         Raises:
-            DataError: it does not fit the output; the message does not say which batch.
+            DataError: it does not fit the output; the caller adds the batch to the message.
         """
         ...
 
     def scored_indices(self, target: Any) -> torch.Tensor | None:
-        """Places of the batch's units that are scored, int64; None where all are."""
+        """Return the indices of the batch's units that are scored, int64; None for all."""
         ...
 
     def predict(self, output: Any, target: Any) -> Any:
-        """What is measured and mixed, float64 where it is a tensor: of the elements that have a target only."""
+        """Return the prediction for the elements that have a target; tensors are float64."""
         ...
 
     def ensemble_accumulator(self, target: Any) -> Mixture | None:
-        """A mixture of no member yet; None where predictions cannot be mixed, so that there is no ensemble."""
+        """Return an empty ensemble; None if the task has no ensembles."""
         ...
 
     def score_batch(self, prediction: Any, target: Any, *, full: bool) -> Records:
-        """The batch's records.
+        """Return the records of the batch.
 
         Args:
-            full: with what only `Metric.shown` or compared scores need; False for one of many prefixes of an ensemble.
+            full: include the columns of all scores; False for one of many prefixes of an ensemble.
         """
         ...
 
     def finish(self, records: Records, groups: NDArray[np.int64] | None) -> Records:
-        """The records of all batches with what can be known only now; ``groups`` has the group of each unit."""
+        """Complete the records of all batches with what needs all of them; ``groups`` has the group of each unit."""
         ...
 
     def warnings(self, records: Records) -> tuple[str, ...]:
-        """What is odd about the targets of all batches."""
+        """Return warnings about the targets of all batches."""
         ...
 
     def metrics(self, records: Records) -> tuple[Metric, ...]:
-        """The scores that records have, the primary one first."""
+        """Return the metrics that can be computed from the records, the primary one first."""
         ...
 
     def for_torchmetrics(self, prediction: Any, target: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """``preds`` and ``target`` as torchmetrics' objects for the task take them."""
+        """Return ``preds`` and ``target`` in the form that torchmetrics expects."""
         ...

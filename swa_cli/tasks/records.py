@@ -1,4 +1,4 @@
-"""What is kept of the data that a candidate has seen."""
+"""Records: the numbers per unit from which scores are computed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 _LARGEST = 1e100
-"""Of sums of so large numbers, and of their squares, the sums over any data set are numbers too."""
+"""Largest magnitude whose squares still have finite sums over any data set."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Records:
-    """Numbers of each unit, from which all scores follow.
+    """Numbers per unit, from which all scores are computed.
 
-    A unit is what a test set is a sample of: an example, an image, a graph, a sequence.
+    A unit is what the test set is a sample of: an example, an image, a graph, a sequence.
 
     Attributes:
-        columns: float64, (units,) or (units, d). Sums over the unit's elements (its pixels, say), with their ``count``.
-        tallies: float64, of any shape: sums over all units, for what no interval is wanted of.
+        columns: float64, (units,) or (units, d): sums over the unit's elements (its pixels, say), and their ``count``.
+        tallies: float64, any shape: sums over all units, for scores without an interval.
     """
 
     columns: Mapping[str, Array]
@@ -27,12 +27,12 @@ class Records:
 
     @property
     def n_units(self) -> int:
-        """How many units there are."""
+        """Number of units."""
         return len(next(iter(self.columns.values())))
 
 
 def too_large(records: Records, unit: str) -> str | None:
-    """Which number of which unit is NaN or beyond 1e100, from which no scores can be had; None where none is."""
+    """Return a description of the first number that is NaN or above 1e100, from which no score can be computed."""
     for name, values in records.columns.items():
         wrong = ~(np.abs(values) <= _LARGEST)
         if wrong.any():
@@ -42,7 +42,7 @@ def too_large(records: Records, unit: str) -> str | None:
 
 
 def join(parts: Sequence[Records]) -> Records:
-    """The records of several batches, one after the other."""
+    """Concatenate the records of several batches."""
     first = parts[0]
     return Records(
         columns={name: np.concatenate([part.columns[name] for part in parts]) for name in first.columns},

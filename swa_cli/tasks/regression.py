@@ -1,4 +1,4 @@
-"""Numbers for each example."""
+"""Regression: one or more numbers per example."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -29,14 +29,15 @@ _VARIANCES = {"variance": ("variance", "var"), "log_variance": ("log_variance", 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Regression:
-    """Outputs and targets of one shape, (n,), (n, d) or any other; (n, 1) does for (n,). Targets may be integers.
+    """Outputs and targets of the same shape, (n,), (n, d) or any other; (n, 1) counts as (n,). Targets may be integers.
 
-    The NLL is that of a normal distribution with the mean and the variance that the model gives, for each number, in
-    nats. R² is given for (n,) and for (n, d) with d up to 64.
+    The NLL, in nats per number, is that of a normal distribution with the model's mean and variance. R² is computed
+    for (n,), and for (n, d) with d up to 64.
 
     Attributes:
-        variance: what the model gives beside its prediction, of the same shape: then the output is (mean, variance), a
-            mapping or an object that has both by name, or a torch.distributions.Distribution.
+        variance: what the model returns beside its prediction, in the same shape: "variance" or "log_variance". The
+            output is then (mean, variance), a mapping or object with both by name, or a
+            torch.distributions.Distribution.
     """
 
     variance: Literal["none", "variance", "log_variance"] = "none"
@@ -49,7 +50,7 @@ class Regression:
     sanity_warning = staticmethod(nothing_odd)
 
     def output(self, output: Any) -> torch.Tensor:
-        """The prediction; with a variance, mean and variance (never its logarithm) in float64, (n, …, 2)."""
+        """Return the prediction; with a variance, mean and variance (not its logarithm) in float64, (n, …, 2)."""
         if self.variance == "none":
             found = output.mean if isinstance(output, Distribution) else _found(output, _VALUES, place=0)
             if found is None or found.ndim == 0:
@@ -71,7 +72,7 @@ class Regression:
         return values
 
     def target(self, example: Batch, output: torch.Tensor) -> torch.Tensor:
-        """In float64, of the prediction's shape."""
+        """Return the target in float64, in the prediction's shape."""
         given, shape = example.target, mean_of(output, with_variance=self._with_variance).shape
         if not isinstance(given, torch.Tensor) or given.is_complex() or given.dtype == torch.bool:
             msg = (
@@ -89,8 +90,8 @@ class Regression:
         wrong = ~torch.isfinite(target)
         if bool(wrong.any()):
             msg = (
-                f"the target has {int(wrong.sum())} NaN or infinite values of {target.numel()}. Leave those examples "
-                "out in the data module."
+                f"the target has {int(wrong.sum())} NaN or infinite values of {target.numel()}. Remove those examples "
+                "in the data module."
             )
             raise DataError(msg)
         return target
@@ -106,7 +107,7 @@ class Regression:
         return MixedValues(with_variance=self._with_variance)
 
     def score_batch(self, prediction: torch.Tensor, target: torch.Tensor, *, full: bool) -> Records:
-        """Squared and absolute errors of each example, and its NLL; for R² the errors and the target one by one."""
+        """Return squared error, absolute error and NLL of each example; for R² also each residual and target."""
         error = mean_of(prediction, with_variance=self._with_variance) - target
         values = {"squared": error.square(), "absolute": error.abs()}
         if self._with_variance:
@@ -118,16 +119,16 @@ class Regression:
         return Records(columns=found, tallies={})
 
     def finish(self, records: Records, groups: NDArray[np.int64] | None) -> Records:
-        """With the targets about their mean, so that the sums of R² do not cancel."""
+        """Centre the targets, so that the sums of R² do not cancel."""
         del groups
         columns = dict(records.columns)
         if "target" in columns:
-            about_first = columns["target"] - columns["target"][:1]  # exactly 0 where all are the same
+            about_first = columns["target"] - columns["target"][:1]  # exactly 0 if all are equal
             columns["target"] = about_first - about_first.mean(axis=0)
         return Records(columns=columns, tallies=records.tallies)
 
     def warnings(self, records: Records) -> tuple[str, ...]:
-        """Where all targets are the same, errors say little."""
+        """Return a warning if all targets are equal, when errors say little."""
         if "target" not in records.columns or records.n_units == 1 or records.columns["target"].any():
             return ()
         warning = (
@@ -141,7 +142,7 @@ class Regression:
         return available((*_METRICS, *LIKENESS), records)
 
     def for_torchmetrics(self, prediction: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Predictions and targets of one shape, (n, …)."""
+        """Return predictions and targets of the same shape, (n, …)."""
         return mean_of(prediction, with_variance=self._with_variance), target
 
     @property
@@ -150,7 +151,7 @@ class Regression:
 
 
 def _r2_parts() -> Parts:
-    """1 − Σ(y − f)² / Σ(y − ȳ)² of each output, and the mean over those that vary, as scikit-learn's r2_score."""
+    """Return 1 − Σ(y − f)² / Σ(y − ȳ)², the mean over the outputs that vary, as in scikit-learn's r2_score."""
 
     def sums(records: Records) -> Array:
         residual, target = records.columns["residual"], records.columns["target"]
@@ -176,7 +177,7 @@ _METRICS = (
 
 
 def _moments(output: object, kind: Literal["variance", "log_variance"]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean, and variance in float64, of one shape."""
+    """Return mean, and variance in float64, of the same shape."""
     if isinstance(output, Distribution):
         mean, second, is_log = output.mean, output.variance, False
     else:
@@ -195,7 +196,7 @@ def _moments(output: object, kind: Literal["variance", "log_variance"]) -> tuple
 
 
 def _found(output: object, names: Sequence[str], *, place: int) -> torch.Tensor | None:
-    """The tensor itself if it is the first that is wanted, or what is at ``place`` or has one of ``names``."""
+    """Return the tensor at ``place`` or under one of ``names``; a bare tensor counts as place 0."""
     if isinstance(output, torch.Tensor):
         return output if place == 0 else None
     for name in names:
@@ -213,7 +214,7 @@ def _found(output: object, names: Sequence[str], *, place: int) -> torch.Tensor 
 
 
 def _without_last(shape: Sequence[int]) -> tuple[int, ...]:
-    """(n, 1) as (n,)."""
+    """Return the shape (n, 1) as (n,), any other unchanged."""
     return tuple(shape[:1]) if tuple(shape[1:]) == (1,) else tuple(shape)
 
 

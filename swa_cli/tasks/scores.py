@@ -1,4 +1,4 @@
-"""Scores that several tasks have."""
+"""Metrics that several tasks share."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ ACCURACY = from_parts(
 
 
 def share_right(element: str) -> Metric:
-    """The accuracy where a unit has several elements, which the label names: "pixel accuracy"."""
+    """Return the accuracy of units with several elements, which its label names: "pixel accuracy"."""
     return replace(ACCURACY, label=f"{element} accuracy", right_or_wrong=None)
 
 
@@ -41,4 +41,4 @@ LIKENESS = (
         shown=False,
     ),
 )
-"""How near to the ensemble: how often both name the same class, and the root mean square of ‖p − p̄‖."""
+"""Closeness to the ensemble: how often both predict the same class, and the root mean square of ‖p − p̄‖."""

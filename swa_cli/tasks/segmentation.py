@@ -1,4 +1,4 @@
-"""One class for each pixel."""
+"""Segmentation: one class per pixel."""
 
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field
@@ -118,7 +118,7 @@ class Segmentation:
         return MixedDistributions(partial(records_of, labels=target.labels))
 
     def score_batch(self, prediction: torch.Tensor, target: Pixels, *, full: bool) -> Records:
-        """Correct pixels and NLL of each image; of each class the pixels labelled, and those in I and in U of I / U."""
+        """Return correct pixels and NLL per image, and per class the labelled pixels, intersection and union."""
         del full
         labels, n_classes = target.labels, prediction.shape[1]
         predicted = prediction.argmax(dim=1)
@@ -133,7 +133,7 @@ class Segmentation:
         return Records(columns=columns, tallies=tally_of(labels))
 
     def warnings(self, records: Records) -> tuple[str, ...]:
-        """One logit for two classes; labels that are all the same, of which scores say little."""
+        """Return notes on a single logit, and on labels that are all the same, for which scores say little."""
         return (
             *note_of(records, element="pixel"),
             *one_label_only(records.columns["labelled"], elements="pixels"),

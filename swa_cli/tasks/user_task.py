@@ -1,4 +1,4 @@
-"""A task that the user defines: an object that scores the outputs of one batch."""
+"""User-defined tasks: objects that score the outputs of one batch."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -16,47 +16,47 @@ from swa_cli.user.batch import Batch, described, to_device
 from swa_cli.user.guard import user_code
 
 _COLUMN = "score."
-"""What the columns' names begin with, so that a score may have any name."""
+"""Prefix of the columns' names, so that a score may have any name."""
 
 
 @runtime_checkable
 class Scoring(Protocol):
-    """What ``--task file.py:Name`` gives.
+    """The interface of a user's task.
 
-    It may have besides: ``name`` and ``unit`` ("example"), texts; ``percent``, the names of scores that are fractions
-    and shown in percent; and ``combine(outputs)``, which makes of the outputs that all checkpoints gave for a batch
-    that of their ensemble. Without it there is no ensemble.
+    Optional attributes: ``name`` and ``unit`` ("example"), strings; ``percent``, the names of scores that are
+    fractions, shown in percent; and ``combine(outputs)``, which returns the ensemble's output from those of all
+    checkpoints for a batch. Without it there is no ensemble.
 
     Attributes:
-        higher_is_better: of each score; the first is the one that decides.
+        higher_is_better: the direction of each score; the first score decides.
     """
 
     @property
     def higher_is_better(self) -> Mapping[str, bool]: ...  # noqa: D102
 
     def scores(self, output: Any, target: Any) -> Mapping[str, torch.Tensor]:
-        """Of each unit in a batch, (n,); a score is the mean over all units.
+        """Return the scores of each unit in a batch, (n,); the mean over all units is reported.
 
         Args:
-            output: what the model returned.
-            target: the batch's, on the device of the first tensor in ``output``.
+            output: the model's output.
+            target: the batch's target, on the device of the first tensor in ``output``.
         """
         ...
 
 
 @dataclass(kw_only=True)
 class Judged:
-    """A batch's target, and how many units it has; None until an output has been scored."""
+    """A batch's target, and its number of units, which is None until an output has been scored."""
 
     target: Any
     n_units: int | None = None
 
 
 def wrapped(given: object) -> Task:
-    """The object of a user as a task.
+    """Wrap a user's object as a task.
 
     Raises:
-        UserCodeError: it is no `Scoring`, or what it says of itself makes no sense.
+        UserCodeError: it does not implement `Scoring`, or an attribute has the wrong type.
     """
     with user_code("looking at the task"):
         fits = isinstance(given, Scoring) and callable(given.scores)
@@ -65,12 +65,12 @@ def wrapped(given: object) -> Task:
         percent, combine = getattr(given, "percent", ()), getattr(given, "combine", None)
     if not fits:
         msg = (
-            f"the task is a {kind_of(given)}, expected an object with scores(output, target), which gives a tensor of "
-            "numbers for each score, and higher_is_better, a mapping from the names of the scores to true or false."
+            f"the task is a {kind_of(given)}, expected an object with scores(output, target), which returns a tensor "
+            "of numbers for each score, and higher_is_better, a mapping from the names of the scores to true or false."
         )
         raise UserCodeError(msg)
     if not isinstance(name, str) or not isinstance(unit, str):
-        msg = f"the task's name is {name!r} and its unit {unit!r}, expected texts."
+        msg = f"the task's name is {name!r} and its unit {unit!r}, expected strings."
         raise UserCodeError(msg)
     directions = _directions(name, higher)
     if isinstance(percent, str) or not isinstance(percent, Collection) or not directions.keys() >= {*percent}:
@@ -91,7 +91,7 @@ def wrapped(given: object) -> Task:
 
 @dataclass(frozen=True, kw_only=True)
 class UserTask:
-    """An object of the user's as a task; the output is evaluated and mixed as the model gives it."""
+    """A user's object as a task; outputs are scored and combined unchanged."""
 
     name: str
     unit: str
@@ -107,15 +107,15 @@ class UserTask:
 
     @property
     def primary(self) -> str:
-        """The first."""
+        """Name of the first score."""
         return next(iter(self.higher_is_better))
 
     def output(self, output: Any) -> Any:
-        """As it is."""
+        """Return the output unchanged."""
         return output
 
     def target(self, example: Batch, output: Any) -> Judged:
-        """Where the first tensor in ``output`` is."""
+        """Return the target on the device of the first tensor in ``output``."""
         device = _device_of(output)
         if device is None:
             return Judged(target=example.target)
@@ -123,7 +123,7 @@ class UserTask:
             return Judged(target=to_device(example.target, device))
 
     def predict(self, output: Any, target: Judged) -> Any:
-        """The output."""
+        """Return the output."""
         del target
         return output
 
@@ -133,10 +133,10 @@ class UserTask:
         return None if self.combine is None else MixedOutputs(self.name, self.combine)
 
     def score_batch(self, prediction: Any, target: Judged, *, full: bool) -> Records:
-        """The scores of each unit.
+        """Return the scores of each unit.
 
         Raises:
-            UserCodeError: the user's method raises, or gives something else.
+            UserCodeError: the user's method raises, or returns something else.
             NonFiniteError: a score is NaN or infinite.
         """
         del full
@@ -146,7 +146,7 @@ class UserTask:
         if found.keys() != self.higher_is_better.keys():
             names = ", ".join(map(str, found)) or f"a {kind_of(given)}"
             msg = (
-                f"{self._doing} gave {names}, expected a mapping with the names in higher_is_better: "
+                f"{self._doing} returned {names}, expected a mapping with the names in higher_is_better: "
                 f"{', '.join(self.higher_is_better)}."
             )
             raise UserCodeError(msg)
@@ -154,13 +154,13 @@ class UserTask:
         target.n_units = len(columns[self.primary]) if target.n_units is None else target.n_units
         for name, column in columns.items():
             if len(column) != target.n_units:
-                msg = f"{self._doing} gave {len(column)} numbers for {name}, expected {target.n_units}, as before."
+                msg = f"{self._doing} returned {len(column)} numbers for {name}, expected {target.n_units}, as before."
                 raise UserCodeError(msg)
         named = {_COLUMN + name: column for name, column in columns.items()}
         return Records(columns={**named, "count": np.ones(target.n_units)}, tallies={})
 
     def metrics(self, records: Records) -> tuple[Metric, ...]:
-        """Means over the units, in the order of ``higher_is_better``."""
+        """Return the means over the units, in the order of ``higher_is_better``."""
         every = [
             from_parts(
                 name,
@@ -175,13 +175,15 @@ class UserTask:
         return available(every, records)
 
     def for_torchmetrics(self, prediction: Any, target: Judged) -> Never:
-        """What they would take is not known.
+        """Refuse: the form of a user's predictions is unknown.
 
         Raises:
             UsageError: always.
         """
         del prediction, target
-        msg = f"the task {self.name} cannot feed torchmetrics' objects: let its scores(output, target) do that."
+        msg = (
+            f"the task {self.name} cannot be used with torchmetrics. Compute the metric in its scores(output, target)."
+        )
         raise UsageError(msg)
 
     @property
@@ -213,20 +215,20 @@ class MixedOutputs:
         self._outputs: list[Any] = []
 
     def add(self, prediction: Any) -> None:
-        """One more member's."""
+        """Add a member's output."""
         self._outputs.append(prediction)
 
     def arithmetic(self) -> Any:
-        """What the user's method makes of them.
+        """Return the combined output of the user's method.
 
         Raises:
-            UserCodeError: it raises.
+            UserCodeError: the method raises.
         """
         with user_code(f"combine(outputs) of the task {self._task}"):
             return self._combine(list(self._outputs))
 
     def geometric(self) -> None:
-        """There are no logits that we know of."""
+        """Return None: the outputs need not be logits."""
 
     def agreement(self, prediction: Any) -> None:
         """Not defined."""
@@ -236,7 +238,7 @@ class MixedOutputs:
 
 
 def _as_dict(given: object) -> dict[Any, Any]:
-    """Of a mapping; empty for anything else."""
+    """Return a mapping as a dict, and an empty one for anything else."""
     return dict(cast("Mapping[Any, Any]", given)) if isinstance(given, Mapping) else {}
 
 
@@ -252,7 +254,7 @@ def _directions(name: str, given: object) -> dict[str, bool]:
 
 
 def _device_of(output: object) -> torch.device | None:
-    """Of the first tensor in it."""
+    """Return the device of the first tensor in ``output``, or None."""
     if isinstance(output, torch.Tensor):
         return output.device
     if isinstance(output, Mapping):

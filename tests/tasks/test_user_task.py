@@ -144,7 +144,7 @@ class Broken:
         (given(higher_is_better={}), r"task mine: higher_is_better is \{\}, expected a mapping"),
         (given(higher_is_better=True), "task mine: higher_is_better is True, expected a mapping"),
         (given(higher_is_better={"a": "yes"}), "expected a mapping from the name of each score to true or false"),
-        (given(name=3), "name is 3 and its unit 'example', expected texts"),
+        (given(name=3), "name is 3 and its unit 'example', expected strings"),
         (given(unit=None), "name is 'mine' and its unit None"),
         (given(percent="a"), "percent is 'a', expected a set of names out of a"),
         (given(percent={"b"}), r"percent is \{'b'\}, expected"),
@@ -171,10 +171,10 @@ def test_errors_in_the_users_methods_name_the_task_and_the_line(target):
 @pytest.mark.parametrize(
     ("result", "error", "message"),
     [
-        (None, UserCodeError, "gave a NoneType, expected a mapping with the names in higher_is_better: a"),
-        ({}, UserCodeError, "gave a dict, expected"),
-        ({"b": torch.zeros(2)}, UserCodeError, "gave b, expected a mapping"),
-        ({"a": torch.zeros(2), "b": torch.zeros(2)}, UserCodeError, "gave a, b, expected"),
+        (None, UserCodeError, "returned a NoneType, expected a mapping with the names in higher_is_better: a"),
+        ({}, UserCodeError, "returned a dict, expected"),
+        ({"b": torch.zeros(2)}, UserCodeError, "returned b, expected a mapping"),
+        ({"a": torch.zeros(2), "b": torch.zeros(2)}, UserCodeError, "returned a, b, expected"),
         ({"a": [1.0]}, UserCodeError, r"a is list, expected a number for each example, a tensor \(n,\)"),
         ({"a": torch.tensor(1.0)}, UserCodeError, r"a is float32 \[\], expected"),
         ({"a": torch.zeros(2, dtype=torch.complex64)}, UserCodeError, "a is complex64"),
@@ -197,9 +197,9 @@ def test_all_scores_of_all_candidates_are_of_the_same_units():
     judged = both.target(example(None), None)
     both.score_batch({"a": torch.zeros(3), "b": torch.zeros(3)}, judged, full=True)
 
-    with pytest.raises(UserCodeError, match="gave 2 numbers for a, expected 3, as before"):
+    with pytest.raises(UserCodeError, match="returned 2 numbers for a, expected 3, as before"):
         both.score_batch({"a": torch.zeros(2), "b": torch.zeros(2)}, judged, full=True)
-    with pytest.raises(UserCodeError, match="gave 4 numbers for b, expected 3, as before"):
+    with pytest.raises(UserCodeError, match="returned 4 numbers for b, expected 3, as before"):
         scores(both, [(example(None), {"a": torch.zeros(3), "b": torch.zeros(4)})])
 
 
@@ -207,7 +207,7 @@ def test_torchmetrics_cannot_be_fed(target):
     task = wrapped(Named())
     prediction, judged = predicted(task, example(target), output_of(*[1] * 6))
 
-    with pytest.raises(UsageError, match="the task boxes cannot feed torchmetrics' objects"):
+    with pytest.raises(UsageError, match="the task boxes cannot be used with torchmetrics"):
         task.for_torchmetrics(prediction, judged)
 
 
