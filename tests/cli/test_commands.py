@@ -189,7 +189,7 @@ BAD_INPUT = {
     "empty test": (break_nothing, (*EVAL, *MODEL, "--data", "mycode.py:Empty"), 1, "the data loader is empty"),
     "test raises": (break_nothing, (*EVAL, *MODEL, "--data", "mycode.py:Raises"), 1, "loading batch 1 failed: OSError"),
     "member missing": (drop_key, (*EVAL, *MODEL, *DATA), 1, "ckpts/epoch-8.pt does not fit the model Net"),
-    "member nan": (not_finite, (*EVAL, *MODEL, *DATA), 1, "epoch-8.pt, batch 0: the model gives NaN"),
+    "member nan": (not_finite, (*EVAL, *MODEL, *DATA), 1, "epoch-8.pt, batch 0: the model's output holds NaN"),
     "no swa": (
         break_nothing,
         ("eval", "ckpts", "--swa", "gone.safetensors", *MODEL, *DATA),
