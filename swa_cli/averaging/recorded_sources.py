@@ -14,7 +14,15 @@ from typing import NoReturn
 
 from swa_cli.averaging.provenance import folder_of
 from swa_cli.errors import CheckpointError, SourceError, option
-from swa_cli.formats import INDEX_SUFFIX, Checkpoint, Provenance, Source, open_checkpoint, unescape_surrogates
+from swa_cli.formats import (
+    INDEX_SUFFIX,
+    Checkpoint,
+    Provenance,
+    Source,
+    checkpoints_among,
+    open_checkpoint,
+    unescape_surrogates,
+)
 from swa_cli.system.storage import Url, is_there, locate, open_file, storage_of
 
 
@@ -87,31 +95,40 @@ def _found_below(folder: PurePath, names: Sequence[str]) -> list[PurePath]:
 
 
 def _further_down(folder: PurePath, names: set[tuple[str, ...]]) -> Mapping[tuple[str, ...], list[PurePath]]:
-    """All files below a folder whose paths end in one of these names."""
+    """All files below a folder, and all directories with files, whose paths end in one of these names."""
     if not names:
         return {}
     last, lengths = {name[-1] for name in names if name}, {len(name) for name in names}
-    found: defaultdict[tuple[str, ...], list[PurePath]] = defaultdict(list)
+    found: defaultdict[tuple[str, ...], dict[PurePath, None]] = defaultdict(dict)
     with suppress(OSError):  # said when they are opened
-        for path in storage_of(folder).files_below(folder):
-            if path.name in last:
-                for end in {path.parts[-length:] for length in lengths} & names:
-                    found[end].append(path)
-    return found
+        for file in storage_of(folder).files_below(folder):
+            for path in (file, file.parent):
+                if path.name in last:
+                    for end in {path.parts[-length:] for length in lengths} & names:
+                        found[end][path] = None
+    return {end: [*paths] for end, paths in found.items()}
 
 
 def _file_at(average: PurePath, path: PurePath, said: Source) -> object:
-    """The identity of a source, once it is known to be a regular file of the recorded size."""
+    """The identity of a source that can be what was averaged: a file of that size, or a directory of such names."""
     try:
         with open_file(path) as file:
             stamp = file.stamp
     except (FileNotFoundError, NotADirectoryError):
         _refuse(average, path, f"is not there. If the sources were moved, say where with {option('sources')}")
     except OSError as error:
+        if isinstance(error, IsADirectoryError) and _is_checkpoint(path):  # whose size is compared once it is open
+            return path if isinstance(path, Url) else Path(os.path.realpath(path))
         _refuse(average, path, f"cannot be read: {error.strerror or error}")
     if not path.name.endswith(INDEX_SUFFIX):
         _check_size(average, path, said, stamp.size)
     return stamp.identity
+
+
+def _is_checkpoint(directory: PurePath) -> bool:
+    with suppress(OSError):
+        return checkpoints_among(directory) == [directory]
+    return False
 
 
 def _open(average: PurePath, path: PurePath, said: Source, key: str | None) -> Checkpoint:

@@ -1,14 +1,13 @@
 """The checkpoints of a run: discover, order and select them."""
 
-from swa_cli.checkpoints.directories import SUFFIXES, short_names
+from swa_cli.checkpoints.directories import short_names
 from swa_cli.checkpoints.discovery import find_checkpoints
 from swa_cli.checkpoints.inspection import Description, Inspection, describe, inspect_checkpoints
 from swa_cli.checkpoints.selection import Selection, known_metrics, select
 from swa_cli.checkpoints.series import CheckpointSeries, SeriesMember
-from swa_cli.checkpoints.single import open_single, recorded_key
+from swa_cli.checkpoints.single import open_single
 
 __all__ = [
-    "SUFFIXES",
     "CheckpointSeries",
     "Description",
     "Inspection",
@@ -19,7 +18,6 @@ __all__ = [
     "inspect_checkpoints",
     "known_metrics",
     "open_single",
-    "recorded_key",
     "select",
     "short_names",
 ]

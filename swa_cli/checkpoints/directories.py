@@ -1,7 +1,7 @@
 """Which files of a directory are checkpoints."""
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
 
@@ -9,16 +9,13 @@ from swa_cli.checkpoints.parts import without_parts
 from swa_cli.errors import CheckpointError, SourceError, listed, option, shortened
 from swa_cli.formats import (
     INDEX_SUFFIX,
-    about_dcp,
-    about_format,
-    is_dcp,
+    SUFFIXES,
+    about_directories,
+    checkpoints_among,
     natural_key,
     open_checkpoint,
-    shards_of,
     step_in_name,
 )
-
-SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".pth.tar", ".bin")
 
 _DEEPEST = 4  # lightning_logs/version_0/checkpoints/ is three levels down
 
@@ -93,15 +90,9 @@ def _further_down(folder: Path, notices: list[str], meant: Callable[[Path], bool
 
 def _what_there_is(folder: Path, looked_at: Sequence[Path]) -> str:
     """What to say of a folder without checkpoints: of what other kind it holds some, or what was looked for."""
-    distributed = [below for below in looked_at if is_dcp(below) and not below.name.startswith("optim")]
-    if distributed:
-        return about_dcp(distributed)
-    files = (path for below in looked_at for path in sorted(below.iterdir()) if path.is_file())
-    other = next(((path, what) for path in files if (what := about_format(path))), None)
-    if other:
-        return f"no checkpoints in {folder}. {other[0]} is {other[1]}"
-    return (
-        f"no checkpoints in {folder}, nor {_DEEPEST} levels below: looked for files ending in {', '.join(SUFFIXES)}. "
+    endings = [suffix for suffix in SUFFIXES if not suffix.endswith(INDEX_SUFFIX)]
+    return about_directories(looked_at) or (
+        f"no checkpoints in {folder}, nor {_DEEPEST} levels below: looked for files ending in {', '.join(endings)}. "
         "Name the directory that holds them, or the files."
     )
 
@@ -146,33 +137,16 @@ def _folders_in(folder: Path) -> list[Path]:
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """Files and indices in a folder that look like checkpoints, in natural order; no side files, no shards of an index.
+    """What looks like a checkpoint in a folder, in natural order, without side files; or the folder, if it is one.
 
     Raises:
         OSError: the folder cannot be read.
     """
-    if is_dcp(folder):  # Lightning leaves a meta.pt in it
-        return []
-    paths = [path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file()]
-    indices = [path for path in paths if path.name.endswith(tuple(suffix + INDEX_SUFFIX for suffix in SUFFIXES))]
-    shards = {name for index in indices for name in _shards_named_by(index)}
-    # Beside a file that holds everything, transformers too leaves the shards alone.
-    indices = [index for index in indices if not index.with_name(index.name.removesuffix(INDEX_SUFFIX)).exists()]
-    files = [
-        path
-        for path in paths
-        if path.name.endswith(SUFFIXES)
-        and path.name not in shards
-        and not any(fnmatch(path.name, pattern) for pattern in _SIDE_FILES)
-    ]
-    return sorted(indices + files, key=natural_key)
-
-
-def _shards_named_by(index: Path) -> Collection[str]:
-    try:
-        return shards_of(index).values()
-    except CheckpointError:  # said when it is opened
-        return ()
+    named = folder if folder.name not in {"", ".."} else folder.resolve()  # the name of a checkpoint can hold its step
+    paths = (Path(path) for path in checkpoints_among(named))
+    return sorted(
+        (path for path in paths if not any(fnmatch(path.name, side) for side in _SIDE_FILES)), key=natural_key
+    )
 
 
 def short_names(paths: Sequence[PurePath]) -> list[str]:

@@ -21,8 +21,8 @@ def find_checkpoints(
     """Open every checkpoint that ``sources`` name, sort them by step and take those that are meant.
 
     Args:
-        sources: files, directories (searched for `SUFFIXES`, and for the indices of sharded checkpoints; further down
-            if they hold none themselves) and glob patterns.
+        sources: files, directories (that are a checkpoint, or searched for `SUFFIXES`; further down if they hold none
+            themselves) and glob patterns.
         key: dotted key of the state_dict in torch files.
         selection: which of them are meant; by default all.
         apart_from: a file that is not meant, though it may lie among the others (the average to compare with).
@@ -47,7 +47,8 @@ def find_checkpoints(
     except (SourceError, UsageError) as error:  # with what may explain it
         raise type(error)(*error.args, *(f"  note: {notice}" for notice in survey.notices)) from error
     checkpoints = [member.checkpoint for member in chosen]
-    said = [*survey.notices, *notices, *about_untrained(checkpoints)]
+    caveats = dict.fromkeys(checkpoint.caveat for checkpoint in checkpoints if checkpoint.caveat)
+    said = [*survey.notices, *notices, *caveats, *about_untrained(checkpoints)]
     if key is None:
         _check_networks(checkpoints)
         said += _alternatives(checkpoints)

@@ -81,7 +81,9 @@ def inspect_checkpoints(
         pick, said = _pick(survey, selection, where)
         picks = [pick]
         notices += said
-    notices += about_untrained([member.checkpoint for member in survey.order.members])
+    checkpoints = [member.checkpoint for member in survey.order.members]
+    notices += dict.fromkeys(checkpoint.caveat for checkpoint in checkpoints if checkpoint.caveat)
+    notices += about_untrained(checkpoints)
     return Inspection(survey=survey, picks=tuple(picks), selection=selection, notices=tuple(notices))
 
 

@@ -59,7 +59,7 @@ def _in_folder(
     folder: Path, below: PurePath, selection: Selection, notices: list[str]
 ) -> Iterator[tuple[Path, PurePath]]:
     def seen(path: Path) -> PurePath:
-        return below / path.relative_to(folder)
+        return below / path.relative_to(folder) if folder in path.parents else PurePath(path.name)
 
     for path in checkpoints_in(folder, notices, lambda path: is_meant(path, seen(path), selection)):
         yield path, seen(path)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ class Checkpoint:
     """Of this machine, or the URL of a remote file, which says where the tensors are read from."""
     tensors: Mapping[str, TensorLayout]
     files: tuple[PurePath, ...] = ()
-    """The files that hold the tensors, if ``path`` is the index of a sharded checkpoint."""
+    """The files that hold the tensors, if ``path`` is not one itself but an index or a directory."""
     stamps: Mapping[PurePath, Stamp] = field(default_factory=dict[PurePath, Stamp])
     """What the files were when their headers were read."""
     counters: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -52,8 +52,12 @@ class Checkpoint:
     """Keys of other mappings of tensors in the file (an EMA, say), for ``--key``."""
     container: str = ""
     """What kind of file it is, in words."""
+    template: Literal["safetensors", "torch"] | None = None
+    """The container of its files if an output can have the same structure, else None."""
     key: str = ""
     """Dotted key under which the weights lie; empty where they are all there is."""
+    caveat: str = ""
+    """What the layout cannot guarantee, which the user should know."""
     stripped: tuple[str, ...] = ()
     """Prefixes of wrappers that the names had."""
     optimizer_is_empty: bool | None = None

@@ -1,13 +1,18 @@
 """Hugging Face's sharded form: an index that says which file holds which tensor."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePath
-from typing import Any, cast
+from typing import Any, cast, final
 
 from swa_cli.errors import CheckpointError, listed
 from swa_cli.formats.checkpoint import Checkpoint
+from swa_cli.formats.detect import open_with
+from swa_cli.formats.protocol import PossibleCheckpoint
+from swa_cli.formats.safetensors.reader import SafetensorsReader
+from swa_cli.formats.suffixes import SAFETENSORS, TORCH
 from swa_cli.formats.tensor_layout import TensorLayout
+from swa_cli.formats.torch.reader import TorchReader
 from swa_cli.formats.torch.state_dict import strip_wrappers
 from swa_cli.formats.training_metrics import metrics_in_name
 from swa_cli.system.checked_json import parse_json
@@ -17,6 +22,7 @@ INDEX_SUFFIX = ".index.json"
 _LARGEST = 1 << 28
 _MOST_SHARDS = 20_000
 _WRAPPER = "module."
+_SHARDS = (SafetensorsReader(), TorchReader())
 
 
 def shards_of(index: PurePath) -> Mapping[str, str]:
@@ -57,12 +63,32 @@ def shards_of(index: PurePath) -> Mapping[str, str]:
     return entries
 
 
-def open_sharded(index: PurePath, open_shard: Callable[[PurePath], Checkpoint]) -> Checkpoint:
-    """Read the index and the header of every shard that it names.
+@final
+class HfShardedReader:
+    """See `CheckpointReader`."""
 
-    Raises:
-        CheckpointError: a shard is missing or cannot be read, or does not hold what the index says.
-    """
+    name = "Hugging Face, sharded"
+    description = "safetensors or torch files, each with some of the tensors, and an index (`*.index.json`)"
+    written_by = "transformers, diffusers, accelerate, swa-cli"
+    kept = "what is kept of each shard"
+    suffixes = tuple(suffix + INDEX_SUFFIX for suffix in (*SAFETENSORS, *TORCH))
+
+    def claims(self, entry: PossibleCheckpoint) -> bool:
+        """See `CheckpointReader`; JSON begins like any text, so that the name decides."""
+        return entry.opened is not None and entry.path.name.endswith(INDEX_SUFFIX)
+
+    def parts(self, path: PurePath) -> Collection[str]:
+        """See `CheckpointReader`; transformers too prefers a file that holds everything to the index beside it."""
+        shards = {*shards_of(path).values()}
+        whole = path.with_name(path.name.removesuffix(INDEX_SUFFIX))
+        return {*shards, path.name} if storage_of(whole).exists(whole) else shards
+
+    def open(self, entry: PossibleCheckpoint, *, key: str | None) -> Checkpoint:
+        """See `CheckpointReader`: the index and the header of every shard that it names."""
+        return _open_sharded(entry.path, lambda shard: open_with(_SHARDS, shard, key=key))
+
+
+def _open_sharded(index: PurePath, open_shard: Callable[[PurePath], Checkpoint]) -> Checkpoint:
     where = shards_of(index)
     names = sorted(set(where.values()))
     files = tuple(index.with_name(name) for name in names)
@@ -107,6 +133,7 @@ def open_sharded(index: PurePath, open_shard: Callable[[PurePath], Checkpoint]) 
         lost=tuple(name for shard in shards for name in shard.lost),
         alternatives=first.alternatives,
         container=f"{first.container}, {len(files)} shards",
+        template=first.template,
         stripped=first.stripped,
     )
 

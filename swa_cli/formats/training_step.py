@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
+from swa_cli.formats.suffixes import SAFETENSORS, TORCH
+
 OF_THE_WHOLE_RUN = ("global_step", "global_steps", "num_updates")
 """Counters that by their names never start anew."""
 COUNTERS = (*OF_THE_WHOLE_RUN, "step", "steps", "iteration", "iter", "iter_num", "epoch")
@@ -17,7 +19,7 @@ _DECIMAL = re.compile(r"\d+\.\d+")
 _RANK = re.compile(r"(?<![a-z])(?:world_size|rank)[-_.=]?\d+", re.IGNORECASE)
 _DIGITS = 20  # a longer number is no step
 _LARGEST = 1 << 53
-SUFFIX = re.compile(r"(\.(safetensors|pt|pth|ckpt|tar|bin))+$")
+SUFFIX = re.compile(rf"({'|'.join(map(re.escape, (*SAFETENSORS, *TORCH, '.tar')))})+$")
 
 
 def counters_of(contents: Mapping[Any, Any]) -> dict[str, int]:

@@ -9,6 +9,8 @@ from swa_cli.checkpoints import open_single
 from swa_cli.errors import OutputError, SwaError, UsageError, option
 from swa_cli.formats import (
     INDEX_SUFFIX,
+    SAFETENSORS,
+    TORCH,
     Checkpoint,
     Contents,
     Layout,
@@ -19,16 +21,15 @@ from swa_cli.formats import (
     torch_file,
     unescape_surrogates,
 )
-from swa_cli.outputs.template import Like, is_of_model, is_torch, layout_like
+from swa_cli.outputs.template import Like, is_of_model, layout_like
 from swa_cli.system.atomic_directory import check_folder
 from swa_cli.system.atomic_file import check_output
 
-SAFETENSORS = ".safetensors"
 _SUFFIX = re.compile(r"\.[a-z]\w{0,6}", re.IGNORECASE)  # llama-3.1 has none
 _LENGTH_OF_SHA256 = 64
+_SAFETENSORS = SAFETENSORS[0]
 ITSELF = "this file"
 """Stands for the name of an output of one file, so that its bytes do not depend on that."""
-TORCH = (".pt", ".pth", ".ckpt", ".pth.tar", ".bin")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class Target:
     @property
     def is_folder(self) -> bool:
         """Whether the output is a folder of files."""
-        return not self.path.name.endswith((SAFETENSORS, *TORCH))
+        return not self.path.name.endswith((*SAFETENSORS, *TORCH))
 
     @property
     def folder(self) -> Path:
@@ -81,17 +82,23 @@ def check_target_form(target: Target) -> None:
             f"{option('like')} takes the shards of the checkpoint that it names; leave out {option('max_shard_size')}."
         )
         raise UsageError(msg)
+    if like is not None and like.checkpoint.template is None:
+        msg = (
+            f"{like.checkpoint.path} is a checkpoint of {like.checkpoint.container}, a form that outputs do not have. "
+            f"Leave out {option('like')}, or name one file or a checkpoint with an index."
+        )
+        raise UsageError(msg)
     if target.is_folder:
         if _SUFFIX.fullmatch(path.suffix):
             msg = (
-                f"{path}: no checkpoint is called {path.suffix}. Give the output a name ending in {SAFETENSORS} or "
+                f"{path}: no checkpoint is called {path.suffix}. Give the output a name ending in {_SAFETENSORS} or "
                 f"{', '.join(TORCH)}, or for a directory none of the kind."
             )
             raise UsageError(msg)
         if like is None and target.max_shard_size is None:
             msg = (
-                f"{path}: give the output a name ending in {SAFETENSORS}, or in {', '.join(TORCH)} for a torch file. A "
-                f"directory is written with {option('max_shard_size')}, or {option('like')} a checkpoint of Hugging "
+                f"{path}: give the output a name ending in {_SAFETENSORS}, or in {', '.join(TORCH)} for a torch file. "
+                f"A directory is written with {option('max_shard_size')}, or {option('like')} a checkpoint of Hugging "
                 "Face's."
             )
             raise UsageError(msg)
@@ -157,10 +164,12 @@ def _layout(target: Target, contents: Contents) -> Layout:
 
 def fits(target: Target) -> bool:
     """Whether the output can have the structure that it is to be like: one file of that container, or a folder."""
-    if target.like is None or target.is_folder:
+    if target.like is None:
         return True
     model = target.like.checkpoint
-    return not model.files and is_torch(model.path) != target.path.name.endswith(SAFETENSORS)
+    if model.template is None or target.is_folder:
+        return model.template is not None
+    return not model.files and (model.template == "torch") != target.path.name.endswith(SAFETENSORS)
 
 
 def _check_like(path: Path, like: Like) -> None:
@@ -172,7 +181,9 @@ def _check_like(path: Path, like: Like) -> None:
         )
         raise UsageError(msg)
     if not fits(Target(path=path, like=like)):
-        kind, suffix = ("torch", "".join(model.path.suffixes)) if is_torch(model.path) else ("safetensors", SAFETENSORS)
+        kind, suffix = (
+            ("torch", "".join(model.path.suffixes)) if model.template == "torch" else ("safetensors", _SAFETENSORS)
+        )
         msg = (
             f"{option('like', model.path)} is a {kind} file, and {path} is not. Give the output a name ending in "
             f"{suffix}."
@@ -193,5 +204,5 @@ def _our_files(folder: Path) -> tuple[str, ...] | None:
     return tuple(
         name
         for name in map(unescape_surrogates, provenance.files)
-        if is_of_model(name) or name.endswith((SAFETENSORS, *TORCH, INDEX_SUFFIX))
+        if is_of_model(name) or name.endswith((*SAFETENSORS, *TORCH, INDEX_SUFFIX))
     )

@@ -11,14 +11,12 @@ from swa_cli.formats import (
     EXTRA_STATE,
     INDEX_SUFFIX,
     PROVENANCE,
-    ZIP_MAGIC,
     Checkpoint,
     Contents,
     Layout,
     OutputFile,
     TensorLayout,
     index_file,
-    looks_legacy,
     open_checkpoint,
     part_of,
     safetensors_file,
@@ -28,7 +26,7 @@ from swa_cli.formats import (
     torch_file_like,
 )
 from swa_cli.system.checked_json import parse_json
-from swa_cli.system.storage import Stamp, open_file, read_file, storage_of
+from swa_cli.system.storage import Stamp, read_file, storage_of
 
 _OF_MODEL = (
     *("*config*.json", "tokenizer*", "special_tokens*", "added_tokens*", "vocab*", "merges.txt"),
@@ -39,7 +37,6 @@ _OF_MODEL = (
 _CONFIGURATIONS = ("config.json", "adapter_config.json", "open_clip_config.json")
 """Beside which lies what a library loads by the name of the folder: transformers, PEFT, open_clip."""
 _NOT_OF_MODEL = ("zero_to_fp32.py",)
-_HEAD = 32
 _OURS = frozenset({PROVENANCE, EXTRA_STATE})
 
 
@@ -49,13 +46,6 @@ class Like:
 
     checkpoint: Checkpoint
     key: str | None
-
-
-def is_torch(path: PurePath) -> bool:
-    """Whether a file is one of torch's, by its first bytes."""
-    with open_file(path) as file:
-        head = file.read(0, _HEAD)
-    return head.startswith(ZIP_MAGIC) or looks_legacy(head)
 
 
 def files_like(like: Like, contents: Contents, *, name: str | None = None) -> tuple[list[OutputFile], list[str]]:
@@ -71,14 +61,15 @@ def files_like(like: Like, contents: Contents, *, name: str | None = None) -> tu
     checkpoint = like.checkpoint
     _check_same(checkpoint, contents)
     if not checkpoint.files:
-        file, left_out = _file_like(like, checkpoint.path, contents, name or checkpoint.path.name)
+        file, left_out = _file_like(like, checkpoint, contents, name or checkpoint.path.name)
         return [file], left_out
     left_out: list[str] = []
     files: list[OutputFile] = []
     kept = _by_file(checkpoint, contents)
     for number, path in enumerate(checkpoint.files):
-        part = replace(part_of(contents, kept[number]), extra=_extra_of(like, path, contents, is_first=number == 0))
-        file, left = _file_like(like, path, part, path.name)
+        shard = open_checkpoint(path, key=like.key)
+        part = replace(part_of(contents, kept[number]), extra=_extra_of(like, shard, contents, is_first=number == 0))
+        file, left = _file_like(like, shard, part, path.name)
         files.append(file)
         left_out += [entry for entry in left if entry not in left_out]
     return [*files, _index_like(checkpoint, contents, files)], left_out
@@ -163,20 +154,20 @@ def _by_file(checkpoint: Checkpoint, contents: Contents) -> list[list[str]]:
     return kept
 
 
-def _extra_of(like: Like, path: PurePath, contents: Contents, *, is_first: bool) -> dict[str, object]:
+def _extra_of(like: Like, shard: Checkpoint, contents: Contents, *, is_first: bool) -> dict[str, object]:
     """What is no tensor, for one of several files: what that file has, and for the first what none has."""
-    here = open_checkpoint(path, key=like.key).extra
     return {
         name: value
         for name, value in contents.extra.items()
-        if name in here or (is_first and name not in like.checkpoint.extra)
+        if name in shard.extra or (is_first and name not in like.checkpoint.extra)
     }
 
 
-def _file_like(like: Like, path: PurePath, contents: Contents, name: str) -> tuple[OutputFile, list[str]]:
-    if is_torch(path):
-        return torch_file_like(path, like.checkpoint.stamps[path], like.key, contents, name=name)
-    return _safetensors_like(path, like.checkpoint.stamps[path], contents, name), []
+def _file_like(like: Like, file: Checkpoint, contents: Contents, name: str) -> tuple[OutputFile, list[str]]:
+    path, stamp = file.path, like.checkpoint.stamps[file.path]
+    if file.template == "torch":
+        return torch_file_like(path, stamp, like.key, contents, name=name)
+    return _safetensors_like(path, stamp, contents, name), []
 
 
 def _safetensors_like(path: PurePath, stamp: Stamp, contents: Contents, name: str) -> OutputFile:
@@ -219,7 +210,7 @@ def _index_like(checkpoint: Checkpoint, contents: Contents, files: Sequence[Outp
     size = sum(spec.nbytes for spec in contents.specs.values())
     where = shards_of(path)
     raw = strip_wrappers({name: name for name in where})
-    if not is_torch(checkpoint.files[0]):  # which keep one name of a tied tensor
+    if checkpoint.template == "safetensors":  # which keeps one name of a tied tensor
         kept = {short for file in files for short in file.offsets}
         where = {name: shard for short, name in raw.items() if short in kept for shard in (where[name],)}
     return index_file(path.name, where, {**metadata, "total_size": size})

@@ -6,11 +6,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
 
-from swa_cli.checkpoints import SUFFIXES, Selection, open_single, recorded_key
+from swa_cli.checkpoints import Selection, open_single
 from swa_cli.config.reporters import REPORTERS
 from swa_cli.config.schema import AverageConfig, EvalConfig
 from swa_cli.errors import UsageError, option
-from swa_cli.formats import Checkpoint
+from swa_cli.formats import SUFFIXES, Checkpoint, recorded_key
 from swa_cli.system.atomic_file import check_output
 from swa_cli.system.process_group import world_size
 from swa_cli.system.regular_files import open_stream

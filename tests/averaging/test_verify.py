@@ -60,9 +60,9 @@ def written(tmp_path: Path, kind: str, run: Path | None = None, **options) -> Pa
 
 
 def flip(checkpoint: Checkpoint, name: str, element: int, bit: int) -> None:
-    stored = checkpoint.tensors[name]
-    offset = stored.offset + element * stored.spec.dtype.itemsize + bit // 8
-    with Path(checkpoint.file_of(stored.file)).open("r+b") as stream:
+    ((file, start, _),) = checkpoint.tensors[name].runs(element, element + 1)
+    offset = start + bit // 8
+    with Path(checkpoint.file_of(file)).open("r+b") as stream:
         stream.seek(offset)
         byte = stream.read(1)[0]
         stream.seek(offset)

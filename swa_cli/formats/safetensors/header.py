@@ -16,15 +16,13 @@ from typing import Any, cast
 from safetensors import SafetensorError, safe_open
 
 from swa_cli.errors import CheckpointError, OutputError
-from swa_cli.formats.checkpoint import Checkpoint
 from swa_cli.formats.dtypes import BY_NAME
 from swa_cli.formats.file_reader import open_same
 from swa_cli.formats.provenance_text import EXTRA_STATE, PROVENANCE
 from swa_cli.formats.tensor_layout import StoredTensor, TensorSpec, row_major, spec_of
 from swa_cli.formats.torch.rebuild import MOST_DIMENSIONS
 from swa_cli.formats.torch.state_dict import strip_wrappers, wrappers_in
-from swa_cli.formats.training_metrics import metrics_in_name, metrics_of_text
-from swa_cli.formats.training_step import COUNTERS, counters_of
+from swa_cli.formats.training_step import COUNTERS
 from swa_cli.system.checked_json import check_values
 from swa_cli.system.storage import RandomAccess, Stamp
 
@@ -70,48 +68,18 @@ def looks_like_safetensors(head: bytes) -> bool:
     return len(head) > _LENGTH.size and head[_LENGTH.size : _LENGTH.size + 1] == b"{"
 
 
-def open_safetensors(path: PurePath, file: RandomAccess) -> Checkpoint:
-    """Read the header of a safetensors file.
-
-    A name that the metadata map to a tensor's (``safetensors.torch.save_model`` does so for tied weights) is a name
-    of that tensor too.
-
-    Args:
-        path: of the file, which is open as ``file``.
-
-    Raises:
-        OSError: the file cannot be read.
-        CheckpointError: the header is malformed, disagrees with the size of the file, or names a dtype that
-            torch does not have.
-    """
-    try:
-        header = _read_header(file)
-    except (SafetensorError, ValueError, RecursionError) as error:
-        msg = f"{path}: not a whole safetensors file ({error}). It is truncated or damaged; copy or save it again."
-        raise CheckpointError(msg) from error
-    except CheckpointError as error:
-        msg = f"{path}: {error}"
-        raise CheckpointError(msg) from error
-    return Checkpoint(
-        path=path,
-        stamps={path: file.stamp},
-        tensors=header.tensors,
-        metadata=header.metadata,
-        counters=counters_of(header.metadata),
-        metrics={**metrics_in_name(path), **metrics_of_text(header.metadata)},
-        extra=_extra(header.metadata),
-        container="safetensors",
-        stripped=header.stripped,
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
-class _Header:
+class Header:
+    """What the header of a file says."""
+
     text: bytes
     file_size: int
     names: frozenset[str]
     """Of the tensors, as they stand in the file."""
+    stored: Mapping[str, StoredTensor]
+    """The tensors, by the names in the file; tied ones by each of theirs."""
     tensors: Mapping[str, StoredTensor]
+    """The same, by their names without wrappers."""
     metadata: Mapping[str, str]
     stripped: tuple[str, ...]
 
@@ -127,18 +95,39 @@ def stored_names(path: PurePath, stamp: Stamp) -> tuple[frozenset[str], Mapping[
     """
     try:
         with open_same(path, stamp) as file:
-            header = _read_header(file)
+            header = read_header(path, file)
     except OSError as error:
         msg = f"{path}: cannot be read: {error.strerror or error}."
         raise CheckpointError(msg) from error
     return header.names, header.metadata
 
 
-_latest: list[_Header] = []
+def read_header(path: PurePath, file: RandomAccess) -> Header:
+    """Read the header of a safetensors file.
+
+    Args:
+        path: of the file, which is open as ``file``.
+
+    Raises:
+        OSError: the file cannot be read.
+        CheckpointError: the header is malformed, disagrees with the size of the file, or names a dtype that
+            torch does not have.
+    """
+    try:
+        return _read_header(file)
+    except (SafetensorError, ValueError, RecursionError) as error:
+        msg = f"{path}: not a whole safetensors file ({error}). It is truncated or damaged; copy or save it again."
+        raise CheckpointError(msg) from error
+    except CheckpointError as error:
+        msg = f"{path}: {error}"
+        raise CheckpointError(msg) from error
+
+
+_latest: list[Header] = []
 """The header read last: the files of a run often have one and the same, and it may be long."""
 
 
-def _read_header(file: RandomAccess) -> _Header:
+def _read_header(file: RandomAccess) -> Header:
     size = file.size
     head = file.read(0, _LENGTH.size)
     (length,) = _LENGTH.unpack(head)
@@ -160,14 +149,17 @@ def _read_header(file: RandomAccess) -> _Header:
         for name, kept in metadata.items()
         if kept in tensors and name not in tensors and _may_be_tied(name, kept, metadata)
     }
+    stored = MappingProxyType(tensors | tied)
+    short, stripped = strip_wrappers(stored), wrappers_in(stored)
     _latest[:] = [
-        _Header(
+        Header(
             text=text,
             file_size=size,
             names=frozenset(entries),
-            tensors=MappingProxyType(strip_wrappers(tensors | tied)),
+            stored=stored,
+            tensors=MappingProxyType(short) if stripped else stored,
             metadata=MappingProxyType(metadata),
-            stripped=wrappers_in(tensors | tied),
+            stripped=stripped,
         )
     ]
     return _latest[0]
@@ -211,14 +203,6 @@ def _stored(name: str, entry: Mapping[str, Any], start: int) -> StoredTensor:
     return StoredTensor(
         spec=spec_of(shape, dtype), offset=start + int(entry["data_offsets"][0]), stride=row_major(shape)
     )
-
-
-def _extra(metadata: Mapping[str, str]) -> Mapping[str, object]:
-    try:
-        extra = json.loads(metadata.get(EXTRA_STATE, "{}"))
-    except (ValueError, RecursionError):
-        return {}
-    return cast("dict[str, object]", extra) if isinstance(extra, dict) else {}
 
 
 def file_order(specs: Mapping[str, TensorSpec]) -> list[str]:

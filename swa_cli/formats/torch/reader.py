@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import Any
+from typing import Any, final
 
 from swa_cli.errors import CheckpointError
 from swa_cli.formats.checkpoint import Checkpoint
 from swa_cli.formats.latest import Latest
+from swa_cli.formats.protocol import PossibleCheckpoint
+from swa_cli.formats.suffixes import TORCH
 from swa_cli.formats.tensor_layout import StoredTensor, spec_of
 from swa_cli.formats.torch.extra_state import plain_values
-from swa_cli.formats.torch.legacy_container import read_legacy
+from swa_cli.formats.torch.legacy_container import looks_legacy, read_legacy
 from swa_cli.formats.torch.lost_values import lost_tensors, networks_beside
 from swa_cli.formats.torch.optimizer_state import optimizer_is_empty
 from swa_cli.formats.torch.pickled_scalars import Number, entries_of, from_bytes, numbers_in
@@ -47,31 +49,42 @@ _REMEDIES = {
 }
 
 
-def open_torch(path: PurePath, file: RandomAccess, *, key: str | None = None) -> Checkpoint:
-    """Read the pickle of a torch file, zip or older, and find its state_dict.
+@final
+class TorchReader:
+    """See `CheckpointReader`.
 
     Nothing that the pickle names is imported or called: it may hold anything at all. Of a whole pickled module, and
     of one beside other things, the state_dict is read.
-
-    Args:
-        path: of the file, which is open as ``file``.
-        key: dotted key of the state_dict inside the file; by default the usual ones are looked for.
-
-    Raises:
-        CheckpointError: the file is truncated or damaged, or it holds no state_dict or several.
     """
-    try:
-        return _open(path, file, key)
-    except CheckpointError as error:
-        msg = f"{path}: {error}"
-        raise CheckpointError(msg) from error
-    except OSError as error:
-        msg = f"{path}: cannot be read: {error.strerror or error}."
-        raise CheckpointError(msg) from error
-    except Exception as error:  # a damaged archive or pickle can raise anything at all
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        msg = f"{path}: not a whole torch checkpoint ({reason}). It is truncated or damaged; copy or save it again."
-        raise CheckpointError(msg) from error
+
+    name = "torch"
+    description = "one file of `torch.save`: a zip archive, or the form from before torch 1.6"
+    written_by = "torch, Lightning, timm, fairseq, accelerate, older transformers"
+    kept = "tied weights, the step and metrics, plain values of the state_dict (`_extra_state`)"
+    suffixes = TORCH
+
+    def claims(self, entry: PossibleCheckpoint) -> bool:
+        """See `CheckpointReader`."""
+        return entry.head.startswith(ZIP_MAGIC) or looks_legacy(entry.head)
+
+    def parts(self, path: PurePath) -> Collection[str]:  # noqa: ARG002  # it is whole
+        """See `CheckpointReader`."""
+        return ()
+
+    def open(self, entry: PossibleCheckpoint, *, key: str | None) -> Checkpoint:
+        """See `CheckpointReader`; without a key the usual ones are looked for."""
+        path = entry.path
+        try:
+            return _open(path, entry.file, key)
+        except CheckpointError as error:
+            msg = f"{path}: {error}"
+            raise CheckpointError(msg) from error
+        except OSError:
+            raise
+        except Exception as error:  # a damaged archive or pickle can raise anything at all
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            msg = f"{path}: not a whole torch checkpoint ({reason}). It is truncated or damaged; copy or save it again."
+            raise CheckpointError(msg) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +109,7 @@ def read_state(file: RandomAccess, key: str | None) -> TorchState:
     """Read the pickle of an open file and find its state_dict.
 
     Raises:
-        CheckpointError: as `open_torch`, without the name of the file.
+        CheckpointError: as `TorchReader.open`, without the name of the file.
         Exception: of any kind, when the file is damaged.
     """
     read = read_zip if _is_zip(file) else read_legacy
@@ -141,6 +154,7 @@ def _open(path: PurePath, file: RandomAccess, key: str | None) -> Checkpoint:
         networks=networks_beside(top, found.alternatives, placed.weights, found.mappings),
         alternatives=found.alternatives,
         container="torch, zip" if _is_zip(file) else "torch, from before 1.6",
+        template="torch",
         key=found.where,
         stripped=placed.stripped,
         optimizer_is_empty=optimizer_is_empty(top),
