@@ -25,6 +25,7 @@ from swa_cli import errors
 from swa_cli.cli.commands import COMMANDS
 from swa_cli.config.schema import AverageConfig, BnUpdateConfig, Config, EvalConfig
 from swa_cli.config.settings import settings
+from swa_cli.formats import READERS
 
 DOCS = Path(__file__).parent
 SECTIONS = {"average": AverageConfig, "bn_update": BnUpdateConfig, "eval": EvalConfig}
@@ -192,6 +193,21 @@ def exit_codes() -> str:
     return table(("exit code", "error", "meaning"), rows)
 
 
+def formats() -> str:
+    """The layouts of checkpoints that are read, in the words of their readers."""
+    rows = [
+        [
+            reader.name,
+            reader.description,
+            reader.written_by,
+            reader.kept,
+            ", ".join(f"`{it}`" for it in reader.suffixes),
+        ]
+        for reader in READERS
+    ]
+    return table(("format", "what it is", "written by", "what is read beside the weights", "files"), rows)
+
+
 def packages() -> str:
     """The layers of the import contract from the top down, and what each package holds, in its own words."""
     contract = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
@@ -210,7 +226,13 @@ def _first_line(module: Path) -> str:
     return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0]
 
 
-PARTS: dict[str, Callable[[], str]] = {"cli": cli, "config": config, "exit-codes": exit_codes, "packages": packages}
+PARTS: dict[str, Callable[[], str]] = {
+    "cli": cli,
+    "config": config,
+    "exit-codes": exit_codes,
+    "formats": formats,
+    "packages": packages,
+}
 _PART = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
 
 
