@@ -1,5 +1,6 @@
 """The layouts of checkpoints that are read, one line each."""
 
+from swa_cli.formats.dcp_safetensors import DcpSafetensorsReader
 from swa_cli.formats.hf_sharded import HfShardedReader
 from swa_cli.formats.protocol import CheckpointReader
 from swa_cli.formats.safetensors.reader import SafetensorsReader
@@ -7,6 +8,7 @@ from swa_cli.formats.torch.reader import TorchReader
 
 READERS: tuple[CheckpointReader, ...] = (
     HfShardedReader(),
+    DcpSafetensorsReader(),
     SafetensorsReader(),
     TorchReader(),
 )
