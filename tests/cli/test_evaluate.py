@@ -268,6 +268,6 @@ def test_an_average_of_other_weights_of_the_same_files_is_said(run_swa, run_fold
     other = run_swa("eval", "ckpts", "--swa", "swa.safetensors", *MODEL_AND_DATA)
     same = run_swa("eval", "ckpts", "--swa", "swa.safetensors", "--key", "ema", *MODEL_AND_DATA)
 
-    said = "is an average of the weights under ema, the table has those under the usual key"
+    said = "is the mean of the weights under ema, the table has those under the usual key"
     assert said in " ".join(other.stderr.replace("│", "").split())
     assert (same.exit_code, "it compares different weights" in same.stderr) == (0, False)

@@ -179,7 +179,7 @@ def test_a_batch_that_does_not_fit_is_named(batch, message):
 
 
 def test_a_task_that_cannot_be_told_is_asked_for():
-    with pytest.raises(DataError, match=r"is ambiguous: the target is float32 \[2\] .* \[2, 4\]. Name it with --task"):
+    with pytest.raises(DataError, match=r"is ambiguous: the target is float32 \[2\] .* \[2, 4\]. Name it with `task`"):
         run(linear_members(2), [(torch.randn(2, 3), torch.randn(2))])
 
 
