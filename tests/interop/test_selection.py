@@ -35,7 +35,7 @@ def runs(tmp_path_factory):
 
 
 def paths(found: CheckpointSeries) -> list[Path]:
-    return [checkpoint.path for checkpoint in found.checkpoints]
+    return [Path(checkpoint.path) for checkpoint in found.checkpoints]
 
 
 @pytest.mark.parametrize("name", TRAINERS)

@@ -125,7 +125,9 @@ def test_batchnorm_statistics_are_marked_as_those_of_no_model(tmp_path, combine)
     )
 
     assert result.bn_statistics == "averaged"
-    assert open_single(tmp_path / "o.safetensors").provenance.bn_statistics == "averaged"
+    record = open_single(tmp_path / "o.safetensors").provenance
+    assert record is not None
+    assert record.bn_statistics == "averaged"
 
 
 @ALL
@@ -133,6 +135,8 @@ def test_the_record_names_the_combiner_and_verify_uses_it(tmp_path, run_of_seven
     average(plan_average(run_of_seven, combine=combine), tmp_path / "o.safetensors", checksum=True)
     record = open_single(tmp_path / "o.safetensors").provenance
 
+    assert record is not None
+    assert record.options is not None
     assert record.options.combine == combine
     assert verify(open_single(tmp_path / "o.safetensors")).noun == words_of(combine).noun
 
@@ -148,10 +152,9 @@ def test_any_bit_of_any_source_is_found_with_checksums(tmp_path, combine):
     for source in checkpoints:
         path = Path(source.path)
         whole = path.read_bytes()
-        stored = source.tensors["w"]
-        path.write_bytes(
-            whole[: stored.offset + 4 * 11] + bytes([whole[stored.offset + 44] ^ 1]) + whole[stored.offset + 45 :]
-        )
+        _, start = source.tensors["w"].origin
+        at = start + 4 * 11
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
 
         with pytest.raises(VerifyError, match=rf"(?s){path.name}: its SHA-256 was .*tensor w: a source"):
             verify(open_single(tmp_path / "o.safetensors"))

@@ -3,6 +3,7 @@
 import itertools
 import math
 import statistics
+from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def test_the_median_is_rounded_once(tmp_path, n):
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), min_size=1, max_size=9))
 def test_it_is_that_of_the_standard_library_in_any_order_and_on_a_device(values):
-    combiner = combiner_of("median", [f"{step}.pt" for step in range(len(values))])
+    combiner = combiner_of("median", [PurePath(f"{step}.pt") for step in range(len(values))])
     on_device = combiner.on_device(1, torch.device("cpu"), allow_nonfinite=False)
     for number, value in enumerate(values):
         on_device.add(number, torch.tensor([value]))
@@ -104,7 +105,7 @@ def test_a_changed_bit_that_does_not_move_the_median_is_found_without_checksums_
 def test_sources_that_were_swapped_are_found_too(tmp_path):
     checkpoints = a_run(tmp_path / "run", [[1.0], [2.0], [3.0]])
     average(plan_average(checkpoints, combine="median"), tmp_path / "o.safetensors")
-    first, last = checkpoints[0].path, checkpoints[-1].path
+    first, last = Path(checkpoints[0].path), Path(checkpoints[-1].path)
     contents = first.read_bytes(), last.read_bytes()
     first.write_bytes(contents[1])
     last.write_bytes(contents[0])
