@@ -1,4 +1,4 @@
-"""The first step: checkpoints to one average."""
+"""The averaging step."""
 
 from dataclasses import dataclass
 
@@ -26,23 +26,23 @@ from swa_cli.system.torchrun import process_group
 
 @dataclass(frozen=True, kw_only=True)
 class AverageInputs:
-    """A run, what becomes of each of its tensors, where the average goes, and what computes it."""
+    """The checkpoints, the plan for their tensors, the output, and the engine."""
 
     run: CheckpointSeries
     plan: AveragePlan
     target: Target | None
-    """None where no output is meant."""
+    """The output; None for a dry run without one."""
     engine: Engine
 
 
 def plan_step(config: AverageConfig, target: Target | None, group: ProcessGroup, *, notify: Notify) -> AverageInputs:
-    """Find the checkpoints and decide what becomes of every tensor; nothing is written.
+    """Find the checkpoints and plan the average of every tensor; nothing is written.
 
     Args:
-        target: is found writable first, before files are opened, of which there may be many.
+        target: the output, which is checked before the checkpoints are opened.
 
     Raises:
-        SwaError: as `find_checkpoints` and `plan_average`, and for an output that could not be written.
+        SwaError: as `find_checkpoints` and `plan_average`, or the output cannot be written.
     """
     engine = engine_of(config.device, config.threads)
     if target:
@@ -67,7 +67,7 @@ def plan_step(config: AverageConfig, target: Target | None, group: ProcessGroup,
 
 
 def dry_run_step(config: AverageConfig, *, notify: Notify) -> tuple[CheckpointSeries, AveragePlan, Layout | None]:
-    """What ``swa-average`` would do; of the output only if one is named.
+    """Plan what ``swa-average`` would do, including the output's layout if one is named.
 
     Raises:
         SwaError: as `plan_step`, `frozen_bn` and `plan_output`.
@@ -85,7 +85,7 @@ def dry_run_step(config: AverageConfig, *, notify: Notify) -> tuple[CheckpointSe
 
 
 def average_step(config: AverageConfig, *, notify: Notify, track: Track = silent) -> AverageResult:
-    """``swa-average``; under torchrun each rank does its share.
+    """Run ``swa-average``; under torchrun the ranks share the work.
 
     Raises:
         SwaError: as `plan_step` and `average`.
@@ -109,11 +109,11 @@ def average_step(config: AverageConfig, *, notify: Notify, track: Track = silent
 
 
 def target_of(config: AverageConfig) -> Target:
-    """Where the average goes, and in what form.
+    """Return the output and its form.
 
     Raises:
         UsageError: no output is named.
-        SourceError, CheckpointError: there is nothing to be like.
+        SourceError, CheckpointError: the template cannot be opened.
     """
     output = require(config.output, "output", key="average.output", example="swa.safetensors")
     like = config.like and Like(checkpoint=open_single(config.like, key=config.key), key=config.key)
@@ -121,14 +121,14 @@ def target_of(config: AverageConfig) -> Target:
 
 
 def engine_of(device: str, threads: int | None) -> Engine:
-    """The engine for a device.
+    """Return the engine for a device.
 
     Raises:
-        DeviceError: it is not there.
+        DeviceError: the device does not exist.
     """
     if world_size() > 1:
         threads = threads or max(1, default_threads() // local_size())
-        device = "cpu" if device == "auto" else device  # a trial on each rank would tell of the others' too
+        device = "cpu" if device == "auto" else device  # trials on several ranks would disturb each other
     if device not in {"auto", "cpu"}:
         device = own_device(device)
         from swa_cli.system.devices import resolve_device  # noqa: PLC0415  # the CPU does without torch

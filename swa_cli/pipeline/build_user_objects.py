@@ -1,4 +1,4 @@
-"""The user's model and data module, as the configuration names them."""
+"""Building the user's model, data module and task from the configuration."""
 
 from torch import nn
 

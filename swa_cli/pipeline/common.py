@@ -1,4 +1,4 @@
-"""What the steps share: asking for what must be there or what is selected, opening an average."""
+"""Functions that the steps share: required options, reports, selections, opening an average."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,8 +28,8 @@ def only_process(command: str) -> None:
     """
     if world_size() > 1:
         msg = (
-            f"swa {command} runs as one process, and torchrun started several. Those that share their work out are "
-            "swa average, swa bn-update and swa eval."
+            f"swa {command} runs as one process, and torchrun started several. swa average, swa bn-update and swa eval "
+            "can run as several."
         )
         raise UsageError(msg)
 
@@ -38,7 +38,7 @@ def require(value: T | None, what: str, *, key: str, example: str | None = None)
     """Return ``value``, or raise an error that says how to give it.
 
     Args:
-        key: its place in the configuration.
+        key: the key in the configuration.
         example: a value for the message.
 
     Raises:
@@ -53,15 +53,15 @@ def require(value: T | None, what: str, *, key: str, example: str | None = None)
 
 
 def check_report(path: Path | None, name: str) -> None:
-    """Find out before the work starts whether a report can be written; an existing file will be replaced.
+    """Check, before the work starts, that a report can be written; an existing report will be replaced.
 
     Args:
-        path: nothing is written for None, and for ``-`` to standard output.
-        name: of the option that names the file, which for a rendering is that of its reporter.
+        path: the file; None for no report, ``-`` for standard output.
+        name: name of the option, which is that of the reporter.
 
     Raises:
-        UsageError: it has the name of a checkpoint, or is there and no such report.
-        OutputError: it cannot be written.
+        UsageError: the path has the suffix of a checkpoint, or names an existing file that is no such report.
+        OutputError: the file cannot be written.
     """
     if path is None or str(path) == "-":
         return
@@ -71,22 +71,22 @@ def check_report(path: Path | None, name: str) -> None:
     check_output(path, overwrite=True)
     start = REPORTERS[name].start if name in REPORTERS else b""
     if path.is_file() and not _starts_with(path, start):
-        msg = f"{option(name)} {path}: that file is there already and is no {name.upper()}. Name another one."
+        msg = f"{option(name)} {path}: that file exists and is not {name.upper()}. Name another one."
         raise UsageError(msg)
 
 
 def _starts_with(path: Path, start: bytes) -> bool:
-    """Or is empty, or cannot be read, which is found out elsewhere."""
+    """Return whether the file starts with ``start``, is empty, or cannot be read (which is reported elsewhere)."""
     with suppress(OSError), open_stream(path) as file:
         return file.read(len(start)) in {start, b""}
     return True
 
 
 def open_average(path: Path, *, key: str | None) -> Checkpoint:
-    """Open an average, by its file or its folder.
+    """Open an average, by its file or its directory.
 
     Args:
-        key: where its state_dict lies; None: where its record says, or else at the usual place.
+        key: path of its state_dict; None: the one in its provenance, or else a usual one.
 
     Raises:
         SourceError, CheckpointError: as `open_single`.
@@ -95,9 +95,9 @@ def open_average(path: Path, *, key: str | None) -> Checkpoint:
 
 
 def selection_of(options: AverageConfig | EvalConfig) -> Selection:
-    """What a section says of which checkpoints are meant.
+    """Return the selection of a section.
 
     Raises:
-        UsageError: it contradicts itself.
+        UsageError: its options contradict each other.
     """
     return Selection(**{field.name: getattr(options, field.name) for field in fields(Selection)})

@@ -1,4 +1,4 @@
-"""A look at checkpoints before anything is done with them."""
+"""The inspection step."""
 
 from swa_cli.checkpoints import Inspection, inspect_checkpoints
 from swa_cli.config.schema import AverageConfig
@@ -7,11 +7,11 @@ from swa_cli.pipeline.common import Notify, require, selection_of
 
 
 def inspect_step(config: AverageConfig, *, notify: Notify) -> Inspection:
-    """``swa inspect``, of the sources that would be averaged.
+    """Run ``swa inspect`` on the sources that would be averaged.
 
     Raises:
-        SourceError: a source that is not there, or one without checkpoints.
-        UsageError: no sources, or a selection that contradicts itself.
+        SourceError: a source does not exist, or has no checkpoints.
+        UsageError: there are no sources, or the selection contradicts itself.
     """
     sources = require(config.sources, "checkpoints", key="average.sources")
     inspection = inspect_checkpoints(sources, key=config.key, selection=selection_of(config))
@@ -21,11 +21,11 @@ def inspect_step(config: AverageConfig, *, notify: Notify) -> Inspection:
 
 
 def check_inspection(inspection: Inspection) -> None:
-    """Say what was wrong, once the rest has been shown.
+    """Raise the errors of an inspection, after its report has been shown.
 
     Raises:
-        SwaError: the selection that was asked for cannot be.
-        CheckpointError: files that could not be read.
+        SwaError: the selection is impossible.
+        CheckpointError: some files cannot be read.
     """
     for pick in inspection.picks:
         if pick.error and pick.flags == inspection.selection.in_words():

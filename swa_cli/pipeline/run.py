@@ -1,4 +1,4 @@
-"""The three steps in one go."""
+"""The three steps one after the other."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -17,7 +17,7 @@ from swa_cli.pipeline.evaluation.step import check_evaluation_outputs, eval_step
 from swa_cli.system.progress import Track, silent
 from swa_cli.user.import_object import load_target
 
-# What each step gets from the one before it, and so not from the configuration.
+# Keys that a step gets from the previous one, and so may not be in the configuration.
 _PASSED_ON = {
     "average": ("dry_run",),
     "bn_update": ("input", "key"),
@@ -27,7 +27,7 @@ _PASSED_ON = {
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineResult:
-    """What the three steps gave."""
+    """The results of the three steps."""
 
     average: AverageResult
     bn_update: BnUpdateResult
@@ -35,10 +35,10 @@ class PipelineResult:
 
 
 def run_pipeline(config: Config, *, notify: Notify, track: Track = silent) -> PipelineResult:
-    """``swa run``: the three steps, each on what the one before it gave.
+    """Run ``swa run``: the three steps, each on the output of the previous one.
 
     Raises:
-        UsageError: something is missing that a later step needs, or set that a step gets from the one before it.
+        UsageError: an option that a later step needs is missing, or one is set that a step gets from the previous one.
         SwaError: as the steps.
     """
     only_process("run")
@@ -54,7 +54,7 @@ def run_pipeline(config: Config, *, notify: Notify, track: Track = silent) -> Pi
 
 
 def _check(config: Config) -> None:
-    """Before the averaging, not after it."""
+    """Check the options of all steps before the first one starts."""
     model = require(config.model, "model", key="model.class_path", example="file.py:Name")
     data = require(config.data, "data module", key="data.class_path", example="file.py:Name")
     load_target(model.class_path, what="model")

@@ -493,7 +493,7 @@ FAILURES = {
         ("--data", "imagecode.py:Once", "--eval-transforms"),
         "does not offer its training images",
     ),
-    "a JSON over the user's code": ((*DATA, "--json", "imagecode.py"), "is there already and is no JSON"),
+    "a JSON over the user's code": ((*DATA, "--json", "imagecode.py"), "exists and is not JSON"),
     "compile and sequential": ((*DATA, "--compile", "--estimator", "sequential"), "--compile does not go with"),
 }
 

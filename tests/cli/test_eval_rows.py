@@ -121,8 +121,8 @@ def test_what_is_chosen_on_the_reported_split_is_called_out_in_red(run_swa, fold
 
     (warning,) = json.loads((folder / "r.json").read_text())["warnings"][1:]  # the first is of other data
     assert warning.startswith(
-        "the best checkpoint and the window of --curve and the greedy soup chosen on the split that is reported (val):"
-        " of 6 to choose from one looks better there than it is."
+        "the best checkpoint and the window of --curve and the greedy soup selected among 6 checkpoints on the split "
+        "that is reported (val), so the score is optimistically biased."
     )
     assert warning in re.sub(r"[│╭╮╰╯─\s]+", " ", result.stderr)
     assert result.exit_code == 0
@@ -522,7 +522,7 @@ def test_csv_and_markdown_have_every_row_and_replace_what_was_there(run_swa, fol
         (("--json", "a", "--cache", "a"), "--json and --cache name the same file"),
         (("--csv", "ckpts/epoch-0.pt"), "that is the name of a checkpoint"),
         (("--markdown", "swa.safetensors"), "that is the name of a checkpoint"),
-        (("--json", "evalcode.py"), "that file is there already and is no JSON"),
+        (("--json", "evalcode.py"), "that file exists and is not JSON"),
         (("--csv", "none/a.csv"), "there is no directory none"),
         (("--markdown", "ckpts"), "it is a directory"),
         (("--save-records", "a.json"), "expected a name in .parquet or .npz"),

@@ -193,7 +193,7 @@ def test_members_that_the_average_is_not_of_are_called_out(run_swa, run_folder, 
     said = " ".join(others.stderr.replace("│", "").split())
     assert "the average of 3 checkpoints (epoch-9.pt to epoch-11.pt), the table is of 6 that are not the same" in said
     assert same.stderr == ""
-    assert "has no record of an average by swa-cli" in " ".join(unknown.stderr.replace("│", "").split())
+    assert "has no swa-cli provenance; its sources are unknown" in " ".join(unknown.stderr.replace("│", "").split())
 
 
 def test_the_evaluation_has_the_average_s_selection_unless_it_has_one(run_swa, run_folder, tmp_path):
@@ -268,6 +268,6 @@ def test_an_average_of_other_weights_of_the_same_files_is_said(run_swa, run_fold
     other = run_swa("eval", "ckpts", "--swa", "swa.safetensors", *MODEL_AND_DATA)
     same = run_swa("eval", "ckpts", "--swa", "swa.safetensors", "--key", "ema", *MODEL_AND_DATA)
 
-    said = "is the mean of the weights under ema, the table has those under the usual key"
+    said = "is the average of the weights under ema, the table has those under the usual key"
     assert said in " ".join(other.stderr.replace("│", "").split())
     assert (same.exit_code, "it compares different weights" in same.stderr) == (0, False)

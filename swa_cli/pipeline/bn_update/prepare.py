@@ -104,7 +104,7 @@ def _target(source: Path, checkpoint: Checkpoint, options: BnUpdateConfig, group
 
 
 def frozen_layers(model: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
-    """The layers whose statistics were the same in all checkpoints that were averaged."""
+    """Return the layers whose statistics were equal in all averaged checkpoints, with that as the reason."""
     record = checkpoint.provenance
     if record is None:
         return {}
@@ -117,7 +117,7 @@ def frozen_layers(model: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
 def open_data(
     target: TargetConfig | None, options: BnUpdateConfig, group: ProcessGroup, *, notify: Notify
 ) -> TrainingData:
-    """Build the data module and ask it for the training batches.
+    """Build the data module and get the training batches from it.
 
     Raises:
         UsageError: the estimator needs several passes, and the loader has only one.

@@ -1,4 +1,4 @@
-"""The second step: an average to the same with BatchNorm statistics of its own."""
+"""The BatchNorm step: recomputing the statistics of an average."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,12 @@ from swa_cli.user.datamodule import length_of
 from swa_cli.user.forward import Forward
 
 _SMALL = 16
-"""Samples in a batch below which its size shows in the statistics (docs/explanation/batchnorm.md)."""
+"""Batch size below which it affects the statistics noticeably (docs/explanation/batchnorm.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BnUpdateResult:
-    """Where the weights with the new statistics are; ``recalibration`` is None where there was nothing to recompute."""
+    """The output file and its new statistics; ``recalibration`` is None if there was nothing to recompute."""
 
     path: Path
     recalibration: RecalibrationResult | None
@@ -35,11 +35,11 @@ class BnUpdateResult:
 
 
 def bn_update_step(config: Config, *, notify: Notify, track: Track = silent) -> BnUpdateResult:
-    """``swa-bn-update``: the same file with the statistics of every BatchNorm layer recomputed.
+    """Run ``swa-bn-update``: recompute the statistics of every BatchNorm layer.
 
     Raises:
-        UsageError: options that contradict each other, or one that is missing.
-        SwaError: as what it calls; the input is as it was then.
+        UsageError: options contradict each other, or one is missing.
+        SwaError: as the functions it calls; the input is unchanged then.
     """
     options = config.bn_update
     with process_group() as group:
@@ -86,7 +86,7 @@ def _source(config: Config) -> Path:
 
 
 def _check(options: BnUpdateConfig) -> None:
-    """What can be said before anything is opened."""
+    """Check the options before anything is opened."""
     check_report(options.json, "json")
     resolve_device(own_device(options.device))
     if options.compile and options.estimator == "sequential":
@@ -118,7 +118,7 @@ def _nothing_to_do(job: BnUpdateInputs, group: ProcessGroup, notify: Notify) -> 
 
 
 def _write_unchanged(job: BnUpdateInputs, group: ProcessGroup, notify: Notify) -> None:
-    if job.target.path != job.source:  # what comes next looks for it
+    if job.target.path != job.source:  # the next step expects the file
         group.finish(lambda: write(job, {}, known_of(job.checkpoint), notify))
         notify(f"{job.target.path} has the weights of {job.source} unchanged.")
 
@@ -141,7 +141,7 @@ def _announce(job: BnUpdateInputs, batches: Passes, options: BnUpdateConfig, not
 
 
 def _warn_of_batches(training: TrainingData, result: RecalibrationResult, notify: Notify) -> None:
-    """What makes statistics below the first layer depend on the batches, beyond what a standard error can show."""
+    """Note what makes statistics after the first layer depend on the batches, which no standard error shows."""
     if result.estimator == "sequential" or len(result.layers) == 1:
         return
     other = f"{option('estimator', 'sequential')} does not."
@@ -160,7 +160,7 @@ def _warn_of_batches(training: TrainingData, result: RecalibrationResult, notify
 
 
 def _check_same(batches: Passes, group: ProcessGroup) -> None:
-    """The ranks have shared out one stream of batches, not several."""
+    """Check that all ranks iterated over the same stream of batches."""
     if not group.same(lambda: batches.digest):
         msg = (
             "the ranks' samplers draw different batches, so that some samples would be used twice and others never. "

@@ -1,4 +1,4 @@
-"""What a recalibration leaves: the new statistics under the names of the file, and the record of them."""
+"""Writing the result of a recalibration: the new statistics, and their provenance."""
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from swa_cli.user.model import own_names
 def record_of(
     job: BnUpdateInputs, data: TrainingData, result: RecalibrationResult, options: BnUpdateConfig
 ) -> BnUpdate:
-    """What the metadata of the output says of how the statistics were recomputed."""
+    """Return the provenance of the recomputed statistics."""
     return BnUpdate(
         estimator=result.estimator,
         model=job.model_target.class_path,
@@ -37,7 +37,7 @@ def record_of(
 
 
 def new_buffers(model: nn.Module, result: RecalibrationResult, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    """The statistics of the layers that were reached, under the names that the file has for them."""
+    """Return the statistics of the layers that were reached, under the names in the file."""
     layers, found = bn_layers(model), {layer.name: layer for layer in result.layers}
     names = {own: name for name, own in own_names(model, checkpoint).items()}
     buffers = bn_buffers(model, {name: layers[name] for name in found})
@@ -53,7 +53,7 @@ def write(job: BnUpdateInputs, new: dict[str, torch.Tensor], record: Provenance,
     """Publish the average with ``new`` in place of its own statistics.
 
     Raises:
-        SwaError: as `replace_tensors`; what was there before is then as it was.
+        SwaError: as `replace_tensors`; an existing file is unchanged then.
     """
     left_out = replace_tensors(job.checkpoint, job.target, new, record, overwrite=job.overwrite)
     if left_out:
@@ -61,7 +61,7 @@ def write(job: BnUpdateInputs, new: dict[str, torch.Tensor], record: Provenance,
 
 
 def known_of(checkpoint: Checkpoint) -> Provenance:
-    """The record of the input, or for a checkpoint that has none, that of itself."""
+    """Return the provenance of the input; for a checkpoint without one, a provenance that names the file itself."""
     return checkpoint.provenance or Provenance(
         n_averaged=1, sources=(Source(name=checkpoint.path.name, step=None),), bn_statistics="as trained"
     )

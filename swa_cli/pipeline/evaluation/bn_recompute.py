@@ -1,4 +1,4 @@
-"""BatchNorm statistics for weights that an evaluation makes itself, recomputed as those of the average were."""
+"""Recomputing BatchNorm statistics during an evaluation, with the same options as for the average."""
 
 import copy
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from swa_cli.user.modules import state_dict_of
 
 @dataclass(frozen=True, kw_only=True)
 class Recomputing:
-    """How to do it; ``training`` is None where the model keeps no statistics."""
+    """How to recompute statistics; ``training`` is None if the model keeps none."""
 
     job: EvalInputs
     options: BnUpdateConfig
@@ -30,7 +30,7 @@ class Recomputing:
     track: Track
 
     def of(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-        """The same weights with statistics of their own.
+        """Return the weights with recomputed statistics.
 
         Raises:
             SwaError: as `recalibrate`.
@@ -57,10 +57,10 @@ class Recomputing:
 
 
 def recomputing(job: EvalInputs, *, notify: Notify, group: ProcessGroup, track: Track) -> Recomputing:
-    """With the estimator, limits, transforms and precision of the average's record, or else of the configuration.
+    """Prepare recomputing with the options in the average's provenance, or else those of the configuration.
 
     Raises:
-        UserCodeError: the data module has no training data, or fails.
+        UserCodeError: the data module has no training data, or its code fails.
     """
     options = recorded_options(job)
     training = None
@@ -76,12 +76,12 @@ def recomputing(job: EvalInputs, *, notify: Notify, group: ProcessGroup, track: 
 
 
 def has_statistics(model: nn.Module) -> bool:
-    """Whether there is anything to recompute."""
+    """Return whether the model keeps running statistics."""
     return bool(bn_layers(model))
 
 
 def recorded_options(job: EvalInputs) -> BnUpdateConfig:
-    """As the average's statistics were recomputed, if they were."""
+    """Return the options with which the average's statistics were recomputed, or else the configuration's."""
     record = job.swa.provenance
     options = job.recalibration
     if record is None or record.bn_update is None:

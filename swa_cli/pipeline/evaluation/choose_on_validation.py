@@ -1,4 +1,4 @@
-"""The part of an evaluation that chooses: what is picked on validation data is reported on other data."""
+"""Choosing the best checkpoint, window and soup on validation data, to be reported on other data."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from swa_cli.user.datamodule import Split, has_split
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What was chosen, by the split ``chosen_on``.
+    """What was chosen on the split ``chosen_on``.
 
-    ``members`` are the averages that were, ``ingredients`` what is in the greedy soup.
+    ``members`` are the chosen averages, ``ingredients`` the checkpoints in the greedy soup.
     """
 
     chosen_on: Split
@@ -32,9 +32,9 @@ class Choice:
 
 
 def split_to_choose_on(job: EvalInputs) -> Split | None:
-    """``val`` where the module has it; else the split that is reported, if there is no way around it.
+    """Return ``val`` if the module has it, or else the reported split if averages are to be chosen.
 
-    None where nothing is to be chosen, or only the best checkpoint and that without validation data.
+    None if nothing is to be chosen, or only the best checkpoint and there are no validation data.
     """
     choosing = job.choosing
     if len(job.checkpoints) == 1 or not (choosing.tries_averages or choosing.best_by_val):
@@ -45,7 +45,7 @@ def split_to_choose_on(job: EvalInputs) -> Split | None:
 
 
 def remarks_on(job: EvalInputs, chosen_on: Split | None) -> tuple[list[str], list[str]]:
-    """Warnings and notes about what was chosen on what."""
+    """Return warnings and notes about what was chosen on which split."""
     options = job.choosing
     if len(job.checkpoints) == 1:
         asked = options.asked
@@ -67,8 +67,8 @@ def remarks_on(job: EvalInputs, chosen_on: Split | None) -> tuple[list[str], lis
     if job.split == "val" and has_split(job.data, "test"):
         remedy = f"Leave out {option('split', 'val')}."
     warning = (
-        f"{' and '.join(chosen)} chosen on the split that is reported ({job.split}): of {len(job.checkpoints)} to "
-        f"choose from one looks better there than it is. {remedy}"
+        f"{' and '.join(chosen)} selected among {len(job.checkpoints)} checkpoints on the split that is reported "
+        f"({job.split}), so the score is optimistically biased. {remedy}"
     )
     return [warning], notes
 
@@ -88,11 +88,11 @@ def _of_weights(job: EvalInputs) -> list[str]:
 def choose(
     evaluator: Evaluator, checkpoints: list[Member], chosen_on: Split, recomputing: Callable[[], Recomputing]
 ) -> Choice:
-    """Run the checkpoints, and what is made of them, over the split.
+    """Run the checkpoints and the averages that are tried over the split, and choose.
 
     Raises:
-        UsageError: a window of more checkpoints than there are.
-        SwaError: as what it calls.
+        UsageError: a window is larger than the number of checkpoints.
+        SwaError: as the functions it calls.
     """
     job = evaluator.job
     options = job.choosing

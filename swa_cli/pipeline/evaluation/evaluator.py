@@ -1,4 +1,4 @@
-"""The passes over the splits: whose batches, by whom, with which outputs of earlier runs."""
+"""Running members over splits, with this rank's batches and cached outputs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Evaluator:
     track: Track
 
     def stream(self, split: Split, members: Sequence[Member], *, reported: bool = False) -> Stream:
-        """The members over a split; ``reported`` with the ensembles and torchmetrics' scores that were asked for."""
+        """Return the stream of members over a split; ``reported`` adds ensembles and torchmetrics scores."""
         rank, size, reporting = self.group.rank, self.group.size, self.job.reporting
         return Stream(
             split=split,
@@ -45,10 +45,10 @@ class Evaluator:
         )
 
     def observe(self, *streams: Stream) -> list[SplitRecords]:
-        """Run them.
+        """Run the streams.
 
         Raises:
-            MismatchError: the ranks did not share out one stream of batches.
+            MismatchError: the ranks iterated over different streams of batches.
             SwaError: as `swa_cli.evaluation.observe`.
         """
         observed = observe(
@@ -69,7 +69,7 @@ class Evaluator:
         return observed
 
     def observe_once(self, split: Split, member: Member) -> SplitRecords:
-        """A member that is not needed again.
+        """Run a member that is not needed again.
 
         Raises:
             SwaError: as `observe`.
@@ -80,11 +80,11 @@ class Evaluator:
 
 
 def loader_of(job: EvalInputs, split: Split, group: ProcessGroup, *, again: bool) -> Passes:
-    """This rank's batches of a split, the same at every pass; ``again``: there will be several.
+    """Return this rank's batches of a split, the same in every pass; ``again`` announces several passes.
 
     Raises:
-        UserCodeError: the data module fails.
-        UsageError: the loader shares its data out by rank itself, and so repeats some to make the ranks even.
+        UserCodeError: the data module's code fails.
+        UsageError: the loader can be iterated once only, or shards its data by rank and so repeats examples.
     """
     passes = Passes(batches_of(job.data, split), rank=group.rank, ranks=group.size)
     if again and not passes.repeatable:
@@ -103,7 +103,7 @@ def loader_of(job: EvalInputs, split: Split, group: ProcessGroup, *, again: bool
 
 
 def check_metrics(metrics: Mapping[str, TargetConfig], group: ProcessGroup = ALONE) -> None:
-    """Find out before the work starts whether torchmetrics' objects can be built.
+    """Check, before the work starts, that the torchmetrics objects can be built.
 
     Raises:
         UsageError, UserCodeError: one cannot.

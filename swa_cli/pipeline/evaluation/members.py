@@ -1,4 +1,4 @@
-"""The members of an evaluation: checkpoints, the average, and what is made of them to tell why it is as it is."""
+"""Making the members of an evaluation: checkpoints, the average, and averages for comparison."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -44,7 +44,7 @@ def warnings_of(
     """
     provenance = swa.provenance
     if provenance is None:
-        return (f"{swa.path.name} has no record of an average by swa-cli: what it is, and of what, is not known.",)
+        return (f"{swa.path.name} has no swa-cli provenance; its sources are unknown.",)
     name, words = swa.path.name, words_of_file(swa)
     warnings: list[str] = []
     if provenance.bn_statistics == "averaged" and bn_layers(model):

@@ -25,14 +25,14 @@ from swa_cli.user.datamodule import Split
 def observe_all(
     job: EvalInputs, cache: Path | None, group: ProcessGroup, *, notify: Notify, track: Track
 ) -> tuple[SplitRecords, Context]:
-    """What every candidate did with the reported split, and what else is to be known of it.
+    """Return the records of every candidate on the reported split, and the context of the result.
 
     Args:
-        cache: a folder for outputs, which later runs take from there.
+        cache: directory of cached outputs, which later runs reuse.
 
     Raises:
-        UsageError: options that contradict each other, or one that is missing.
-        SwaError: as what it calls.
+        UsageError: options contradict each other, or one is missing.
+        SwaError: as the functions it calls.
     """
     group.own(lambda: _check(job, group))
     kept = group.own(lambda: kept_outputs(job, cache))
@@ -76,20 +76,20 @@ def observe_all(
 
 
 def _check(job: EvalInputs, group: ProcessGroup) -> None:
-    """Everything that can be wrong without a look at the data."""
+    """Check everything that does not depend on the data."""
     check_metrics(job.reporting.metrics, group)
     if job.choosing.curve is not None:
         windows(job.choosing.curve, len(job.checkpoints))
 
 
 def _n_tried(job: EvalInputs) -> int:
-    """Averages that are tried on validation data: those of windows, and one soup at a time."""
+    """Return the number of averages held at once on validation data: all windows, and one soup."""
     options = job.choosing
     return (0 if options.curve is None else len(windows(options.curve, len(job.checkpoints)))) + options.greedy
 
 
 def _passes_again(job: EvalInputs, split: Split, chosen_on: Split | None) -> bool:
-    """Whether there is more than one pass over a split: for each soup, and to report on what was chosen by."""
+    """Return whether a split needs several passes: for the soups, or to report on the split that was chosen on."""
     return split == chosen_on and (job.choosing.greedy or (job.choosing.tries_averages and split == job.split))
 
 
@@ -100,7 +100,7 @@ def _run(
     chosen_on: Split | None,
     recompute: Callable[[], Recomputing],
 ) -> tuple[SplitRecords, Choice]:
-    """Choose, and run all; in one go where what is chosen is a checkpoint, which is run in any case."""
+    """Choose and run all members; in one pass if only a checkpoint is chosen, which runs in any case."""
     job = evaluator.job
     if chosen_on and job.choosing.tries_averages:
         choice = choose(evaluator, checkpoints, chosen_on, recompute)
@@ -114,7 +114,7 @@ def _run(
 
 
 def _missing(job: EvalInputs, observed: SplitRecords, choice: Choice) -> list[str]:
-    """What was asked for and cannot be there, and what a row does not say of itself."""
+    """Return notes about rows that cannot be made, and about the ingredients of the soup."""
     reporting, notes = job.reporting, list[str]()
     if reporting.ensemble and not observed.of_kind("ensemble"):
         notes.append("There is no ensemble: the task has no combine(outputs) that makes one.")

@@ -1,4 +1,4 @@
-"""The third step: the average beside each checkpoint and their ensembles."""
+"""The evaluation step: the average compared with each checkpoint and their ensembles."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -20,11 +20,11 @@ _OF_RECORDS = {"from_records", "split", "margin", "fail_unless", "reports", "sav
 
 
 def eval_step(config: Config, *, notify: Notify, track: Track = silent) -> EvaluationResult | None:
-    """``swa-eval``; under torchrun each rank takes its share of the batches, and only the first has the result.
+    """Run ``swa-eval``; under torchrun the ranks share the batches, and only the first returns the result.
 
     Raises:
-        UsageError: options that contradict each other, or one that is missing.
-        SwaError: as what it calls.
+        UsageError: options contradict each other, or one is missing.
+        SwaError: as the functions it calls.
     """
     options = config.eval
     check_evaluation_outputs(options)
@@ -50,7 +50,7 @@ def _from_records(path: Path, options: EvalConfig, task: TargetConfig | None, no
 
 
 def _not_looked_at(options: EvalConfig) -> list[str]:
-    """What was asked for and means nothing to records."""
+    """Return the options that were given and have no effect on records."""
     default = EvalConfig()
     given = {
         field.name: getattr(options, field.name)
@@ -64,10 +64,10 @@ def _not_looked_at(options: EvalConfig) -> list[str]:
 
 
 def check_evaluation_outputs(options: EvalConfig) -> None:
-    """Find out before the work starts whether everything can be written that is asked for.
+    """Check, before the work starts, that every output can be written.
 
     Raises:
-        UsageError: an output has the name of a checkpoint, or of another output.
+        UsageError: an output has the suffix of a checkpoint, or the path of another output.
         OutputError: one cannot be written.
     """
     files = {**options.reports, "save_records": options.save_records}

@@ -1,4 +1,4 @@
-"""What is chosen on validation data: the best checkpoint, how many to average, and which."""
+"""Choosing how many checkpoints to average (windows), and which (the greedy soup)."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,16 +9,16 @@ from swa_cli.evaluation import Candidate, Curve, Member, SplitRecords, primary_s
 from swa_cli.formats import Checkpoint
 
 Scored = Callable[[Member], SplitRecords]
-"""A member's scores on validation data."""
+"""Returns a member's records on validation data."""
 Averaged = Callable[[Sequence[Checkpoint]], Mapping[str, Any]]
-"""Weights of the average of some checkpoints."""
+"""Returns the weights of the average of some checkpoints."""
 
 
 def windows(asked: Sequence[int] | str, n: int) -> list[int]:
-    """For how many of the newest checkpoints averages are wanted; ``log``: 1, 2, 4, … and all.
+    """Return the window sizes to try; ``log`` stands for 1, 2, 4, … and all.
 
     Raises:
-        UsageError: more than there are.
+        UsageError: a window is larger than the number of checkpoints.
     """
     if isinstance(asked, str):
         return sorted({*(2**power for power in range(n.bit_length()) if 2**power < n), n})
@@ -31,7 +31,7 @@ def windows(asked: Sequence[int] | str, n: int) -> list[int]:
 def window_members(
     asked: Sequence[int], checkpoints: Sequence[Checkpoint], averaged: Averaged, *, label: str, chosen_on: str
 ) -> list[Member]:
-    """The averages of the newest k; their names begin with ``label``."""
+    """Return the averages of the newest k checkpoints; their names start with ``label``."""
     return [
         Member(
             name=f"{label} of the last {k}",
@@ -45,10 +45,10 @@ def window_members(
 
 
 def curve_of(observed: SplitRecords) -> Curve:
-    """Scores of the windows, and the k with the best primary one; of equal ones the largest, as the most stable.
+    """Return the windows' scores and the k with the best primary score; of equal ones the largest.
 
     Raises:
-        DataError: none has that score.
+        DataError: the primary score is undefined for all windows.
     """
     rows = observed.of_kind("window")
     metrics = observed.task.metrics(rows[0].records)
@@ -63,15 +63,15 @@ def curve_of(observed: SplitRecords) -> Curve:
 def greedy_soup(
     observed: SplitRecords, checkpoints: Sequence[Checkpoint], averaged: Averaged, scored: Scored, *, chosen_on: str
 ) -> tuple[Member, list[int]]:
-    """The greedy soup of Wortsman et al. 2022 (arXiv:2203.05482): best first, kept if the average gets strictly better.
+    """Return the greedy soup of Wortsman et al. 2022 (arXiv:2203.05482) and the indices of its checkpoints.
 
-    It comes with the places of its checkpoints.
+    Checkpoints are tried from best to worst, and kept if the average gets strictly better.
 
     Args:
-        observed: the checkpoints on validation data.
+        observed: records of the checkpoints on validation data.
 
     Raises:
-        DataError: none of them has the score that decides.
+        DataError: the primary score is undefined for all checkpoints.
     """
     values = _known(primary_scores(observed, "checkpoint"), observed)
     order = sorted(range(len(values)), key=lambda place: (-values[place], -place))

@@ -555,7 +555,7 @@ def test_no_code_is_run_because_a_file_says_so(run_swa, folder):
     [
         (("--save-records", "s.npz"), "--from-records makes the result of records that are saved already"),
         (("--csv", "r.npz"), "--csv and --from-records name the same file"),
-        (("--json", "r.npz"), "that file is there already and is no JSON"),
+        (("--json", "r.npz"), "that file exists and is not JSON"),
     ],
 )
 def test_records_are_not_written_over(run_swa, records, arguments, message):
