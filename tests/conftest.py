@@ -16,6 +16,7 @@ settings.load_profile("shared machine")
 def pytest_addoption(parser):
     parser.addoption("--fuzz", type=int, default=500, help="how many damaged files test_fuzz.py opens")
     parser.addoption("--fuzz-from", type=int, default=0, help="the first of them")
+    parser.addoption("--flips", type=int, default=60, help="how many bits of each output test_verify.py flips")
     parser.addoption("--kills", type=int, default=12, help="how many runs of each kind test_kills.py kills")
 
 

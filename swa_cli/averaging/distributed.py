@@ -73,7 +73,7 @@ def open_output(target: Target, layout: Layout, group: ProcessGroup, *, overwrit
         return
     with ExitStack() as published, ExitStack() as files:
 
-        def open_folder() -> Path:
+        def make() -> Path:
             check = partial(check_target, target, overwrite=overwrite)
             return published.enter_context(publish_folder(target.path, check, size=layout.size))
 
@@ -85,7 +85,7 @@ def open_output(target: Target, layout: Layout, group: ProcessGroup, *, overwrit
             with explained(target.path):
                 files.close()
 
-        folder = group.first(open_folder)
+        folder = group.first(make)
         published.push(partial(_remove_on_error, folder))  # whichever rank is left to do so
         yield group.own(fill)
         group.own(close)

@@ -32,7 +32,7 @@ def top_share(jackknife: Array) -> float | None:
 
 
 def is_dominated(effective: float | None, n_units: int) -> bool:
-    """Return whether so few units make the difference that intervals are often too narrow (benchmarks/coverage.py)."""
+    """Return whether so few units make the difference that intervals are often too narrow (docs/evaluation.md)."""
     return effective is not None and effective < min(_FEWEST, _SHARE * n_units)
 
 

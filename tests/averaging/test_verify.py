@@ -550,9 +550,11 @@ def small(tmp_path: Path, kind: str) -> list[Path]:
     for step in range(3):
         weight = torch.randn(3, 2)
         state = {"a.weight": weight, "tied": weight, "bn.running_var": torch.rand(5)}
-        torch.save({"state_dict": state, "epoch": step, "args": {"lr": 0.1}}, run / f"{step}.pth")
-    form = kind.removesuffix(", recomputed").removesuffix(", checksums")
-    path = written(tmp_path, form, run)
+        contents = {"state_dict": state, "epoch": step, "args": {"lr": 0.1}}
+        torch.save(contents, run / f"{step}.pth", _use_new_zipfile_serialization="legacy" not in kind)
+    path = written(
+        tmp_path, kind.split(", ", maxsplit=1)[0], run, weights=[0.25, 0.5, 1] if "weighted" in kind else None
+    )
     if "checksums" in kind:
         average(plan_average(find_checkpoints([run]).checkpoints), path, overwrite=True, checksum=True)
     if "recomputed" in kind:
@@ -561,16 +563,26 @@ def small(tmp_path: Path, kind: str) -> list[Path]:
 
 
 @pytest.mark.parametrize(
-    "kind", [*KINDS, "pt, checksums", "pt, recomputed", "safetensors, recomputed", "like torch, recomputed"]
+    "kind",
+    [
+        *KINDS,
+        "pt, weighted",
+        "pt, checksums",
+        "pt, recomputed",
+        "safetensors, recomputed",
+        "like torch, recomputed",
+        "like torch, legacy",
+    ],
 )
-def test_any_flipped_bit_of_any_file_is_found(tmp_path, kind):
-    """A sample; benchmarks/flips.py does it for every bit."""
+def test_any_flipped_bit_of_any_file_is_found(tmp_path, kind, pytestconfig):
+    """A sample; ``--flips 10000000`` flips every bit."""
     path, *files = small(tmp_path, kind)
     verify(open_average(path, key=None))
     chosen = random.Random(kind)
     for file in files:
         whole = file.read_bytes()
-        for bit in chosen.sample(range(8 * len(whole)), 60 // len(files)):
+        flips = pytestconfig.getoption("--flips") // len(files)
+        for bit in chosen.sample(range(8 * len(whole)), min(flips, 8 * len(whole))):
             damaged = bytearray(whole)
             damaged[bit // 8] ^= 1 << bit % 8
             file.write_bytes(damaged)

@@ -96,9 +96,9 @@ def test_every_option_in_the_pages_exists():
         "--standalone", "--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint",  # torchrun
         "--model-ema", "--checkpoint-hist",  # torchvision's and timm's scripts
         "--keep", "--swa-lr", "--epochs",  # sample_configs
-        "--strict", "--fuzz", "--fuzz-from", "--kills",  # zensical, our tests
-        "--mergekit", "--container", "--repeats", "--size", "--data", "--images", "--rounds", "--growth", "--tensors",
-        "--batches", "--seeds", "--jobs", "--against",  # benchmarks
+        "--strict", "--fuzz", "--fuzz-from", "--kills", "--flips", "--parts", "--jobs",  # zensical, our tests
+        "--programs", "--mergekit", "--container", "--repeats", "--size", "--count", "--tensors", "--optimizer-ratio",
+        "--against", "--data", "--examples", "--rounds", "--growth", "--batches", "--seeds",  # benchmarks
     }  # fmt: skip
 
     for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
