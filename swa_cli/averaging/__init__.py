@@ -1,4 +1,4 @@
-"""From checkpoints to one average, in a fixed amount of memory."""
+"""Averaging checkpoints in a fixed amount of memory."""
 
 from swa_cli.averaging.average import AverageResult, average, match_template_ties, plan_output
 from swa_cli.averaging.combiners import (

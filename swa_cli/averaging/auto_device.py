@@ -1,24 +1,24 @@
-"""``--device auto``: whichever of CPU and CUDA turns out to be faster."""
+"""The device ``auto``: the faster of CPU and CUDA, found by a trial."""
 
 from collections.abc import Callable, Sequence
 
 from swa_cli.averaging.plan import AveragePlan, TensorPlan
 
 WORTH_TRYING = 16 << 30
-"""Bytes to be read from which on CUDA is tried, which takes the better part of a second to start (16 GiB)."""
+"""Size in bytes from which CUDA is tried (16 GiB); starting it takes most of a second."""
 TRIAL = 1 << 30
-"""Bytes that each of the two reads of these, before the faster one is given the rest."""
+"""Bytes that each device reads in the trial, before the faster one gets the rest."""
 WARM_UP = 1 << 26
 """Bytes that CUDA reads first, untimed, so that its kernels are loaded."""
 
 TimedAverage = Callable[[str, Sequence[TensorPlan]], float]
-"""Averages some tensors on a device; seconds taken."""
+"""Averages some tensors on a device and returns the seconds it took."""
 
 
 def run_on_the_faster(plan: AveragePlan, run: TimedAverage) -> str:
-    """Let the CPU and CUDA each average some tensors, and the faster one the rest; which it was, and why.
+    """Let the CPU and CUDA each average some tensors, and the faster one the rest; return which, and why.
 
-    Where CUDA is there but fails (another program has its memory), the CPU does it all.
+    If CUDA fails (another program holds its memory, say), the CPU does all of it.
     """
     if plan.bytes_to_read < WORTH_TRYING or not _sees_cuda():
         run("cpu", plan.tensors)
@@ -50,7 +50,7 @@ def _sees_cuda() -> bool:
 
 
 def _up_to(plan: AveragePlan, start: int, size: int) -> int:
-    """The tensor after those from ``start`` on that make up so many bytes."""
+    """Return the index after the tensors from ``start`` on that make up so many bytes."""
     done = 0
     for index in range(start, len(plan.tensors)):
         if done >= size:

@@ -1,4 +1,4 @@
-"""Plan to file."""
+"""Carrying out a plan, from the sources to the published output."""
 
 import re
 import time
@@ -26,37 +26,37 @@ _DEFAULT = Engine()
 
 @dataclass(frozen=True, kw_only=True)
 class AverageResult:
-    """What was written where, from what, and at what cost."""
+    """The output, its sources, and the cost of the average."""
 
     path: Path
     sources: tuple[Checkpoint, ...]
     combiner: Combiner
-    """What made one number of those of all sources."""
+    """How the sources were combined."""
     bn_statistics: BnStatistics
     frozen_bn: tuple[str, ...]
     """BatchNorm layers with the same statistics in all sources, see `swa_cli.averaging.frozen`."""
     left_out: tuple[str, ...]
-    """Entries of the file that the output is like which are not in the output."""
+    """Entries of the template that are not in the output."""
     bytes_read: int
-    """Of tensors, from all sources."""
+    """Bytes of tensors read, from all sources."""
     seconds: float
-    """From the first byte read until the file was on the disk under its name."""
+    """Seconds from the first byte read until the output was published."""
     device: str
-    """Which device did it, and why, if it was chosen by measurement."""
+    """The device, and why, if it was chosen by a trial."""
     fingerprints: Mapping[str, int]
-    """Of every tensor, see `swa_cli.averaging.fingerprints`."""
+    """Fingerprint of every tensor, see `swa_cli.averaging.fingerprints`."""
     outliers: Mapping[PurePath, float]
     """Sources that lie apart from the others, see `swa_cli.averaging.outliers`."""
     unrelated: bool
     """Whether no two sources resemble each other, see `swa_cli.averaging.unrelated`."""
     sha256: Mapping[PurePath, str]
-    """Of every file of the sources, shards one by one; empty unless it was asked for."""
+    """SHA-256 of every file of the sources, each shard separately; empty unless it was asked for."""
     peak_memory: int | None
-    """Most bytes that the process has had resident so far; None where Linux does not tell."""
+    """Peak resident memory of the process in bytes; None if /proc is not mounted."""
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What there is to tell, although all went well."""
+        """Notes for the user."""
         frozen = (frozen_notice(self.frozen_bn),) if self.frozen_bn else ()
         far = (outlier_notice(self.outliers),) if self.outliers else ()
         left = (f"left out of {self.path}, as they belong to other weights: {', '.join(self.left_out)}.",)
@@ -64,12 +64,12 @@ class AverageResult:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What makes the average useless, most likely."""
+        """Warnings that the average is most likely useless."""
         return (unrelated_warning(self.n_averaged, self.combiner.words),) if self.unrelated else ()
 
     @property
     def n_averaged(self) -> int:
-        """How many checkpoints went in."""
+        """Number of checkpoints that were averaged."""
         return len(self.sources)
 
 
@@ -92,10 +92,10 @@ def average(
     torch file.
 
     Args:
-        output: a file, ``swa.safetensors`` or ``swa.pt``, or a target that says more.
-        key: with which the sources were opened, for the record.
+        output: a file such as ``swa.safetensors`` or ``swa.pt``, or a `Target`.
+        key: the key with which the sources were opened, for the provenance.
         overwrite: replace an existing ``output``.
-        checksum: hash every file of the sources meanwhile, and record what comes out.
+        checksum: compute the SHA-256 of every source file in the same pass, and record it.
         group: the ranks that share the work, each with the same plan; several write a folder of shards, which every
             rank must see. The tensors are, bit for bit, those that one process writes.
 
@@ -138,7 +138,7 @@ def average(
 
 
 def match_template_ties(plan: AveragePlan, target: Target) -> AveragePlan:
-    """The plan with as many tensors as the checkpoint has that the target is to be like."""
+    """Return the plan with as many separate tensors as the target's template has for its tied weights."""
     return split_tied(plan, stored_apart(target.like, plan.tied)) if target.like else plan
 
 
@@ -150,11 +150,11 @@ def plan_output(
     hashed: Sequence[PurePath],
     frozen: Sequence[str],
 ) -> tuple[Provenance, Layout]:
-    """What the output will say of itself, and where every byte of it goes.
+    """Return the output's provenance, with placeholders, and the layout of its bytes.
 
     Args:
-        hashed: files of the sources of which the SHA-256 will be known.
-        frozen: what `frozen_bn` found, which the record is as long as.
+        hashed: source files whose SHA-256 will be recorded.
+        frozen: the result of `frozen_bn`, which is part of the provenance.
 
     Raises:
         MismatchError, CheckpointError, OutputError: as `swa_cli.outputs.plan_layout`.
@@ -167,7 +167,7 @@ def plan_output(
 def result_of(
     plan: AveragePlan, target: Target, record: Provenance, layout: Layout, streamed: Streamed, *, seconds: float
 ) -> AverageResult:
-    """What there is to say once the output is in its place."""
+    """Return the result, after the output was published."""
     return AverageResult(
         path=target.path,
         sources=plan.sources,

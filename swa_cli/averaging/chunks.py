@@ -1,4 +1,4 @@
-"""Cutting a plan into pieces of work that fit small buffers, and reading and writing one such piece."""
+"""Cutting a plan into pieces that fit small buffers, and reading and writing one piece."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from swa_cli.averaging.plan import AveragePlan, Policy, TensorPlan
 from swa_cli.formats import Box, Checkpoint, Dtype, OpenFiles, TensorLayout, reals
 
 Write = Callable[[int, memoryview], None]
-"""Puts bytes at an offset of the output."""
+"""Writes bytes at an offset of the output."""
 
 ReadPlan = dict[int, "list[_Run]"]
 """How a piece is read from sources of each layout."""
 
 _GAP = 1024
-"""Bytes between two tensors that are read along with them rather than skipped."""
+"""Largest gap in bytes between two tensors that is read rather than skipped."""
 
 
 class TensorSlice(NamedTuple):  # there are as many as tensors: a plain tuple is made in a quarter of a dataclass's time
-    """Elements ``start`` to ``stop`` of a flattened tensor, or those of a ``box`` of it, and where they go.
+    """Elements ``start`` to ``stop`` of a flattened tensor, or those of a ``box`` of it, with their output offset.
 
-    ``output`` is the offset in the output of the first element of the part, or with a box of the tensor.
+    ``output`` is the offset of the slice's first element, or with a box that of the tensor's first element.
     """
 
     tensor: TensorPlan
@@ -40,7 +40,7 @@ class TensorSlice(NamedTuple):  # there are as many as tensors: a plain tuple is
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
-    """Parts that are read, averaged and written together; all of one policy and one dtype."""
+    """Slices that are read, averaged and written together; all have the same policy and dtype."""
 
     index: int
     policy: Policy
@@ -50,10 +50,10 @@ class Piece:
 
 
 def cut(plan: AveragePlan, tensors: Sequence[TensorPlan], offsets: Mapping[str, int], *, chunk: int) -> Iterator[Piece]:
-    """Pieces of at most ``chunk`` elements (real ones: a complex number counts twice) that make up ``tensors``.
+    """Cut ``tensors`` into pieces of at most ``chunk`` real numbers (a complex element is two).
 
     Args:
-        offsets: where each tensor goes in the output, in bytes.
+        offsets: offset of each tensor in the output, in bytes.
     """
     layouts = list({id(source.tensors): source.tensors for source in plan.sources}.values())
     index = 0
@@ -93,10 +93,10 @@ def cut(plan: AveragePlan, tensors: Sequence[TensorPlan], offsets: Mapping[str, 
 
 
 def fill(piece: Piece, source: Checkpoint, files: OpenFiles, view: memoryview, runs: ReadPlan) -> Dtype:
-    """Read the elements of a piece, one after the other, into ``view``; the dtype in which the source stores them.
+    """Read the elements of a piece from a source into ``view``; return the dtype in which they are stored.
 
     Args:
-        runs: kept by the caller from source to source, empty for each new piece.
+        runs: a cache that the caller keeps from source to source and empties for each piece.
 
     Raises:
         CheckpointError: as `OpenFiles.read`.
@@ -115,7 +115,7 @@ def fill(piece: Piece, source: Checkpoint, files: OpenFiles, view: memoryview, r
 
 
 def put(piece: Piece, view: memoryview, write: Write) -> None:
-    """Write the elements of a piece, contiguous in ``view``, where they go."""
+    """Write the elements of a piece, contiguous in ``view``, to the output."""
     part = piece.parts[0]
     size = piece.dtype.itemsize
     if part.box is None:
@@ -131,7 +131,7 @@ def put(piece: Piece, view: memoryview, write: Write) -> None:
 
 
 def _stretches(piece: Piece) -> Iterator[tuple[int, int, int]]:
-    """Elements of a piece that lie one after the other in the output: where there, and the first and last + 1."""
+    """Yield the stretches of a piece that are contiguous in the output: offset, first element, last element + 1."""
     size = piece.dtype.itemsize
     output, start, stop = piece.parts[0].output, 0, piece.parts[0].numel
     for part in piece.parts[1:]:
@@ -143,7 +143,7 @@ def _stretches(piece: Piece) -> Iterator[tuple[int, int, int]]:
 
 
 def _starts(box: Box, shape: Sequence[int]) -> Iterator[int]:
-    """Flat indices, row-major, of all elements of ``box`` within the leading axes of ``shape``."""
+    """Yield the row-major indices of all elements of ``box`` within the leading axes of ``shape``."""
     if not box:
         yield 0
         return
@@ -161,11 +161,11 @@ def _parts(tensor: TensorPlan, output: int, size: int) -> Iterator[TensorSlice]:
 def _boxes(
     tensor: TensorPlan, offsets: Mapping[str, int], stored: Sequence[TensorLayout], size: int
 ) -> Iterator[TensorSlice]:
-    """Boxes of a tensor that some source stores otherwise than row by row.
+    """Yield boxes of a tensor that some source does not store row by row.
 
     They are cut along the axis whose neighbours lie furthest apart in the output and in every source: rows of a
-    tensor that is merely padded or channels-last, squares of a transposed one. So each byte is read once, in runs
-    that are as long as can be.
+    tensor that is merely padded or channels-last, squares of a transposed one. So each byte is read once, in the
+    longest possible runs.
     """
     shape = tensor.spec.shape
     whole = tuple((0, length) for length in shape)
@@ -193,7 +193,7 @@ def _boxes(
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Bytes of one file, read by one call: where in the piece each stretch of them goes, or -1 for a gap."""
+    """Bytes of one file that one call reads: the position in the piece of each stretch, or -1 for a gap."""
 
     file: int
     offset: int
@@ -202,7 +202,7 @@ class _Run:
 
 
 def _fill_many(piece: Piece, source: Checkpoint, files: OpenFiles, view: memoryview, runs: ReadPlan) -> None:
-    """Read many tensors with few calls: those that lie close together in a file, by one."""
+    """Read many tensors with few calls: one call for those that lie close together in a file."""
     known = runs.get(id(source.tensors))
     if known is None:
         known = runs[id(source.tensors)] = list(_runs_of(piece, source.tensors))

@@ -1,4 +1,4 @@
-"""What would be written of an average, compared with what a file holds."""
+"""Comparing the bytes of an average with those in a file."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from swa_cli.formats import Checkpoint
 
 @dataclass
 class BytewiseDiff:
-    """Takes what would be written of an average, and compares it with a file.
+    """Receives the bytes of an average and compares them with a file.
 
-    ``offsets`` are those of the tensors as if they lay one after the other; ``differing`` says of each tensor where it
-    differs first, as far as it was compared.
+    ``offsets`` are the tensors' positions as if they were stored one after the other. ``differing`` maps each tensor
+    that differs to its first difference.
     """
 
     average: Checkpoint
@@ -35,7 +35,7 @@ class BytewiseDiff:
         self.offsets = {tensor.name: starts.get(tensor.name, 0) for tensor in self.tensors}
 
     def compare(self, offset: int, view: memoryview) -> None:
-        """Compare bytes that would be written; from any thread."""
+        """Compare bytes that would be written; safe from several threads."""
         done = 0
         while done < len(view):
             number = bisect_right(self._starts, offset + done) - 1

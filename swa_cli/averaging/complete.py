@@ -1,4 +1,4 @@
-"""Finding out, from a header, whether a file holds the weights of its model at all."""
+"""Checking, from the header, that a file holds the weights of its model."""
 
 from collections.abc import Sequence
 
@@ -6,16 +6,16 @@ from swa_cli.errors import CheckpointError, shortened
 from swa_cli.formats import Checkpoint, is_averaged
 
 _FEW = 10
-"""Of so many tensors called ``weight`` one may be empty."""
+"""One tensor named ``weight`` in this many may be empty."""
 
 
 def check_complete(sources: Sequence[Checkpoint]) -> None:
-    """Refuse files of whose weights an average would lack some.
+    """Refuse files whose average would lack some of the weights.
 
     Raises:
-        CheckpointError: entries of a state_dict hold weights that are no tensors of their own; or its floating tensors
-            are empty, all of them or those called ``weight``. ZeRO stage 3 of DeepSpeed leaves tensors of shape [0] in
-            place of partitioned parameters, and small parameters and buffers whole beside them.
+        CheckpointError: entries of the state_dict hold weights in another form than tensors; or its floating-point
+            tensors are empty, all of them or those named ``weight``. DeepSpeed's ZeRO stage 3 leaves tensors of shape
+            [0] in place of partitioned parameters, beside small parameters and buffers that are whole.
     """
     for source in sources:
         if source.lost:

@@ -1,4 +1,4 @@
-"""What the workers of one average share."""
+"""The state that the workers of one average share."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,7 +11,7 @@ from swa_cli.formats import OpenFiles
 
 @dataclass(frozen=True, kw_only=True)
 class AverageContext:
-    """An average that is being carried out: where the bytes come from and where they go."""
+    """An average in progress: its plan, its open sources, its output and its fingerprints."""
 
     plan: AveragePlan
     files: OpenFiles
@@ -25,7 +25,7 @@ class AverageContext:
 
 
 class NotFiniteError(Exception):
-    """The mean of a piece holds NaN or infinity; the caller that hands out the pieces finds out why."""
+    """The result of a piece holds NaN or infinity; the caller finds out why."""
 
     def __init__(self, piece: Piece) -> None:
         super().__init__(f"piece {piece.index} is not finite")
@@ -33,19 +33,19 @@ class NotFiniteError(Exception):
 
 
 class Worker(Protocol):
-    """Does pieces, one after the other, in one thread; `finish` completes those still under way."""
+    """Processes pieces one after the other in one thread; `finish` completes those in progress."""
 
     def submit(self, piece: Piece) -> None:
-        """Read, average and write a piece, or set about it.
+        """Read, average and write a piece, or start to.
 
         Raises:
-            NotFiniteError: this piece or an earlier one.
-            CheckpointError: a file that ends early or cannot be read.
-            MismatchError: an integer tensor that differs between sources.
+            NotFiniteError: this piece or an earlier one is not finite.
+            CheckpointError: a file ends early or cannot be read.
+            MismatchError: an integer tensor differs between sources.
             OSError: the output cannot be written.
         """
         ...
 
     def finish(self) -> None:
-        """Return once everything that was submitted is written; raises as `submit`."""
+        """Wait until every submitted piece is written; raises as `submit`."""
         ...

@@ -1,4 +1,4 @@
-"""The CPU back end: one worker's buffers, small enough to stay in its cache, and its loop over the sources."""
+"""The CPU back end: a worker with buffers that stay in the cache, and its loop over the sources."""
 
 from functools import lru_cache
 
@@ -12,7 +12,7 @@ from swa_cli.averaging.integers import resolve_integers
 from swa_cli.formats import BY_NAME, Dtype, real_dtype, reals, round_into
 
 CHUNK = 1 << 18
-"""Elements of a piece: a megabyte of float32, and twice that in float64."""
+"""Number of elements of a piece: 1 MiB of float32, 2 MiB of float64."""
 
 _BFLOAT16 = BY_NAME["bfloat16"]
 _WIDEST = 8  # bytes of a real number
@@ -39,7 +39,7 @@ class CpuWorker:
         put(piece, view, self._job.write)
 
     def finish(self) -> None:
-        """See `Worker`: nothing is ever left under way."""
+        """See `Worker`: no piece is ever in progress."""
 
     def _combine(self, piece: Piece) -> memoryview:
         job = self._job
@@ -67,7 +67,7 @@ class CpuWorker:
         return self._out.data
 
     def _widened(self, dtype: Dtype, n: int) -> npt.NDArray[np.generic]:
-        """What was read, as numbers that numpy can combine with float64; it casts most of them in passing."""
+        """Return the values that were read in a dtype that numpy can combine with float64."""
         raw = self._read[: n * dtype.itemsize]
         if dtype.itemsize == 1:
             return np.take(_all_values(dtype), raw, out=self._wide[:n], mode="clip")
@@ -79,5 +79,5 @@ class CpuWorker:
 
 @lru_cache(maxsize=8)
 def _all_values(dtype: Dtype) -> npt.NDArray[np.float32]:
-    """The numbers that the 256 bytes of a float8 stand for."""
+    """Return the float32 values of all 256 float8 bit patterns."""
     return np.arange(256, dtype=np.uint8).view(dtype).astype(np.float32)

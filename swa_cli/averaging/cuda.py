@@ -8,7 +8,7 @@ from swa_cli.averaging.cuda_ring import Accelerator, Event
 
 
 def cuda(name: str) -> Accelerator:
-    """The CUDA device ``name``: ``cuda:1``, or ``cuda`` for the first."""
+    """Return the CUDA device ``name``: ``cuda:1``, or ``cuda`` for the first."""
     device = torch.device("cuda:0" if name == "cuda" else name)
     return Accelerator(
         device=device,

@@ -1,8 +1,8 @@
 """The back end for an accelerator: a ring of pinned host buffers between the files and the device.
 
 Each worker has three queues of the device (CUDA streams): copies to it, arithmetic, copies back. While the device adds
-one source up, the next is on its way to it and the one after that is being read. What may run when is said by events
-alone, so that the same code runs on a stand-in that knows nothing of CUDA.
+one source, the next is being copied to it and the one after that is being read. Only events order the queues, so the
+same code runs on a stand-in without CUDA.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from swa_cli.averaging.torch_kernels import forget_nan_bits, round_on_device, su
 from swa_cli.formats import Dtype, real_dtype, reals
 
 CHUNK = 1 << 20
-"""Elements of a piece: 4 MiB of float32."""
+"""Number of elements of a piece: 4 MiB of float32."""
 WORKERS = 2
 """Threads, each with a ring of its own; both together stay below 256 MiB of device memory (see `Accelerator`)."""
 
@@ -35,23 +35,23 @@ class Event(Protocol):
     """A point in a queue."""
 
     def synchronize(self) -> None:
-        """Let this thread wait until the queue has come to that point."""
+        """Block this thread until the queue reaches that point."""
         ...
 
 
 class Queue(Protocol):
-    """Work for the device, done in the order in which it is put in, some time later."""
+    """A queue of work for the device, which runs asynchronously in the order of submission."""
 
     def put(self, work: Callable[[], object]) -> None:
         """Add work."""
         ...
 
     def record(self) -> Event:
-        """An event that follows all work put in so far."""
+        """Return an event that follows all work submitted so far."""
         ...
 
     def wait(self, event: Event) -> None:
-        """Do no later work before ``event`` of another queue."""
+        """Let later work wait for ``event`` of another queue."""
         ...
 
 
@@ -66,11 +66,11 @@ class Accelerator:
     device: torch.device
     make_queue: Callable[[], Queue]
     host_buffer: Callable[[int], torch.Tensor]
-    """Gives so many bytes of memory that the device can copy from and to while the CPU does other things."""
+    """Allocates so many bytes of memory for asynchronous copies (pinned memory)."""
 
 
 class _Slot:
-    """A host buffer with its like on the device; each event is None until the slot was first used."""
+    """A host buffer and its counterpart on the device; each event is None until the slot's first use."""
 
     def __init__(self, accelerator: Accelerator, size: int) -> None:
         self.host = accelerator.host_buffer(size)
@@ -80,7 +80,7 @@ class _Slot:
 
 
 class _Output:
-    """Buffers for a rounded result, and which piece's is on its way back and when it will be there."""
+    """Buffers for a rounded result, with the piece that is being copied back and the event at its end."""
 
     def __init__(self, accelerator: Accelerator, size: int) -> None:
         self.host = accelerator.host_buffer(size)
@@ -96,7 +96,7 @@ class _Output:
 
 
 class DeviceWorker:
-    """Reads into the ring, lets the device add up and round, and writes what comes back one piece later."""
+    """Reads into the ring, lets the device add and round, and writes each result one piece later."""
 
     def __init__(self, job: AverageContext, accelerator: Accelerator, *, chunk: int = CHUNK) -> None:
         self._job = job
@@ -168,7 +168,7 @@ class DeviceWorker:
         output.notes[:1].copy_(round_on_device(self._combining.result(n), out, allow_nonfinite=allow_nonfinite))
 
     def _write(self, output: _Output) -> None:
-        """Wait for what is on its way back, and write it; the buffers are free then."""
+        """Wait for the result that is being copied back and write it, which frees the buffers."""
         if output.pending is None:
             return
         (piece, exact_sums, copied), output.pending = output.pending, None

@@ -1,4 +1,4 @@
-"""Which file, tensor and element it was, once something is known to be wrong with a piece."""
+"""Finding the file, tensor and element that made a piece fail."""
 
 from collections.abc import Iterator
 
@@ -15,10 +15,10 @@ _BLOCK = 1 << 16
 
 
 def explain_nonfinite(piece: Piece, plan: AveragePlan) -> str:
-    """The first source, tensor and index that hold NaN or infinity; or that the result alone is too large.
+    """Describe the first source, tensor and index with NaN or infinity, or say that only the result overflows.
 
     Raises:
-        CheckpointError: a file that cannot be read any more.
+        CheckpointError: a file can no longer be read.
     """
     for part in piece.parts:
         tensor = part.tensor
@@ -47,10 +47,10 @@ def explain_nonfinite(piece: Piece, plan: AveragePlan) -> str:
 
 
 def explain_disagreement(piece: Piece, first: Checkpoint, other: Checkpoint) -> str:
-    """The first tensor and index at which two sources differ, and what they hold there.
+    """Describe the first tensor and index at which two sources differ, with both values.
 
     Raises:
-        CheckpointError: a file that cannot be read any more.
+        CheckpointError: a file can no longer be read.
     """
     for part in piece.parts:
         name = part.tensor.name
@@ -69,7 +69,7 @@ def explain_disagreement(piece: Piece, first: Checkpoint, other: Checkpoint) -> 
 
 
 def _elements(source: Checkpoint, part: TensorSlice, block: int) -> Iterator[tuple[int, npt.NDArray[np.generic]]]:
-    """Of a part, or of the whole tensor where the part is a box: blocks, and where each starts."""
+    """Yield the blocks of a slice (of the whole tensor, if the slice is a box) and the start of each."""
     first, last = (part.start, part.stop) if part.box is None else (0, part.tensor.spec.numel)
     for start in range(first, last, block):
         yield start, source.get_elements(part.tensor.name, start, min(last, start + block))
@@ -86,14 +86,14 @@ def _overflows(part: TensorSlice, plan: AveragePlan) -> bool:
 
 
 def _as_doubles(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
-    """Each element as a row of one number, or of two for a complex one."""
+    """Return each element as a row of one real number, or of two for a complex element."""
     real = real_dtype(values.dtype)
     with np.errstate(invalid="ignore"):  # NaN is what is looked for
         return values.view(real).astype(np.float64).reshape(len(values), -1)
 
 
 def index_of(flat: int, shape: tuple[int, ...]) -> list[int]:
-    """The index, one number for each axis, of an element of a flattened tensor."""
+    """Return the index of an element of a flattened tensor, one number per axis."""
     index: list[int] = []
     for size in reversed(shape):
         flat, position = divmod(flat, size)

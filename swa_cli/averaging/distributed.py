@@ -1,4 +1,4 @@
-"""One output by several ranks: each writes files of its own into a folder that rank 0 publishes."""
+"""One output by several ranks: each writes its own files into a directory that rank 0 publishes."""
 
 import hashlib
 from collections.abc import Generator, Sequence
@@ -19,10 +19,10 @@ from swa_cli.system.process_group import ProcessGroup
 
 
 def check_shared(target: Target, group: ProcessGroup) -> None:
-    """Find out before the work starts whether all ranks can write the target.
+    """Check, before the work starts, that all ranks can write the target.
 
     Raises:
-        UsageError: there are several, and the target is a single file.
+        UsageError: there are several ranks, and the target is a single file.
     """
     if group.size > 1 and not target.is_folder:
         msg = (
@@ -49,10 +49,10 @@ def shared_out(target: Target, size: int, group: ProcessGroup) -> Target:
 
 
 def check_same(plan: AveragePlan, layout: Layout, group: ProcessGroup) -> None:
-    """Refuse to go on where the ranks would average different things.
+    """Check that all ranks carry out the same plan.
 
     Raises:
-        MismatchError: the sources, what becomes of them or the files of the output are not the same on all ranks.
+        MismatchError: the sources, the plan or the output files differ between ranks.
     """
     if not group.same(lambda: _digest(plan, layout)):
         msg = "the ranks do not see the same checkpoints. Start them where all see the same files under the same names."
@@ -93,7 +93,7 @@ def open_output(target: Target, layout: Layout, group: ProcessGroup, *, overwrit
 
 
 def finish(writer: Writer, record: Provenance, target: Target, group: ProcessGroup) -> None:
-    """Write all that surrounds the tensors, once every rank has written its own.
+    """Write everything around the tensors, after every rank has written its own.
 
     Raises:
         OutputError: the system refuses.
@@ -112,7 +112,7 @@ def finish(writer: Writer, record: Provenance, target: Target, group: ProcessGro
 
 
 def merge_streamed(parts: Sequence[Streamed]) -> Streamed:
-    """Return what all ranks have found, as if one process had."""
+    """Merge the findings of all ranks."""
     return replace(
         parts[0],
         fingerprints={name: one for part in parts for name, one in part.fingerprints.items()},
@@ -121,7 +121,7 @@ def merge_streamed(parts: Sequence[Streamed]) -> Streamed:
 
 
 def _share(layout: Layout, group: ProcessGroup) -> Layout:
-    """The files that this rank writes: the largest first, each to the rank that has least so far."""
+    """Return the files that this rank writes: largest first, each to the rank with the least so far."""
     files: list[list[OutputFile]] = [[] for _ in range(group.size)]
     for file in sorted(layout.files, key=lambda file: (-file.size, file.name)):
         min(files, key=lambda share: sum(other.size for other in share)).append(file)
@@ -129,7 +129,7 @@ def _share(layout: Layout, group: ProcessGroup) -> Layout:
 
 
 def _digest(plan: AveragePlan, layout: Layout) -> str:
-    """What must be the same on all ranks: the sources, what becomes of them, and where it goes."""
+    """Return what must be equal on all ranks: the sources, the plan and the output."""
     seen = [
         *((source.path.name, sorted(stamp[:2] for stamp in source.stamps.values())) for source in plan.sources),
         plan.combiner.name,

@@ -1,15 +1,15 @@
 """Per-tensor checksums of the bits before rounding; `swa verify` uses them to detect changed sources.
 
-Of a mean it is the sum modulo 2⁶⁴ of the float64 totals (of all sources, before the division) read as integers: a bit
-flipped in one source changes a total even where the mean rounds to the same, unless it is too small beside the other
-sources to change the total.
+For a mean it is the sum modulo 2⁶⁴ of the float64 totals (over all sources, before the division), read as integers. A
+flipped bit in one source changes a total even if the mean rounds to the same value, unless the bit is too small beside
+the other sources to change the total.
 
-An exact one is the sum over the sources of what their elements give, read as unsigned integers of their own size, each
-source's times an odd number of its own. A bit that is flipped in one source changes this by an odd number times a power
-of two below the modulus, and so always. It costs an eighth of the time more, and so is taken along with checksums only.
+The exact fingerprint is a sum over the sources, of their elements read as unsigned integers of their own size, with an
+odd factor per source. A flipped bit in one source changes it by an odd number times a power of two below the modulus,
+so always. It costs an eighth more time, and is therefore computed only together with checksums.
 
-Of a mean of integers it is the sum of their totals, of what is kept that of its bytes. Sums modulo a power of two do
-not depend on the order, and so neither on pieces, threads nor the device.
+For a mean of integers it is the sum of their totals, for tensors that are kept the sum of their bytes. Sums modulo a
+power of two do not depend on the order, and so not on pieces, threads or the device.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ _UNSIGNED: dict[int, type[np.unsignedinteger[Any]]] = {1: np.uint8, 2: np.uint16
 
 
 class Fingerprints:
-    """The sums of all tensors, as far as they have been averaged; added to from any thread."""
+    """The sums of all tensors averaged so far; safe from several threads."""
 
     def __init__(self, plan: AveragePlan, *, exact: bool = False) -> None:
         self._plan = plan
@@ -37,17 +37,17 @@ class Fingerprints:
         self._lock = Lock()
 
     def begin(self, tensors: Sequence[TensorPlan]) -> None:
-        """Count some tensors from zero: none of them was averaged yet, or all are averaged again."""
+        """Reset some tensors to zero, before they are averaged for the first time or again."""
         self._sums.update((tensor.name, 0) for tensor in tensors)
 
     def add(self, piece: Piece, sums: Sequence[int]) -> None:
-        """Add what was summed up of each part of a piece."""
+        """Add the sums of each slice of a piece."""
         with self._lock:
             for part, one in zip(piece.parts, sums, strict=True):
                 self._sums[part.tensor.name] += one
 
     def as_mapping(self) -> Mapping[str, int]:
-        """From names of tensors to numbers below 2⁶⁴."""
+        """Return the fingerprint of each tensor, below 2⁶⁴."""
         tensors = [tensor for tensor in self._plan.tensors if tensor.name in self._sums]
         return {tensor.name: self._sums[tensor.name] % (1 << 8 * self._bytes(tensor)) for tensor in tensors}
 
@@ -60,7 +60,7 @@ class Fingerprints:
 
 
 class BitSums:
-    """Those of one piece, source by source."""
+    """The sums of one piece, source by source."""
 
     def __init__(self, piece: Piece) -> None:
         self._piece = piece
@@ -79,9 +79,9 @@ class BitSums:
 def sums_of_parts(
     piece: Piece, values: npt.NDArray[np.unsignedinteger[Any]], dtype: npt.DTypeLike = np.uint64
 ) -> list[int]:
-    """The sum for each part of a piece, of which ``values`` holds equally many for each element; it wraps in ``dtype``.
+    """Return the sum of each slice of a piece; ``values`` holds equally many per element, and sums wrap in ``dtype``.
 
-    In their own dtype numbers are added up as fast as memory gives them.
+    In their own dtype, numbers are added at the speed of memory.
     """
     if len(piece.parts) == 1:
         return [int(np.add.reduce(values, dtype=dtype))]
@@ -89,6 +89,6 @@ def sums_of_parts(
 
 
 def starts_of_parts(piece: Piece, size: int) -> npt.NDArray[np.int64]:
-    """Where each part starts in an array of ``size`` values that holds equally many for each element."""
+    """Return where each slice starts in an array of ``size`` values with equally many per element."""
     lengths = np.array([0, *(part.numel for part in piece.parts[:-1])])
     return np.cumsum(lengths) * (size // piece.numel)

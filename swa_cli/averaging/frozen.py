@@ -1,8 +1,8 @@
-"""BatchNorm layers with the same statistics in all sources: frozen in training, most likely.
+"""Finding BatchNorm layers with equal statistics in all sources, which were most likely frozen in training.
 
-A layer that is trained counts its batches: one number of eight bytes in the first and the last source rules out almost
-every layer that is not frozen. Averaging knows no models: a layer is a name with ``running_mean`` and
-``running_var`` below it.
+A layer in training counts its batches, so comparing one 8-byte number of the first and the last source rules out
+almost every layer that was not frozen. Averaging knows no models: a layer is a prefix of ``running_mean`` and
+``running_var``.
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ _STATISTICS = ("running_mean", "running_var")
 
 
 def frozen_bn(plan: AveragePlan) -> tuple[str, ...]:
-    """The layers whose statistics, and the number of batches if it is kept, have the same bits in all sources.
+    """Return the layers whose statistics, and batch counters if present, have the same bits in all sources.
 
-    Statistics that are not finite are of no use to any model, and are no frozen ones. One source shows nothing. What is
-    held in memory are the statistics of one source; the files of at most two are open.
+    Statistics that are not finite do not count as frozen, and a single source shows nothing. At most the statistics of
+    one source are in memory, and the files of two are open.
 
     Returns:
         Names of layers as checkpoints are read, without wrappers; empty for that of the whole model.
@@ -56,7 +56,7 @@ def frozen_bn(plan: AveragePlan) -> tuple[str, ...]:
 
 
 def frozen_notice(layers: Sequence[str]) -> str:
-    """What to tell of layers that `frozen_bn` found."""
+    """Return a note about the layers that `frozen_bn` found."""
     one = len(layers) == 1
     names = shortened([layer or "the model itself" for layer in layers])
     return (
@@ -67,7 +67,7 @@ def frozen_notice(layers: Sequence[str]) -> str:
 
 
 def layer_of(name: str) -> str | None:
-    """The layer that a tensor is a statistic of; None for any other tensor."""
+    """Return the layer whose statistic a tensor is; None for any other tensor."""
     layer, _, buffer = name.rpartition(".")
     return layer if buffer in _STATISTICS else None
 

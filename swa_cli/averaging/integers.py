@@ -1,4 +1,4 @@
-"""What becomes of integers, bools and other tensors that are kept rather than averaged."""
+"""Integers, bools and other tensors that are kept, compared or averaged exactly."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -15,10 +15,10 @@ from swa_cli.formats import Dtype
 
 
 def resolve_integers(piece: Piece, job: AverageContext, views: Sequence[memoryview]) -> memoryview:
-    """The elements of a piece that is not averaged as floating numbers are, in the first of two ``views``.
+    """Return the elements of a piece that is not combined in float64, in the first of two ``views``.
 
     Args:
-        views: each large enough for the piece.
+        views: two buffers, each large enough for the piece.
 
     Raises:
         MismatchError: the elements differ between sources, and must agree.
@@ -46,7 +46,7 @@ def resolve_integers(piece: Piece, job: AverageContext, views: Sequence[memoryvi
 
 
 class _Mean:
-    """The exact mean of integers as quotient and remainder by the sum of the weights, so that no sum is too large."""
+    """The exact mean of integers, as quotient and remainder by the sum of the weights, so that no sum overflows."""
 
     def __init__(self, values: npt.NDArray[np.integer], weights: Sequence[int]) -> None:
         self.wide = np.uint64 if values.dtype.kind == "u" else np.int64
@@ -61,11 +61,11 @@ class _Mean:
         self.remainders += remainders * self.wide(weight)
 
     def totals(self) -> npt.NDArray[np.integer]:
-        """The weighted sums, modulo 2⁶⁴."""
+        """Return the weighted sums modulo 2⁶⁴."""
         return self.quotients * self.n + self.remainders
 
     def rounded(self) -> npt.NDArray[np.integer]:
-        """To the nearest integer, ties to the even one."""
+        """Return the mean rounded to the nearest integer, ties to even."""
         carried, rest = np.divmod(self.remainders, self.n)
         mean = self.quotients + carried
         two = self.wide(2)
@@ -74,5 +74,5 @@ class _Mean:
 
 
 def _integers(view: memoryview, dtype: Dtype) -> npt.NDArray[np.integer]:
-    """The numbers in ``view``; bools are 0 and 1."""
+    """Return the integers in ``view``; bools are 0 and 1."""
     return cast("npt.NDArray[np.integer]", np.frombuffer(view, np.uint8 if dtype.name == "bool" else dtype))

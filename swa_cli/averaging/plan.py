@@ -1,4 +1,4 @@
-"""Deciding, before a byte is written, what becomes of every tensor."""
+"""Planning an average: checking the sources and choosing a policy for every tensor, before anything is written."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,10 +27,10 @@ _POLICIES: dict[Integers, Policy] = {
 
 
 class TensorPlan(NamedTuple):
-    """One tensor of the output: how it comes about and what it looks like.
+    """One tensor of the output, with its policy.
 
-    ``combined``: what the combiner gives in float64, rounded once. ``agree``: an integer or bool that must be equal in
-    all sources. ``newest``, ``oldest``: taken from the last or the first source. ``rounded``: the exact mean of
+    ``combined``: the combiner's result in float64, rounded once. ``agree``: an integer or bool that must be equal in
+    all sources. ``newest``, ``oldest``: copied from the last or the first source. ``rounded``: the exact mean of
     integers, rounded to the nearest, ties to even.
     """
 
@@ -45,16 +45,16 @@ class AveragePlan:
 
     sources: tuple[Checkpoint, ...]
     steps: tuple[int | None, ...]
-    """The step of each source, where it is known."""
+    """The step of each source; None if unknown."""
     combiner: Combiner
-    """What makes one number of those of all sources."""
+    """How the sources are combined."""
     tensors: tuple[TensorPlan, ...]
     tied: Mapping[str, str]
-    """From the names of a tensor that are left out, to the one under which it is averaged and written."""
+    """Maps the further names of tied tensors to the name under which they are averaged and written."""
     extra: Mapping[str, object]
     """Entries of the newest state_dict that are not tensors."""
     dtype: str | None
-    """That was asked for."""
+    """The output dtype that was asked for."""
     integers: Integers
     allow_nonfinite: bool
     """Whether NaN and infinity are averaged like any number."""
@@ -66,7 +66,7 @@ class AveragePlan:
         return tuple(dict.fromkeys(path for source in self.sources for path in source.stamps))
 
     def read_by(self, tensor: TensorPlan) -> tuple[Checkpoint, ...]:
-        """The sources that a tensor is read from, in the order of summation."""
+        """Return the sources that a tensor is read from, in the order of summation."""
         if tensor.policy in _FROM_ALL:
             return self.sources
         return self.sources[-1:] if tensor.policy == "newest" else self.sources[:1]
@@ -77,7 +77,7 @@ class AveragePlan:
         return self.bytes_of(self.tensors)
 
     def bytes_of(self, tensors: Sequence[TensorPlan]) -> int:
-        """Bytes read from all sources for some of the tensors."""
+        """Return the bytes read from all sources for some of the tensors."""
         layouts = Counter(id(source.tensors) for source in self.sources)
         by_id = {id(source.tensors): source.tensors for source in self.sources}
         counted = [(by_id[layout], count) for layout, count in layouts.items()]
@@ -95,7 +95,7 @@ class AveragePlan:
 
 
 def split_tied(plan: AveragePlan, names: Sequence[str]) -> AveragePlan:
-    """The same, with some names of tied tensors written as tensors of their own."""
+    """Return the plan with some names of tied tensors written as separate tensors."""
     if not names:
         return plan
     planned = {tensor.name: tensor for tensor in plan.tensors}
@@ -120,18 +120,19 @@ def plan_average(
 
     Args:
         sources: at least one, in the order of training.
-        steps: the step of each source, for the record and for messages.
-        dtype: name of the floating dtype of the output, ``"bfloat16"``; by default each tensor keeps the dtype it
-            is stored in. Complex tensors keep theirs.
-        integers: what becomes of integers and bools; with ``agree``, ``num_batches_tracked`` is the newest.
-        combine: how floating and complex tensors are combined: one of `swa_cli.averaging.combiners.COMBINERS`.
-        weights: how much each source counts, in their order; by default all the same. Only their ratios matter.
-        ema: a decay, which gives the weights of an exponential moving average instead.
+        steps: the step of each source, for the provenance and for messages.
+        dtype: output dtype of floating-point tensors, such as ``"bfloat16"``; default: same as input. Complex tensors
+            keep theirs.
+        integers: policy for integers and bools; with ``agree``, ``num_batches_tracked`` is the newest.
+        combine: name of the combiner of floating-point and complex tensors: one of
+            `swa_cli.averaging.combiners.COMBINERS`.
+        weights: weight of each source, in their order; default: equal weights. Only their ratios matter.
+        ema: decay of an exponential moving average, in place of weights.
         allow_nonfinite: average NaN and infinity like any number.
 
     Raises:
-        UsageError: there is no such way to combine, or it does not take weights; weights that are not one positive
-            number for each source, or too fine for means of integers.
+        UsageError: the combiner is unknown or does not take weights; the weights are not one positive number per
+            source, or too fine for means of integers.
         MismatchError: keys, shapes or dtypes differ from those of the first source.
         CheckpointError: a source lacks weights of its model, see `check_complete`.
     """
@@ -198,7 +199,7 @@ def _policy(name: str, dtype: Dtype, integers: Integers) -> Policy:
 
 
 def _is_extra_state(name: str) -> bool:
-    """Whether a module keeps something of its own there, which is for it alone to read."""
+    """Return whether an entry is a module's ``_extra_state``, which only the module can interpret."""
     return name.rpartition(".")[2] == _EXTRA_STATE
 
 
@@ -248,7 +249,7 @@ def _explain(problems: Sequence[str], sources: Sequence[Checkpoint], steps: Sequ
 
 
 def _of_one_step(sources: Sequence[Checkpoint], steps: Sequence[int | None]) -> str:
-    """What to say if two files of one step are those that differ."""
+    """Return a sentence if two files of the same step differ."""
     firsts: dict[int, Checkpoint] = {}
     for source, step in zip(sources, steps, strict=True):
         first = source if step is None else firsts.setdefault(step, source)

@@ -1,4 +1,4 @@
-"""What an output says of the average in it."""
+"""The provenance of an average, and where it says that the sources are."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ _LENGTH_OF_SHA256 = 64
 
 
 def contents_of(plan: AveragePlan, record: Provenance) -> Contents:
-    """What ``plan`` gives, in the order of the newest source, to be written with ``record``."""
+    """Return the contents of the output, in the order of the newest source, with their provenance."""
     planned = {tensor.name: tensor.spec for tensor in plan.tensors}
     specs = {name: planned[name] for name in plan.sources[-1].tensors if name in planned}
     return Contents(specs=specs, tied=plan.tied, extra=plan.extra, provenance=record)
@@ -40,7 +40,7 @@ def provenance_of(
     hashed: Sequence[PurePath],
     frozen: Sequence[str],
 ) -> Provenance:
-    """The record of an average that is yet to be carried out: of its full length, with zeros for what is not known."""
+    """Return the provenance of an average before it is computed: at full length, with zeros for unknown values."""
     folder, names = _below_one_folder([source.path for source in plan.sources])
     unknown = dict.fromkeys(hashed, "0" * _LENGTH_OF_SHA256)
     sources = tuple(
@@ -72,7 +72,7 @@ def provenance_of(
 
 
 def completed(record: Provenance, plan: AveragePlan, streamed: Streamed) -> Provenance:
-    """The same record once the average was carried out."""
+    """Fill in the provenance after the average was computed."""
     sources = tuple(
         said.model_copy(update={"sha256": _digests(source, streamed.sha256)})
         for said, source in zip(record.sources, plan.sources, strict=True)
@@ -87,7 +87,7 @@ def recorded_weights(record: Provenance) -> list[float] | None:
 
 
 def folder_of(average: PurePath, record: Provenance) -> PurePath:
-    """Where the record of a file says that the sources are: by a URL, or as seen from the file."""
+    """Return where the provenance says that the sources are: a URL, or a path relative to the file."""
     recorded = unescape_surrogates(record.folder or "")
     there = locate(recorded)
     if isinstance(there, Url):
@@ -98,15 +98,15 @@ def folder_of(average: PurePath, record: Provenance) -> PurePath:
 
 
 def as_text(fingerprints: Mapping[str, int]) -> str:
-    """Fingerprints as the record has them: hexadecimal, in the order of the names."""
+    """Format fingerprints for the provenance: hexadecimal, in the order of the names."""
     return "".join(f"{fingerprints[name]:0{_DIGITS}x}" for name in sorted(fingerprints))
 
 
 def from_text(text: str, plan: AveragePlan, average: PurePath) -> dict[str, int]:
-    """The same, read.
+    """Parse the fingerprints of a provenance.
 
     Raises:
-        VerifyError: there are not as many as tensors.
+        VerifyError: their number is not that of the tensors.
     """
     names = sorted(tensor.name for tensor in plan.tensors)
     if len(text) != _DIGITS * len(names):
@@ -118,7 +118,7 @@ def from_text(text: str, plan: AveragePlan, average: PurePath) -> dict[str, int]
 
 
 def _below_one_folder(paths: Sequence[PurePath]) -> tuple[PurePath, list[str]]:
-    """The deepest folder that holds all files, and their names there; whole ones where they lie in several storages."""
+    """Return the deepest directory above all files and their relative names; absolute ones across storages."""
     whole = [path if isinstance(path, Url) else _without_up(Path(path)) for path in paths]
     folders = zip(*(path.parent.parts for path in whole), strict=False)
     shared = [parts[0] for parts in takewhile(lambda parts: len({*parts}) == 1, folders)]
@@ -126,12 +126,12 @@ def _below_one_folder(paths: Sequence[PurePath]) -> tuple[PurePath, list[str]]:
 
 
 def _without_up(path: Path) -> Path:
-    """The absolute path of a file, through its folder's links where ``..`` may lead out of one."""
+    """Return the absolute path of a file; links of its directory are resolved if the path has a ``..``."""
     return Path(os.path.realpath(path.parent), path.name) if ".." in path.parts else path.absolute()
 
 
 def _seen_from(output_folder: Path, folder: PurePath) -> str:
-    """The way to the sources, as `folder_of` reads it: through links only if they are all there is below the output."""
+    """Return the relative path to the sources that `folder_of` reads; links are kept only below the output."""
     if not folder.is_absolute():  # a URL, or no folder
         return str(folder)
     named = os.path.relpath(folder, output_folder.absolute())
@@ -145,7 +145,7 @@ def _digests(source: Checkpoint, digests: Mapping[PurePath, str]) -> dict[str, s
 
 
 def _bn_statistics(plan: AveragePlan, frozen: Sequence[str]) -> BnStatistics:
-    """What the statistics of BatchNorm layers in the average are; the mean of equal ones is what was trained with."""
+    """Return what the BatchNorm statistics of the average are; equal ones stay as trained."""
     layers = {layer for name in plan.sources[-1].tensors if (layer := layer_of(name)) is not None}
     if not layers:
         return "none"

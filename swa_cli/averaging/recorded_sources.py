@@ -1,8 +1,8 @@
-"""Opening the sources that the record of an average names.
+"""Opening the sources that the provenance of an average names.
 
-A record comes from anybody. Its names are followed below the folder of the average and below the one that the command
-runs in; for any other folder the user must name it. A file is opened if it is a regular one of the recorded size, and
-nothing of a file that is not a checkpoint gets into a message.
+A provenance may come from an untrusted file. Its names are followed below the directory of the average and below the
+working directory; the user must name any other directory. A file is opened only if it is a regular file of the
+recorded size, and no contents of a file that is not a checkpoint get into a message.
 """
 
 import os
@@ -29,14 +29,14 @@ from swa_cli.system.storage import Url, is_there, locate, open_file, storage_of
 def open_sources(
     average: Checkpoint, record: Provenance, *, folder: PurePath | None
 ) -> tuple[PurePath, list[Checkpoint]]:
-    """Return the folder that holds the sources, and these, in the order of the record.
+    """Return the directory of the sources, and the sources in the order of the provenance.
 
     Args:
-        folder: where the user says that they are; they may lie anywhere below.
+        folder: the directory that the user names; the sources may lie anywhere below it.
 
     Raises:
-        SourceError: one is not there, is not what it was by its size, or is no checkpoint; or the record leads to where
-            only the user may.
+        SourceError: a source does not exist, has another size, or is not a checkpoint; or the provenance names a
+            directory that only the user may name.
     """
     names = [unescape_surrogates(source.name) for source in record.sources]
     if folder is None:
@@ -86,7 +86,7 @@ def _is_below(name: str) -> bool:
 
 
 def _found_below(folder: PurePath, names: Sequence[str]) -> list[PurePath]:
-    """Where the files of these names are in a folder, or else the only ones further down."""
+    """Return the files of these names in a directory, or else the only ones below it."""
     below = [PurePath(*(part for part in PurePath(name).parts if part not in {"..", os.sep})) for name in names]
     missing = {name.parts for name in below if not is_there(folder / name)}
     found = _further_down(folder, missing)
@@ -110,7 +110,7 @@ def _further_down(folder: PurePath, names: set[tuple[str, ...]]) -> Mapping[tupl
 
 
 def _file_at(average: PurePath, path: PurePath, said: Source) -> object:
-    """The identity of a source that can be what was averaged: a file of that size, or a directory of such names."""
+    """Return the identity of a candidate: a file of the recorded size, or a directory with the recorded names."""
     try:
         with open_file(path) as file:
             stamp = file.stamp

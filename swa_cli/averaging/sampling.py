@@ -1,4 +1,4 @@
-"""Reading a few places of every source along the way, for comparing the sources with each other."""
+"""Sampling a few places of every source during averaging, to compare the sources with each other."""
 
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -16,16 +16,16 @@ from swa_cli.formats import Checkpoint, OpenFiles, real_dtype
 
 _PLACES = 32
 _LENGTH = 2048
-"""Most elements of a place."""
+"""Largest number of elements of a place."""
 _SHARE = 64
-"""All places together are one in so many of the elements, unless places would be shorter than `_SHORT` then."""
+"""All places together are one in this many elements, unless that makes places shorter than `_SHORT`."""
 _SHORT = 64
 _SHORTEST = 16
-"""Elements that a place should have: fewer say nothing about a model."""
+"""Number of elements that a place should have; fewer are not informative."""
 _MOST = 1 << 18
-"""Elements of a place in all sources together."""
+"""Largest number of elements of a place over all sources."""
 _MOST_PAIRS = 1 << 21
-"""Pairs of sources that are compared at all places together."""
+"""Largest number of pairs of sources compared over all places."""
 
 
 class Place(NamedTuple):
@@ -37,7 +37,7 @@ class Place(NamedTuple):
 
 
 def choose_places(plan: AveragePlan) -> list[Place]:
-    """Evenly spread over all averaged elements, from the plan alone; none for too few sources or elements."""
+    """Spread places evenly over all averaged elements; none for too few sources or elements."""
     k = len(plan.sources)
     tensors = [tensor for tensor in plan.tensors if tensor.policy == "combined" and tensor.spec.numel]
     ends = np.cumsum([0, *(tensor.spec.numel for tensor in tensors)])
@@ -58,7 +58,7 @@ def choose_places(plan: AveragePlan) -> list[Place]:
 
 
 class Sampler:
-    """Looks at each place in all sources once the piece that holds it is done: then it is in memory still."""
+    """Reads each place of all sources right after the piece that holds it, while it is in the page cache."""
 
     def __init__(self, plan: AveragePlan, files: OpenFiles) -> None:
         self._plan, self._files = plan, files
@@ -69,7 +69,7 @@ class Sampler:
         self._seen: dict[int, tuple[list[Ratios | None], list[Correlations | None]]] = {}
 
     def look(self, piece: Piece) -> None:
-        """Compare the sources at the places that start in ``piece``; from any thread.
+        """Compare the sources at the places that start in ``piece``; safe from several threads.
 
         Raises:
             CheckpointError: as `OpenFiles.read`.
@@ -82,13 +82,13 @@ class Sampler:
                     self._seen[number] = [*map(ratios_at, blocks)], [*map(correlations_at, blocks)]
 
     def outliers(self) -> Mapping[PurePath, float]:
-        """The sources that lie apart, and how far; see `swa_cli.averaging.outliers`."""
+        """Return the outliers and their distances; see `swa_cli.averaging.outliers`."""
         sources = self._plan.sources
         found = outliers([ratios for ratios, _ in self._in_order()], len(sources))
         return {sources[number].path: ratio for number, ratio in found.items()}
 
     def are_unrelated(self) -> bool:
-        """Whether no two sources resemble each other; see `swa_cli.averaging.unrelated`."""
+        """Return whether no two sources resemble each other; see `swa_cli.averaging.unrelated`."""
         return are_unrelated([correlations for _, correlations in self._in_order()])
 
     def _in_order(self) -> list[tuple[list[Ratios | None], list[Correlations | None]]]:
@@ -101,7 +101,7 @@ class Sampler:
 
 
 class SamplingWorker:
-    """A `Worker` that looks at the places of each piece it has done."""
+    """A `Worker` that samples the places of each finished piece."""
 
     def __init__(self, worker: Worker, sampler: Sampler) -> None:
         self._worker, self._sampler = worker, sampler

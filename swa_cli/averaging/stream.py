@@ -1,4 +1,4 @@
-"""Carrying out a plan: pieces for workers, on the device that was asked for."""
+"""Streaming an average: pieces, workers and the device."""
 
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -24,10 +24,10 @@ _LEAST = 2  # elements of a piece: the two numbers of a complex one
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """How an average is computed; none of it changes a bit of the result.
+    """How an average is computed; no setting changes a bit of the result.
 
-    ``device`` is ``cpu``, ``cuda:0``, or ``auto``: the CPU, unless there is CUDA and so much to do that it is worth
-    trying. ``threads`` (at most two for CUDA) and ``chunk`` (elements of a piece) have defaults for each device.
+    ``device`` is ``cpu``, ``cuda:0``, or ``auto``: the CPU, unless CUDA is available and the work is large enough for a
+    trial. ``threads`` (at most two for CUDA) and ``chunk`` (elements of a piece) have defaults for each device.
     """
 
     device: str = "auto"
@@ -37,18 +37,18 @@ class Engine:
 
 @dataclass(frozen=True, kw_only=True)
 class Streamed:
-    """What there is to say of an average once it is written."""
+    """Findings about an average after it is written."""
 
     device: str
-    """Which one did it, and why, if it was chosen by measurement."""
+    """The device, and why, if it was chosen by a trial."""
     fingerprints: Mapping[str, int]
-    """Of every tensor, see `swa_cli.averaging.fingerprints`."""
+    """Fingerprint of every tensor, see `swa_cli.averaging.fingerprints`."""
     outliers: Mapping[PurePath, float]
     """The sources that lie apart from the others, see `swa_cli.averaging.outliers`."""
     unrelated: bool
     """Whether no two sources resemble each other, see `swa_cli.averaging.unrelated`."""
     sha256: Mapping[PurePath, str]
-    """Of the files that were to be hashed, in hexadecimal."""
+    """SHA-256 of the files that were to be hashed, in hexadecimal."""
 
 
 def stream_average(
@@ -63,18 +63,18 @@ def stream_average(
 ) -> Streamed:
     """Write the average of every tensor of ``plan`` at its offset.
 
-    Each element is what the plan's combiner gives in float64, rounded once.
+    Each element is the result of the plan's combiner in float64, rounded once.
 
     Args:
-        write: called from several threads at once.
-        advance: told the number of bytes read.
-        hashed: files of the sources that are hashed meanwhile.
-        exact: take the exact fingerprints, also where the combiner does without.
+        write: is called from several threads at once.
+        advance: is called with the number of bytes read.
+        hashed: source files to hash in the same pass.
+        exact: compute the exact fingerprints, even if the combiner does not need them.
 
     Raises:
-        NonFiniteError: NaN or infinity in a source, or a mean too large for the output dtype.
-        MismatchError: an integer tensor that differs between sources.
-        CheckpointError: a file that ends early, or was changed since its header was read.
+        NonFiniteError: a source holds NaN or infinity, or a result overflows the output dtype.
+        MismatchError: an integer tensor differs between sources.
+        CheckpointError: a file ends early, or was changed since its header was read.
         DeviceError: the device fails, or has no memory left.
     """
     stamps = {path: stamp for source in plan.sources for path, stamp in source.stamps.items()}
@@ -89,7 +89,7 @@ def stream_average(
         )
 
         def run(device: str, tensors: Sequence[TensorPlan]) -> float:
-            """Average some of the tensors; seconds taken, without those to start."""
+            """Average some of the tensors; return the seconds it took, without the start."""
             job.fingerprints.begin(tensors)
             pieces = cut(plan, tensors, offsets, chunk=_chunk(device, plan, engine))
             first = [*islice(pieces, _most_workers(device, engine))]
@@ -125,7 +125,7 @@ def stream_average(
 
 
 def _chunk(device: str, plan: AveragePlan, engine: Engine) -> int:
-    """How many elements the pieces for a device may have."""
+    """Return the largest number of elements of a piece on a device."""
     most = engine.chunk or cpu.CHUNK
     if device != "cpu":
         from swa_cli.averaging import cuda_ring as ring  # noqa: PLC0415  # the CPU does without torch
@@ -135,7 +135,7 @@ def _chunk(device: str, plan: AveragePlan, engine: Engine) -> int:
 
 
 def _most_workers(device: str, engine: Engine) -> int:
-    """How many workers a device may have."""
+    """Return the largest number of workers of a device."""
     if device == "cpu":
         return engine.threads or default_threads()
     from swa_cli.averaging import cuda_ring as ring  # noqa: PLC0415  # the CPU does without torch
@@ -144,7 +144,7 @@ def _most_workers(device: str, engine: Engine) -> int:
 
 
 def _workers(job: AverageContext, device: str, engine: Engine, *, count: int) -> Sequence[Worker]:
-    """Workers for a device, each with buffers of its own."""
+    """Return the workers of a device, each with its own buffers."""
     chunk = _chunk(device, job.plan, engine)
     if device == "cpu":
         return [cpu.CpuWorker(job, chunk=chunk) for _ in range(count)]

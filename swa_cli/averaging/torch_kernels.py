@@ -1,6 +1,7 @@
-"""The arithmetic of the CPU back end once more, in torch operations that give the same bits on every device.
+"""The arithmetic of the CPU back end in torch operations, with the same bits on every device.
 
-Results that are stored as float8 are left to the CPU: torch releases differ in what becomes of too large a number.
+It repeats rounding to odd of `swa_cli.formats.rounding`, which is numpy: the two back ends share no array type.
+Results that are stored as float8 are left to the CPU, as torch releases differ in how they round overflows.
 """
 
 import numpy as np
@@ -11,17 +12,17 @@ from swa_cli.formats import LOST
 
 
 def widened(values: torch.Tensor) -> torch.Tensor:
-    """Return numbers of any real floating dtype as such that have arithmetic: every float8 is a float32."""
+    """Return numbers of any real floating dtype in one with arithmetic: float8 as float32."""
     return values.to(torch.float32) if values.dtype.itemsize == 1 else values
 
 
 def forget_nan_bits(total: torch.Tensor) -> None:
-    """Make every NaN the same one: their bits depend on the device."""
+    """Replace every NaN by the same one; their bits depend on the device."""
     total.masked_fill_(torch.isnan(total), torch.nan)
 
 
 def sums_on_device(total: torch.Tensor, starts: npt.NDArray[np.int64]) -> torch.Tensor:
-    """The sum modulo 2⁶⁴ of the bits of ``total`` (float64) from each start to the next; int64, which wraps."""
+    """Return the sum modulo 2⁶⁴ of the bits of ``total`` (float64) from each start to the next, as int64."""
     bits = total.view(torch.int64)
     if len(starts) == 1:
         return bits.sum().reshape(1)
@@ -43,7 +44,7 @@ def round_on_device(values: torch.Tensor, out: torch.Tensor, *, allow_nonfinite:
 
 
 def _rounded_to_odd(values: torch.Tensor) -> torch.Tensor:
-    """float64 that a narrow dtype can be rounded from, see `swa_cli.formats.rounding`; as float32."""
+    """Round float64 to odd, so that rounding to a narrow dtype is correct (see `swa_cli.formats.rounding`); float32."""
     bits = values.view(torch.int64)
     odd = bits & LOST
     odd += LOST

@@ -1,4 +1,4 @@
-"""Whether the files of an output are, beside their tensors, what was written."""
+"""Checking that an output's files, apart from their tensors, are unchanged."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -18,12 +18,12 @@ from swa_cli.system.storage import is_there, open_file
 
 
 def changed_files(average: Checkpoint, record: Provenance) -> tuple[list[str], list[str]]:
-    """Compare all that is neither a tensor nor the record with the checksums in the record.
+    """Compare everything that is neither a tensor nor the provenance with the checksums in the provenance.
 
-    The files may have other names by now. What was copied beside a model is looked at as long as they have not.
+    The files may have been renamed since. Files that were copied beside a model are checked unless they were.
 
     Returns:
-        What was found, a sentence for each file; and names of copies that are not there.
+        A sentence for each changed file, and the names of copies that no longer exist.
     """
     text = average.metadata[PROVENANCE]
     tensors: defaultdict[PurePath, set[ByteRange]] = defaultdict(set)

@@ -23,17 +23,17 @@ start from one initialisation have up to 0.9, as checkpoints of a run, and are n
 """
 
 Correlations = npt.NDArray[np.float16]
-"""Between any two of K checkpoints, (K, K)."""
+"""Correlations between any two of K checkpoints, (K, K)."""
 
 
 def correlations_at(values: npt.NDArray[np.float64]) -> Correlations | None:
-    """Correlations between the elements of checkpoints at one place.
+    """Return the correlations between checkpoints at one place.
 
     Args:
-        values: one row for each checkpoint.
+        values: one row per checkpoint.
 
     Returns:
-        None where nothing can be told: all elements of a checkpoint are equal, or some are not finite.
+        None if they are undefined: all elements of a checkpoint are equal, or some are not finite.
     """
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         centred = values - values.mean(axis=1, keepdims=True)
@@ -45,10 +45,10 @@ def correlations_at(values: npt.NDArray[np.float64]) -> Correlations | None:
 
 
 def are_unrelated(places: Sequence[Sequence[Correlations | None]]) -> bool:
-    """Whether no two checkpoints resemble each other, as far as they are compared.
+    """Return whether no two of the compared checkpoints resemble each other.
 
     Args:
-        places: of each place, the correlations within each block of checkpoints, where they are known.
+        places: for each place, the correlations within each block of checkpoints, if known.
     """
     known = [[found for found in block if found is not None] for block in zip(*places, strict=True)]
     if not known or not all(known):
@@ -58,7 +58,7 @@ def are_unrelated(places: Sequence[Sequence[Correlations | None]]) -> bool:
 
 
 def unrelated_warning(count: int, words: Words) -> str:
-    """What to tell of checkpoints that are unrelated."""
+    """Return a warning about unrelated checkpoints."""
     which = "the two checkpoints do not" if count == 2 else f"no two of the {count:,} checkpoints"  # noqa: PLR2004
     return (
         f"{which} resemble each other: their weights are not correlated, as if each was trained from its own "

@@ -1,4 +1,4 @@
-"""Deriving an average once more from the sources that its record names, and comparing bit for bit."""
+"""Verifying an average: computing it again from its recorded sources, and comparing bit for bit."""
 
 import zlib
 from collections.abc import Mapping
@@ -21,37 +21,37 @@ _DEFAULT = Engine()
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What was found to be as it should: counts, and tensors that could not be compared.
+    """What was verified, and what could not be compared.
 
-    ``recomputed`` are BatchNorm statistics, which are no longer those of the average.
+    ``recomputed`` are BatchNorm statistics that swa-cli recomputed after averaging.
     """
 
     path: PurePath
     noun: str
-    """What it is of its sources: their average."""
+    """What the file is of its sources: their average, or median."""
     n_sources: int
     n_tensors: int
     n_bytes: int
     recomputed: tuple[str, ...]
     has_checksums: bool
     has_frames: bool
-    """Whether all that surrounds the tensors was compared too, which older records have no checksum of."""
+    """Whether everything around the tensors was compared too; older provenance has no checksums of it."""
     absent: tuple[str, ...]
-    """Files that were written beside the weights and are not there."""
+    """Files that were written beside the weights and no longer exist."""
 
 
 def verify(
     average: Checkpoint, *, sources: PurePath | None = None, engine: Engine = _DEFAULT, track: Track = silent
 ) -> Verification:
-    """Compare ``average`` with what its sources give now, with the options that were used then.
+    """Compute ``average`` again from its sources, with the recorded options, and compare.
 
     Args:
-        sources: the folder that holds the sources, where they were moved.
+        sources: the directory of the sources, if they were moved.
 
     Raises:
-        VerifyError: something differs; tensors are named, with the first element that does.
-        SourceError: no record of what went in, one of a combiner that this version does not have, or as `open_sources`.
-        SwaError: as `plan_average` and `stream_average`, where a source was changed so that it cannot be averaged.
+        VerifyError: something differs; the message names the tensors and the first element that differs.
+        SourceError: there is no provenance, it names an unknown combiner, or as `open_sources`.
+        SwaError: as `plan_average` and `stream_average`, if a source was changed so that it cannot be averaged.
     """
     record = _record_of(average)
     folder, opened = open_sources(average, record, folder=sources)
@@ -133,12 +133,12 @@ def _record_of(average: Checkpoint) -> Provenance:
 
 
 def _is_one(average: Checkpoint, plan: AveragePlan, name: str) -> bool:
-    """Whether a tied name is that of the same tensor in the file, too."""
+    """Return whether a tied name belongs to the same tensor in the file too."""
     return average.tensors[name] == average.tensors.get(plan.tied[name])
 
 
 def _other_statistics(average: Checkpoint, recomputed: Mapping[str, int]) -> list[str]:
-    """BatchNorm statistics that are not those that were computed for the average."""
+    """Describe BatchNorm statistics that differ from those computed for the average."""
     return [
         f"tensor {name}: it is not what was recomputed for the average"
         for name, crc in recomputed.items()
@@ -148,7 +148,7 @@ def _other_statistics(average: Checkpoint, recomputed: Mapping[str, int]) -> lis
 
 
 def _differences(average: Checkpoint, plan: AveragePlan) -> list[str]:
-    """Names, shapes, dtypes and other entries that are not those that the plan gives."""
+    """Describe names, shapes, dtypes and other entries that differ from the plan."""
     expected = {tensor.name: tensor.spec for tensor in plan.tensors}
     expected |= {name: expected[kept] for name, kept in plan.tied.items()}
     found = {name: stored.spec for name, stored in average.tensors.items()}
@@ -169,7 +169,7 @@ def _differences(average: Checkpoint, plan: AveragePlan) -> list[str]:
 
 
 def _other_files(plan: AveragePlan, record: Provenance, now: Mapping[PurePath, str]) -> list[str]:
-    """Files of the sources whose SHA-256 is another."""
+    """Describe source files whose SHA-256 has changed."""
     return [
         f"{path}: its SHA-256 was {_recorded(said, path)}, and is {now[path]}"
         for source, said in zip(plan.sources, record.sources, strict=True)

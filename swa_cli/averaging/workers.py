@@ -1,4 +1,4 @@
-"""Handing out pieces to workers, each in a thread of its own."""
+"""Distributing pieces to workers, each in its own thread."""
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -13,20 +13,20 @@ _MOST_THREADS = 8
 
 
 def default_threads() -> int:
-    """As many as there are cores for us, but no more than have been found to help."""
+    """Return the number of available cores, up to the number of threads that has been found to help."""
     return max(1, min(_MOST_THREADS, len(os.sched_getaffinity(0))))
 
 
 def work(
     pieces: Iterable[Piece], workers: Sequence[Worker], *, advance: Advance, bytes_of: Callable[[Piece], int]
 ) -> None:
-    """Do all pieces, each by whichever worker is free.
+    """Process all pieces, each by the next free worker.
 
     Args:
-        advance: told the bytes of each piece, from any of the threads, by one at a time.
+        advance: is called with the bytes of each piece, from any thread, one call at a time.
 
     Raises:
-        BaseException: of the first piece, in their order, that failed: the same for any number of threads.
+        BaseException: the error of the first failed piece in their order, the same for any number of threads.
     """
     queue = _Queue(iter(pieces))
 
@@ -81,7 +81,7 @@ class _Queue:
     failures: list[tuple[int, BaseException]] = field(default_factory=list[tuple[int, BaseException]])
 
     def take(self) -> Generator[Piece]:
-        """Pieces, in their order over all threads, until there are no more or one has failed."""
+        """Yield pieces, in their order over all threads, until there are no more or one has failed."""
         while True:
             with self.lock:
                 piece = None if self.stopped else next(self.pieces, None)

@@ -1,4 +1,4 @@
-"""The mean: of equal weights, of weights that the user gives, or of those of an exponential moving average.
+"""The mean: with equal weights, given weights, or the weights of an exponential moving average.
 
 Izmailov et al. 2018 (arXiv:1803.05407) average the checkpoints of one run with equal weights.
 """
@@ -31,7 +31,7 @@ WORDS = Words(
 
 @dataclass(frozen=True)
 class Mean:
-    """The sum of all sources in float64, each times its weight, divided once."""
+    """The weighted sum of all sources in float64, divided once."""
 
     weights: tuple[float, ...]
     name: ClassVar[str] = "mean"
@@ -53,7 +53,7 @@ class Mean:
 
     @cached_property
     def divisor(self) -> float:
-        """The sum of the weights, rounded once: the number of sources, if they are equal."""
+        """The sum of the weights, rounded once; the number of sources for equal weights."""
         return math.fsum(self.weights)
 
     def piece_size(self, most: int) -> int:
@@ -99,7 +99,7 @@ class _Sum:
 
 
 class _DeviceSum:
-    """The same in torch operations that give the same bits on every device."""
+    """The same sum in torch operations, with the same bits on every device."""
 
     def __init__(self, mean: Mean, size: int, device: "torch.device") -> None:
         import torch  # noqa: PLC0415  # the CPU does without it

@@ -1,4 +1,4 @@
-"""The median: of each element, the middle of the values that the checkpoints hold there.
+"""The element-wise median of the checkpoints.
 
 Yin et al. 2018 (arXiv:1803.01498) use it against workers that send arbitrary values. docs/explanation/combining.md says
 when to choose it. Values are sorted as integers in the order of the numbers, -0.0 before 0.0: so there is one result,
@@ -28,12 +28,12 @@ WORDS = Words(
     rule="combined to their median in float64, rounded once",
 )
 _MAGNITUDE = (1 << 63) - 1
-"""All bits of a float64 but its sign."""
+"""All bits of a float64 except its sign."""
 
 
 @dataclass(frozen=True)
 class Median:
-    """The middle value in float64; of an even number, half the sum of the two in the middle."""
+    """The middle value in float64; for an even number, half the sum of the two middle values."""
 
     count: int
     """Of sources."""

@@ -1,4 +1,4 @@
-"""What the back ends ask of a way to combine checkpoints."""
+"""The interface of a combiner, which the back ends, verification and provenance use."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -15,7 +15,7 @@ Array = TypeVar("Array")
 
 
 class Accumulator(Protocol[Array]):
-    """Buffers of one worker, used again for every piece of work.
+    """Buffers of one worker, reused for every piece.
 
     A worker calls `add` once for each source, in order, then `total`, then `result`. ``Array`` is that of numpy or
     torch. Each has as many real numbers as the piece; a complex number is two.
@@ -51,14 +51,14 @@ class Words:
 
 
 class Combiner(Protocol):
-    """A way to make one number of those that all sources hold at one place of the model.
+    """A way to combine the values that all sources hold at one element of the model.
 
     The result must not depend on how elements are cut into pieces, nor on the device: both accumulators give the same
     bits.
     """
 
     words: ClassVar[Words]
-    """How reports name it."""
+    """How reports name the result."""
 
     @classmethod
     def make(cls, paths: Sequence[PurePath], parameters: "Parameters") -> Self:

@@ -1,4 +1,4 @@
-"""How much each checkpoint counts in a weighted mean."""
+"""Weights of the checkpoints in a mean."""
 
 import math
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from pathlib import PurePath
 from swa_cli.errors import UsageError, listed, option
 
 _MOST_WHOLE = 1 << 31
-"""Sum of whole weights up to which means of integers are exact: remainders times weights fit 64 bits."""
+"""Largest sum of integer weights for which means of integers are exact: products fit 64 bits."""
 
 
 def ema_weights(n: int, decay: float) -> tuple[float, ...]:
-    """Weights with which a mean over ``n`` checkpoints, oldest first, is their exponential moving average.
+    """Return the weights with which the mean of ``n`` checkpoints, oldest first, is their exponential moving average.
 
-    That is e_0 = x_0, e_t = d e_(t-1) + (1 - d) x_t, as ``torch.optim.swa_utils.get_ema_avg_fn`` and timm's
-    ``ModelEmaV2`` have it, written out: w_0 = d^(n-1), w_i = (1 - d) d^(n-1-i), which add up to 1.
+    The average is e_0 = x_0, e_t = d e_(t-1) + (1 - d) x_t, as in ``torch.optim.swa_utils.get_ema_avg_fn`` and timm's
+    ``ModelEmaV2``. So w_0 = d^(n-1), w_i = (1 - d) d^(n-1-i), which add up to 1.
 
     Raises:
         UsageError: the decay does not lie between 0 and 1.
@@ -29,13 +29,13 @@ def ema_weights(n: int, decay: float) -> tuple[float, ...]:
 
 
 def checked_weights(weights: Sequence[float] | None, paths: Sequence[PurePath]) -> tuple[float, ...]:
-    """One weight for each file, all 1 unless some differ.
+    """Return one checked weight per file; all are 1 if they are equal.
 
     Args:
-        paths: in the order of averaging.
+        paths: the files in the order of averaging.
 
     Raises:
-        UsageError: too many or too few weights, or one that is no positive number.
+        UsageError: there are too many or too few weights, or one is not a positive number.
     """
     if weights is None:
         return (1.0,) * len(paths)
@@ -64,10 +64,10 @@ def checked_weights(weights: Sequence[float] | None, paths: Sequence[PurePath]) 
 
 
 def check_whole(weights: Sequence[float]) -> None:
-    """Find out whether means of integers with these weights are exact.
+    """Check that means of integers with these weights are exact.
 
     Raises:
-        UsageError: a weight that is not whole, or a sum that is too large.
+        UsageError: a weight is not an integer, or their sum is too large.
     """
     if not all(weight.is_integer() for weight in weights) or sum(weights) > _MOST_WHOLE:
         msg = (
