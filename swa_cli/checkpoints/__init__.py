@@ -1,4 +1,4 @@
-"""The checkpoints of a run: discover, order and select them."""
+"""Discovering, ordering and selecting the checkpoints of a run."""
 
 from swa_cli.checkpoints.directories import short_names
 from swa_cli.checkpoints.discovery import find_checkpoints

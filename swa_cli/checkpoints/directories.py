@@ -1,4 +1,4 @@
-"""Which files of a directory are checkpoints."""
+"""Finding the checkpoints in a directory."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -57,7 +57,7 @@ def checkpoints_in(folder: Path, notices: list[str], meant: Callable[[Path], boo
 
 
 def _is_average(path: Path) -> bool:
-    """Whether swa-cli wrote this; what cannot be read is somebody else's."""
+    """Return whether swa-cli wrote a file; one that cannot be read counts as foreign."""
     try:
         return open_checkpoint(path).provenance is not None
     except CheckpointError:
@@ -89,7 +89,7 @@ def _further_down(folder: Path, notices: list[str], meant: Callable[[Path], bool
 
 
 def _what_there_is(folder: Path, looked_at: Sequence[Path]) -> str:
-    """What to say of a folder without checkpoints: of what other kind it holds some, or what was looked for."""
+    """Return a message about a directory without checkpoints: foreign formats in it, or what was looked for."""
     endings = [suffix for suffix in SUFFIXES if not suffix.endswith(INDEX_SUFFIX)]
     return about_directories(looked_at) or (
         f"no checkpoints in {folder}, nor {_DEEPEST} levels below: looked for files ending in {', '.join(endings)}. "
@@ -98,9 +98,9 @@ def _what_there_is(folder: Path, looked_at: Sequence[Path]) -> str:
 
 
 def _check_one_run(folder: Path, found: dict[Path, list[Path]]) -> None:
-    """Several folders are checkpoints of one run if they lie side by side and none holds several steps itself.
+    """Check that several directories are checkpoints of one run: side by side, and none with several steps inside.
 
-    Files and folders of ranks (``step-5/mp_rank_00/``) are no steps and no runs.
+    Files and directories of ranks (``step-5/mp_rank_00/``) count neither as steps nor as runs.
     """
     runs = {below for below, files in found.items() if len({_step_of(path) for path in files}) > 1}
     places = {below.parent if without_parts(below.name) == below.name else below.parent.parent for below in found}
@@ -150,7 +150,7 @@ def checkpoint_files(folder: Path) -> list[Path]:
 
 
 def short_names(paths: Sequence[PurePath]) -> list[str]:
-    """File names; where two files have the same, paths from the folder that holds all of them."""
+    """Return file names, or paths below the common directory if two files have the same name."""
     names = [path.name for path in paths]
     if len(set(names)) == len(names):
         return names

@@ -1,4 +1,4 @@
-"""From what the user typed to the checkpoints of a run, in the order of training."""
+"""Finding the checkpoints of a run from the paths that the user names, in the order of training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,21 +18,20 @@ def find_checkpoints(
     selection: Selection | None = None,
     apart_from: Path | None = None,
 ) -> CheckpointSeries:
-    """Open every checkpoint that ``sources`` name, sort them by step and take those that are meant.
+    """Open every checkpoint that ``sources`` name, sort them by step, and select.
 
     Args:
         sources: files, directories (that are a checkpoint, or searched for `SUFFIXES`; further down if they hold none
             themselves) and glob patterns.
         key: dotted key of the state_dict in torch files.
-        selection: which of them are meant; by default all.
-        apart_from: a file that is not meant, though it may lie among the others (the average to compare with).
+        selection: which of them to take; default: all.
+        apart_from: a file to ignore, which may lie among the others (the average to compare with).
 
     Raises:
-        SourceError: a source that does not exist, a pattern that matches nothing, a directory without
-            checkpoints, files that are parts of one checkpoint or hold several networks, or a selection that they do
-            not allow.
-        UsageError: a selection that says too little, or names a metric that no file has.
-        CheckpointError: a file that cannot be read.
+        SourceError: a source does not exist, a pattern matches nothing, a directory has no checkpoints, files are
+            parts of one checkpoint or hold several networks, or the selection is impossible.
+        UsageError: the selection is incomplete, or names a metric that no file has.
+        CheckpointError: a file cannot be read.
     """
     selection = selection or Selection()
     survey = survey_checkpoints(sources, key=key, selection=selection, apart_from=apart_from)

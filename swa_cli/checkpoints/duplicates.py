@@ -1,4 +1,4 @@
-"""Finding copies: a trainer's ``last.ckpt`` or ``model_best.pth`` is one of the other checkpoints once more."""
+"""Finding duplicates: a trainer's ``last.ckpt`` or ``model_best.pth`` is a copy of another checkpoint."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,12 +11,10 @@ _CHUNK = 1 << 20
 
 
 def without_copies(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint], list[tuple[Checkpoint, Checkpoint]]]:
-    """Keep one of several files with the same tensors, unless they tell different steps.
+    """Keep one of several files with the same tensors, unless their steps differ; also return the duplicates.
 
-    The others are given too, each beside the one that is kept in its place.
-
-    A few kilobytes of each file tell most apart; only files that agree there are read whole. Of several copies the
-    one kept is that whose name holds a step.
+    Each duplicate comes with the file that is kept in its place, which is one with a step in its name if possible. A
+    few kilobytes distinguish most files; only files that agree there are read whole.
     """
     kept: dict[object, list[Checkpoint]] = {}
     names: dict[int, tuple[str, ...]] = {}  # of each layout, in an order that no container has a part in
@@ -38,7 +36,7 @@ def without_copies(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint],
 
 
 def _may_be_copy(checkpoint: Checkpoint, original: Checkpoint) -> bool:
-    """Whether what they say of their step allows it; one container records more than another."""
+    """Return whether the steps in two files allow them to be copies; some containers record more than others."""
     common = checkpoint.counters.keys() & original.counters.keys()
     if common:
         return all(checkpoint.counters[name] == original.counters[name] for name in common)

@@ -1,6 +1,6 @@
-"""EMA copies beside the raw weights that they were made of: by their names, two states of one step.
+"""Detecting EMA copies beside the raw weights of the same steps, by their names.
 
-Their mean would count such a step twice, and mix weights that were averaged before with some that were not.
+Averaging both would count each step twice, and mix averaged with raw weights.
 """
 
 import os
@@ -17,7 +17,7 @@ _WITH_SEPARATOR = re.compile(r"(?<=/)ema[-_./]|[-_.]ema(?![A-Za-z\d])", re.IGNOR
 
 
 def about_ema(files: Sequence[Checkpoint]) -> str | None:
-    """Why these are not averaged: some paths are the same but for the word "ema", and no counter of both differs."""
+    """Return why not to average these files, or None: some paths differ only in the word "ema", with equal counters."""
     paths = {os.path.abspath(file.path): file for file in files}  # noqa: PTH100  # Path.absolute keeps ".."
     pairs = [
         (paths[raw], file)
@@ -45,7 +45,7 @@ def _may_be_of_one_step(first: Checkpoint, second: Checkpoint) -> bool:
 
 
 def _pattern(paths: Sequence[Path]) -> str | None:
-    """A pattern of every EMA file and of no other, or None."""
+    """Return a pattern that matches every EMA file and no other, or None."""
     for name in dict.fromkeys(name for path in paths for name in reversed(path.parts)):
         for word in _EMA.finditer(name):
             before, after = name[: word.start()][-1:], name[word.end() :][:1]

@@ -1,4 +1,4 @@
-"""What files hold, and which of them each selection would pick."""
+"""Inspecting checkpoints: their contents, and which of them each selection would take."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,30 +20,30 @@ _EMA = ("ema", "averag", "shadow")
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What a file is, but for what is its own (its path, step and metrics): files of one run have it in common."""
+    """The properties that checkpoints of one run share: all but path, step and metrics."""
 
     container: str
     key: str
     stripped: tuple[str, ...]
     ema: tuple[str, ...]
-    """Keys under which averaged weights seem to lie."""
+    """Keys that seem to hold averaged weights."""
     other_weights: tuple[str, ...]
     optimizer_is_empty: bool | None
     tensors: int
     parameters: int
-    """Elements of the tensors that would be averaged, BatchNorm statistics among them; tied ones once."""
+    """Number of elements that would be averaged, including BatchNorm statistics; tied tensors count once."""
     dtypes: tuple[tuple[str, int], ...]
-    """The dtypes of the tensors, and how many are of each."""
+    """The dtypes, with the number of tensors of each."""
     weight_bytes: int
     average_of: int | None = None
-    """Of how many checkpoints it is the average, if swa-cli wrote it."""
+    """Number of checkpoints that were averaged, if swa-cli wrote the file."""
     combine: str = "mean"
     """How these were combined, then."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pick:
-    """What some flags pick, or why they cannot."""
+    """The checkpoints that a selection takes, or the error."""
 
     flags: str
     paths: tuple[PurePath, ...] = ()
@@ -52,7 +52,7 @@ class Pick:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What there is, and what would be picked of it."""
+    """The survey of the sources, and what selections would take."""
 
     survey: Survey
     picks: tuple[Pick, ...]
@@ -63,13 +63,13 @@ class Inspection:
 def inspect_checkpoints(
     sources: Sequence[Path], *, key: str | None = None, selection: Selection | None = None
 ) -> Inspection:
-    """Look at all that ``sources`` name; a file that cannot be read is noted.
+    """Inspect all checkpoints that ``sources`` name, and note files that cannot be read.
 
     Args:
-        selection: what to pick; without one, there is an example of each kind.
+        selection: the selection to try; the default tries an example of each kind.
 
     Raises:
-        SourceError: a source that is not there, or one without checkpoints.
+        SourceError: a source does not exist, or has no checkpoints.
     """
     selection = selection or Selection()
     survey = survey_checkpoints(sources, key=key, selection=selection, keep_going=True)
@@ -88,7 +88,7 @@ def inspect_checkpoints(
 
 
 def describe(checkpoint: Checkpoint) -> Description:
-    """What is in ``checkpoint``, from its header."""
+    """Describe ``checkpoint`` from its header."""
     specs = [layout.spec for layout in {*checkpoint.tensors.values()}]
     dtypes = Counter(layout.spec.dtype.name for layout in checkpoint.tensors.values())
     is_ema = {name: any(part in name.lower() for part in _EMA) for name in checkpoint.alternatives}
@@ -120,7 +120,7 @@ def _pick(survey: Survey, selection: Selection, where: str) -> tuple[Pick, list[
 
 
 def _examples(survey: Survey, where: str) -> Iterator[Pick]:
-    """One of each kind of flag, such that it picks some of the files and leaves some out."""
+    """Yield an example of each kind of selection that takes some files and skips others."""
     files, trouble = survey.order.members, survey.order.trouble
     if len(files) < 2 or survey.parts:  # noqa: PLR2004
         return

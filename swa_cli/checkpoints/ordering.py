@@ -1,4 +1,4 @@
-"""The checkpoints of a run in the order in which they were saved, as far as it is known."""
+"""Ordering the checkpoints of a run by the step at which they were saved."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,23 +14,23 @@ IN_THE_NAME = "number in the name"
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """Checkpoints, oldest first, with the steps that this order is by."""
+    """Checkpoints with their steps, oldest first."""
 
     members: tuple[SeriesMember, ...]
     by: str
-    """A counter, ``number in the name``, or ``name`` where there are no steps."""
+    """What they are ordered by: a counter, ``number in the name``, or ``name`` if there are no steps."""
     notices: tuple[str, ...] = ()
     trouble: str | None = None
-    """Why nothing may be selected by this order, and what to do; None where it holds."""
+    """Why nothing may be selected by this order, and what to do; None if the order is reliable."""
 
 
 def in_order_of_steps(members: Sequence[SeriesMember]) -> Order:
-    """Sort by step, oldest first, and say by what.
+    """Sort by step, oldest first.
 
-    The step is a counter of every file: the first that differs between all, or else the first that differs at all.
-    An ``epoch`` that disagrees with it goes before it, unless it counts the whole run by its name. Where no counter
-    will do, it is the number in the names. Files without a step go before those with one, so that they never count as
-    the newest. The result does not depend on the order of ``members``.
+    The step is a counter that all files have: the first that is different in all of them, or else the first that
+    differs at all. An ``epoch`` that disagrees with it takes precedence, unless the counter is one of the whole run.
+    Without such a counter, the step is the number in the names. Files without a step come before those with one, so
+    that they never count as the newest. The result does not depend on the order of ``members``.
     """
     files = sorted(members, key=lambda file: natural_key(file.path))
     if len(files) < 2:  # noqa: PLR2004
@@ -48,7 +48,7 @@ def _single(file: SeriesMember) -> Order:
 
 
 def _by_counters(files: Sequence[SeriesMember], held: Sequence[str]) -> Order:
-    """By counters that all files hold, none of which is the same in all."""
+    """Order by counters that all files have and that differ between them."""
     values = {name: [file.checkpoint.counters[name] for file in files] for name in held}
     counter = next((name for name in held if len(set(values[name])) == len(files)), held[0])
     against = [name for name in held if _disagree(values[counter], values[name])]
@@ -60,9 +60,9 @@ def _by_counters(files: Sequence[SeriesMember], held: Sequence[str]) -> Order:
 
 
 def _by_counters_of_some(files: Sequence[SeriesMember]) -> Order | None:
-    """By a counter that some files hold, and for the others by their names, where these mean the same.
+    """Order by a counter that some files have, and the others by their names if these mean the same.
 
-    None if all names have a number, and all that the files hold agrees with that order.
+    None if all names have a number and all counters agree with that order.
     """
     named = {file.path: step for file in files if (step := step_in_name(file.path)) is not None}
     held = {
@@ -103,7 +103,7 @@ def _by_steps(
     notices: Sequence[str] = (),
     then: Sequence[str] = (),
 ) -> Order:
-    """By ``steps``, where they are the same by the counters ``then``, and then by name; first those that have none."""
+    """Order by ``steps``, ties by the counters ``then``, then by name; files without a step come first."""
     without = [file for file in files if file.path not in steps]
 
     def step_of(file: SeriesMember) -> tuple[int, ...]:
@@ -146,7 +146,7 @@ def _about_ties(
 
 
 def _disagree(first: Sequence[int], second: Sequence[int]) -> bool:
-    """Whether some two files are in one order by ``first`` and in the other by ``second``."""
+    """Return whether ``first`` and ``second`` order some two files differently."""
     highest: int | None = None
     for _, group in groupby(sorted(zip(first, second, strict=True)), lambda pair: pair[0]):
         values = [value for _, value in group]
@@ -157,6 +157,6 @@ def _disagree(first: Sequence[int], second: Sequence[int]) -> bool:
 
 
 def _by_name(file: SeriesMember) -> tuple[bool, list[int], list[tuple[int, int, str]]]:
-    """By the numbers in the name, then the path; timm's ``recovery-3-100`` was saved before ``checkpoint-3``."""
+    """Sort key: the numbers in the name, then the path; timm saves ``recovery-3-100`` before ``checkpoint-3``."""
     recovered = file.path.name.startswith("recovery-")
     return not recovered, numbers_in_name(file.path), natural_key(file.path)

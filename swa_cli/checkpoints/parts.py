@@ -1,7 +1,7 @@
-"""Files that together make up one checkpoint, or hold different networks: their mean would mean nothing.
+"""Detecting files that are parts of one checkpoint, or different networks, whose mean would be meaningless.
 
-The names give them away: a rank or shard number, or a role such as ``net_G``. Two files are parts of one checkpoint if
-their paths are the same but for that, and no counter that both hold differs.
+They are recognised by their names: a rank or shard number, or a role such as ``net_G``. Two files are parts of one
+checkpoint if their paths differ only in that, and no counter that both have differs.
 """
 
 import os
@@ -21,13 +21,13 @@ class _Kind(NamedTuple):
     are: str
     advice: str
     by_itself: str | None = None
-    """When it makes sense to average one of the parts alone."""
+    """When averaging one of the parts alone makes sense."""
     needs_step: bool = False
-    """Whether checkpoints that follow one another have such names too."""
+    """Whether successive checkpoints may have such names too."""
     is_model: bool = False
-    """Whether each is a whole model, whose mean may mean something."""
+    """Whether each is a whole model, whose mean may be meaningful."""
     total: re.Pattern[str] | None = None
-    """How many parts there are, where the names say so."""
+    """Matches the number of parts in a name, if names contain it."""
 
 
 _MERGE = "Save it whole (full_state_dict), or merge the parts with the tool of the training library."
@@ -121,12 +121,12 @@ class _Part(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What names say of files that are not checkpoints of one run."""
+    """Findings about files that are not checkpoints of one run."""
 
     refusal: str | None = None
-    """Why their mean means nothing: they are parts of one checkpoint, or different networks."""
+    """Why their mean would be meaningless: they are parts of one checkpoint, or different networks."""
     notice: str | None = None
-    """That they are models of different folds or seeds."""
+    """A note that they are models of different folds or seeds."""
 
 
 def about_parts(files: Sequence[Checkpoint]) -> Parts:
@@ -164,7 +164,7 @@ def _without(match: re.Match[str], mark: str) -> str:
 
 
 def _of_one_checkpoint(group: Sequence[_Part]) -> Iterator[tuple[_Part, _Part, _Kind]]:
-    """Each part with the first that it belongs to, and what distinguishes the two."""
+    """Yield each part with the first part that it belongs to, and what distinguishes the two."""
     first, *others = group
     for other in others:
         apart = [one[0] for one, two in zip(first.values, other.values, strict=True) if one != two]
@@ -188,7 +188,7 @@ def _refusal(found: Sequence[tuple[_Part, _Part, _Kind]]) -> str:
 
 
 def _refusal_of_lone(lone: Sequence[tuple[_Part, _Kind]]) -> str:
-    """Of parts whose others are not among the files: the average would lack all that is in those."""
+    """Return the refusal of parts whose siblings are missing, so that the average would lack tensors."""
     _, kind = lone[0]
     paths = [str(part.file.path) for part, other in lone if other is kind]
     return (
@@ -211,14 +211,14 @@ def _paths(found: Sequence[tuple[_Part, _Part, _Kind]]) -> list[str]:
 
 
 def without_parts(name: str) -> str:
-    """A name without what distinguishes parts: their numbers, how many there are, and roles."""
+    """Remove what distinguishes parts from a name: their numbers, their count, and roles."""
     for kind in _KINDS:
         name = kind.pattern.sub("", name)
     return name
 
 
 def _pattern(path: PurePath, kind: _Kind) -> str:
-    """A pattern for this part at every step: of the name of the file, or of the folder that names the part."""
+    """Return a pattern that matches this part at every step, by its file name or the directory that names the part."""
     for name in reversed(path.parts):
         found = kind.pattern.search(name)
         if found:

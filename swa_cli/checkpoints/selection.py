@@ -1,4 +1,4 @@
-"""Which of the checkpoints of a run are meant."""
+"""Selecting some of the checkpoints of a run."""
 
 import math
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from swa_cli.errors import SourceError, UsageError, listed, option, shortened
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What the options of the same names say; they apply in this order.
+    """The selection options, which apply in this order.
 
-    Of ``first``, ``last`` and ``best`` there can be one only; ``best`` goes with ``metric`` and ``mode``.
+    At most one of ``first``, ``last`` and ``best`` can be set; ``best`` requires ``metric`` and ``mode``.
 
     Raises:
-        UsageError: options that make no sense together, or a number out of range.
+        UsageError: options contradict each other, or a number is out of range.
     """
 
     include: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class Selection:
     mode: Literal["min", "max"] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself; what it takes to know the files for is refused later."""
+        """Check what can be checked without the files."""
         counts = {"every": self.every, "first": self.first, "last": self.last, "best": self.best}
         for name, count in counts.items():
             if count is not None and count < 1:
@@ -56,7 +56,7 @@ class Selection:
             raise UsageError(msg)
 
     def in_words(self, *names: str) -> str:
-        """The options that were given; all of them, or those of these names."""
+        """Return the options that were given as words: all, or those of these names."""
         words: list[str] = []
         for field in fields(self):
             value = getattr(self, field.name)
@@ -67,9 +67,9 @@ class Selection:
 
 
 def is_meant(path: Path, below: PurePath, selection: Selection) -> bool:
-    """Whether ``include`` and ``exclude`` let a path pass, which is given from the source on.
+    """Return whether ``include`` and ``exclude`` select a path, given relative to its source.
 
-    A pattern with a slash is one of the path, any other of the name of the file or of a folder on the way.
+    A pattern with a slash is matched against the path, any other against the names of the file and its directories.
 
     >>> path = Path("checkpoint-500/model.safetensors")
     >>> is_meant(path, path, Selection(include=("checkpoint-5*",)))
@@ -80,23 +80,23 @@ def is_meant(path: Path, below: PurePath, selection: Selection) -> bool:
 
 
 def is_of(path: Path, below: PurePath, pattern: str) -> bool:
-    """Whether ``pattern`` is one of this path: of a part of it, or with a slash of as many parts at its end."""
+    """Return whether ``pattern`` matches a part of the path, or, with slashes, as many parts at its end."""
     if "/" not in pattern:
         return any(fnmatchcase(name, pattern) for name in below.parts)
     return fnmatchcase("/".join(path.parts[-pattern.count("/") - 1 :]), pattern)
 
 
 def select(order: Order, selection: Selection, *, where: str) -> tuple[tuple[SeriesMember, ...], list[str]]:
-    """Those of ``order`` that are meant, oldest first, and what is to be said of the choice.
+    """Return the selected members of ``order``, oldest first, and notes about the selection.
 
-    ``include`` and ``exclude`` are not looked at: they choose files before these are opened.
+    ``include`` and ``exclude`` are ignored here: they select files before these are opened.
 
     Args:
-        where: what the user named, for messages.
+        where: the sources, for messages.
 
     Raises:
-        SourceError: fewer than asked for, none in the range, no order to go by, or a metric that some files lack.
-        UsageError: ``best`` without a metric and mode, or with a metric that no file has.
+        SourceError: there are fewer than asked for, none in the range, no reliable order, or some lack the metric.
+        UsageError: ``best`` has no metric and mode, or a metric that no file has.
     """
     if not order.members:
         msg = f"there is nothing to choose from in {where}: no checkpoint but averages that swa-cli wrote."
@@ -168,7 +168,7 @@ def _best(left: Sequence[SeriesMember], selection: Selection, where: str) -> tup
 
 
 def _known_metric(left: Sequence[SeriesMember], selection: Selection) -> str:
-    """The metric to go by, if all that it takes was said."""
+    """Return the metric to select by, if the options are complete."""
     known = known_metrics(left)
     held = f"The files have: {shortened(known)}." if known else "The files have none, in the contents or the names."
     if selection.metric is None or selection.mode is None:
@@ -186,7 +186,7 @@ def _known_metric(left: Sequence[SeriesMember], selection: Selection) -> str:
 
 
 def known_metrics(members: Sequence[SeriesMember]) -> list[str]:
-    """The names of all metrics that any of them has."""
+    """Return the names of all metrics that any member has."""
     return sorted({name for member in members for name in member.metrics})
 
 

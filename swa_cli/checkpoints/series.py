@@ -13,11 +13,11 @@ class SeriesMember:
 
     checkpoint: Checkpoint
     link: PurePath | None = None
-    """The path of the link under which the file was found; None where it is the file itself."""
+    """The path of the link under which the file was found; None if it is the file itself."""
     step: int | None = None
-    """The step by which the run is ordered; None where it is not known."""
+    """The step by which the run is ordered; None if unknown."""
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
-    """The metrics that any of the file's names or its contents give."""
+    """The metrics in the file's contents or in any of its names."""
 
     @property
     def path(self) -> PurePath:
@@ -35,7 +35,7 @@ class CheckpointSeries:
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
-        """What the files hold, oldest first."""
+        """The checkpoints, oldest first."""
         return tuple(member.checkpoint for member in self.members)
 
     @property

@@ -1,4 +1,4 @@
-"""One checkpoint, by its file or by the folder that holds it alone."""
+"""Opening one checkpoint by its file, or by the directory that contains only it."""
 
 from pathlib import Path
 
@@ -8,11 +8,11 @@ from swa_cli.formats import Checkpoint, about_directories, open_checkpoint
 
 
 def open_single(path: Path, *, key: str | None = None) -> Checkpoint:
-    """Open a file, an index of shards, or what a folder holds, as Hugging Face's model folders do.
+    """Open a file, an index of shards, or the only checkpoint in a directory (such as Hugging Face's model folders).
 
     Raises:
-        SourceError: the folder holds no checkpoint, or several.
-        CheckpointError: it cannot be read.
+        SourceError: the directory has no checkpoint, or several.
+        CheckpointError: the checkpoint cannot be read.
     """
     if not path.is_dir():
         return open_checkpoint(path, key=key)

@@ -1,4 +1,4 @@
-"""The files that the user means by files, directories and patterns."""
+"""Resolving the files, directories and patterns that the user names to checkpoint paths."""
 
 import glob
 from collections.abc import Iterator, Sequence
@@ -11,10 +11,10 @@ from swa_cli.formats import natural_key
 
 
 def named_paths(sources: Sequence[Path], selection: Selection, notices: list[str]) -> list[Path]:
-    """The checkpoints that ``sources`` name, as far as ``include`` and ``exclude`` let them pass.
+    """Return the checkpoints that ``sources`` name and that ``include`` and ``exclude`` select.
 
     Raises:
-        SourceError: a source does not exist, holds none, or none is left.
+        SourceError: a source does not exist or has no checkpoints, or none is left.
     """
     alone = len(sources) == 1
     found = [(path, below) for source in sources for path, below in _named(source, selection, notices, alone=alone)]
@@ -31,7 +31,7 @@ def named_paths(sources: Sequence[Path], selection: Selection, notices: list[str
 
 
 def _named(source: Path, selection: Selection, notices: list[str], *, alone: bool) -> Iterator[tuple[Path, PurePath]]:
-    """Each checkpoint, with its path from the source on; from the folder above where there are other sources."""
+    """Yield each checkpoint with its path relative to the source, or to its parent if there are several sources."""
     if source.is_dir():
         yield from _in_folder(source, PurePath() if alone else PurePath(source.absolute().name), selection, notices)
     elif source.is_file():

@@ -1,4 +1,4 @@
-"""All that a look at the sources finds: checkpoints in order, and what is none of them, or one of them once more."""
+"""Scanning the sources: checkpoints in order, duplicates, our own averages, unreadable files."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,17 +19,17 @@ from swa_cli.system.gc_pause import gc_paused
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """All that was found, averaged or not."""
+    """The result of scanning the sources."""
 
     order: Order
     copies: tuple[tuple[SeriesMember, PurePath], ...] = ()
-    """Files with the weights of another one (links to it too), and that other one's path."""
+    """Duplicates, links included, each with the path of the file that is kept."""
     own: tuple[SeriesMember, ...] = ()
-    """Averages that swa-cli wrote and that are not named themselves."""
+    """Averages that swa-cli wrote and that the user did not name."""
     unreadable: tuple[tuple[Path, CheckpointError], ...] = ()
     notices: tuple[str, ...] = ()
     parts: str | None = None
-    """Why the files are not checkpoints of a run but parts of one, and what to do; None where they are not."""
+    """Why the files are parts of one checkpoint and not checkpoints of a run, and what to do; None if they are not."""
 
 
 @gc_paused()
@@ -41,13 +41,13 @@ def survey_checkpoints(
     apart_from: Path | None = None,
     keep_going: bool = False,
 ) -> Survey:
-    """Open what ``sources`` name, as far as ``include`` and ``exclude`` of ``selection`` let it pass.
+    """Open the checkpoints that ``sources`` name and that ``include`` and ``exclude`` of ``selection`` select.
 
     Args:
-        keep_going: note a file that cannot be read and go on with the others.
+        keep_going: note files that cannot be read, and continue.
 
     Raises:
-        SourceError: a source that is not there, or one without checkpoints.
+        SourceError: a source does not exist, or has no checkpoints.
         CheckpointError: a file cannot be read, unless ``keep_going``.
     """
     notices: list[str] = []
@@ -81,7 +81,7 @@ def survey_checkpoints(
 
 
 def _with_steps_of_parts(order: Order) -> Order:
-    """With the steps that the names tell once the numbers of the parts are left out."""
+    """Replace the steps by those in the names without the numbers of the parts."""
     files = [
         file
         if file.checkpoint.counters
@@ -115,7 +115,7 @@ def _open(
 
 
 def _own_without_key(path: Path, sources: Sequence[Path]) -> Checkpoint | None:
-    """An average that swa-cli wrote, which has no keys, and that is not named itself; None for any other file."""
+    """Return an average of swa-cli that the user did not name, opened without a key; None for any other file."""
     try:
         found = open_checkpoint(path)
     except CheckpointError:
@@ -125,7 +125,7 @@ def _own_without_key(path: Path, sources: Sequence[Path]) -> Checkpoint | None:
 
 
 def _sharing_layouts(opened: Iterable[Checkpoint]) -> list[Checkpoint]:
-    """The files of a run often have their tensors at the same places: one record of them for all."""
+    """Let consecutive checkpoints with equal tensor layouts share one mapping, as the files of a run often can."""
     checkpoints: list[Checkpoint] = []
     for checkpoint in opened:
         before = checkpoints[-1].tensors if checkpoints else None
@@ -144,7 +144,7 @@ def _metrics_of(checkpoint: Checkpoint) -> Mapping[str, float]:
 
 
 def _with_metrics_of(copies: Sequence[tuple[SeriesMember, PurePath]], kept: Sequence[Checkpoint]) -> list[SeriesMember]:
-    """The same weights are equally good, whichever of their names says it (fairseq's ``checkpoint.best_loss_3.21``)."""
+    """Add the metrics of duplicates to the files that are kept (fairseq's ``checkpoint.best_loss_3.21``)."""
     more: defaultdict[PurePath, dict[str, float]] = defaultdict(dict)
     for copy, other in sorted(copies, key=lambda pair: natural_key(pair[0].path)):
         more[other] = {**copy.metrics, **more[other]}
@@ -177,7 +177,7 @@ def _without_links(paths: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, 
 def _apart_from_own(
     checkpoints: Sequence[Checkpoint], sources: Sequence[Path]
 ) -> tuple[list[Checkpoint], list[Checkpoint]]:
-    """Those that are sources, and averages that an earlier run wrote, unless they are named themselves."""
+    """Split checkpoints into sources and averages of swa-cli that the user did not name."""
     kept: list[Checkpoint] = []
     own: list[Checkpoint] = []
     for checkpoint in checkpoints:
@@ -190,6 +190,6 @@ def _apart_from_own(
 
 
 def _is_named(checkpoint: Checkpoint, sources: Sequence[Path], *, is_folder: bool) -> bool:
-    """Whether a source is this file, or the folder that was written with it."""
+    """Return whether the user named this file, or the directory that was written with it."""
     places = (checkpoint.path, checkpoint.path.parent) if is_folder else (checkpoint.path,)
     return any(source.exists() and source.samefile(place) for source in sources for place in places)

@@ -1,4 +1,4 @@
-"""Checkpoints that look as if they were saved before the training began."""
+"""Detecting checkpoints that seem to have been saved before training."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from swa_cli.formats import Checkpoint
 
 
 def about_untrained(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """What to say of those at step 0, or whose optimizer is empty where others' are not."""
+    """Return notes about checkpoints at step 0, or with an empty optimizer where others' are not empty."""
     at_zero = [checkpoint for checkpoint in checkpoints if _is_at_zero(checkpoint)]
     if 1 < len(checkpoints) == len(at_zero):  # a counter that nobody counted
         at_zero = []
@@ -26,6 +26,6 @@ def about_untrained(checkpoints: Sequence[Checkpoint]) -> list[str]:
 
 
 def _is_at_zero(checkpoint: Checkpoint) -> bool:
-    """Whether all that it counts is at zero, and more than epochs, the first of which is number 0."""
+    """Return whether all counters are zero, and one of them is not an epoch (the first epoch is 0)."""
     counters = checkpoint.counters
     return any(name != "epoch" for name in counters) and not any(counters.values())

@@ -1,4 +1,4 @@
-"""Files to be written: which there are, where every byte of them goes, in the structure that a trainer loads."""
+"""Writing outputs: their files, the layout of their bytes, and the structure that a trainer loads."""
 
 from swa_cli.formats import Contents, Layout, OutputFile
 from swa_cli.outputs.destination import Target, check_not_read, check_target, fits, plan_layout

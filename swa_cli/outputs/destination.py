@@ -1,4 +1,4 @@
-"""From the output that the user named to the form it takes."""
+"""The destination of an output, and the form that follows from its name."""
 
 import re
 from collections.abc import Sequence
@@ -29,15 +29,15 @@ _SUFFIX = re.compile(r"\.[a-z]\w{0,6}", re.IGNORECASE)  # llama-3.1 has none
 _LENGTH_OF_SHA256 = 64
 _SAFETENSORS = SAFETENSORS[0]
 ITSELF = "this file"
-"""Stands for the name of an output of one file, so that its bytes do not depend on that."""
+"""Placeholder for the name of a single-file output, so that its bytes do not depend on its name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Where an average goes, and in what form.
+    """The destination and form of an average.
 
-    By its name ``path`` is a safetensors file, one of torch's, or else a folder in Hugging Face's form: with
-    ``max_shard_size`` (bytes) or ``like``, whose structure is taken.
+    The suffix of ``path`` decides: a safetensors file, a torch file, or else a directory in Hugging Face's form, which
+    needs ``max_shard_size`` (bytes) or a template ``like``.
     """
 
     path: Path
@@ -51,12 +51,12 @@ class Target:
 
     @property
     def folder(self) -> Path:
-        """Where the files of the output lie."""
+        """The directory of the output's files."""
         return self.path if self.is_folder else self.path.parent
 
 
 def check_target(target: Target, *, overwrite: bool) -> None:
-    """Find out before the work starts whether the output makes sense and can be written.
+    """Check, before the work starts, that the output is consistent and can be written.
 
     Raises:
         UsageError, OutputError: as `check_target_form`, and as `swa_cli.system.atomic_file.check_output` and
@@ -70,11 +70,11 @@ def check_target(target: Target, *, overwrite: bool) -> None:
 
 
 def check_target_form(target: Target) -> None:
-    """Refuse an output whose name, form and template contradict each other.
+    """Check that the output's name, form and template go together.
 
     Raises:
-        UsageError: they do.
-        OutputError: the output is the checkpoint that it is to be like.
+        UsageError: they contradict each other.
+        OutputError: the output would replace its template.
     """
     path, like = target.path, target.like
     if like is not None and target.max_shard_size is not None:
@@ -115,10 +115,10 @@ def check_target_form(target: Target) -> None:
 
 
 def check_not_read(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
-    """Refuse an output that is one of the checkpoints it is made of, unless swa-cli wrote that one.
+    """Check that the output is none of its sources, unless swa-cli wrote that one.
 
     Raises:
-        OutputError: it is.
+        OutputError: the output would replace a source.
     """
     for checkpoint in checkpoints:
         is_ours = checkpoint.provenance is not None
@@ -129,7 +129,7 @@ def check_not_read(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
 
 
 def plan_layout(target: Target, contents: Contents) -> tuple[Provenance, Layout]:
-    """The record of the output, that of a folder with the names of its files, and the files that it will consist of.
+    """Return the provenance of the output (with file names, for a directory), and the layout of its files.
 
     Raises:
         UsageError, OutputError: as `check_target_form`; or a safetensors header would be too long.
@@ -145,7 +145,7 @@ def plan_layout(target: Target, contents: Contents) -> tuple[Provenance, Layout]
 
 
 def _of_files(contents: Contents, files: Sequence[str], names: Sequence[str]) -> Contents:
-    """With the names in the record, and room for a SHA-256 of each."""
+    """Add the file names to the provenance, with placeholders for their SHA-256."""
     frames = {escape_surrogates(name): "0" * _LENGTH_OF_SHA256 for name in names}
     record = contents.provenance.model_copy(update={"files": tuple(map(escape_surrogates, files)), "frames": frames})
     return replace(contents, provenance=record)
@@ -163,7 +163,7 @@ def _layout(target: Target, contents: Contents) -> Layout:
 
 
 def fits(target: Target) -> bool:
-    """Whether the output can have the structure that it is to be like: one file of that container, or a folder."""
+    """Return whether the output can have the structure of its template: one file of that container, or a directory."""
     if target.like is None:
         return True
     model = target.like.checkpoint
@@ -192,7 +192,7 @@ def _check_like(path: Path, like: Like) -> None:
 
 
 def _our_files(folder: Path) -> tuple[str, ...] | None:
-    """Names of the files that swa-cli wrote into a folder, if it did."""
+    """Return the names of the files that swa-cli wrote into a directory, or None."""
     if not folder.is_dir():
         return None
     try:

@@ -1,4 +1,4 @@
-"""A checkpoint once more, with some tensors replaced."""
+"""Writing a checkpoint again with some tensors replaced."""
 
 import os
 import zlib
@@ -26,21 +26,21 @@ def replace_tensors(
     *,
     overwrite: bool = True,
 ) -> tuple[str, ...]:
-    """Publish ``checkpoint`` with ``tensors`` in place of its own; the others keep their bytes.
+    """Publish ``checkpoint`` with some tensors replaced by ``tensors``; the others keep their bytes.
 
-    The record of BatchNorm statistics gets the CRC-32 of each tensor that is replaced.
+    The provenance of the BatchNorm statistics gets the CRC-32 of each replaced tensor.
 
     Args:
-        target: may be what ``checkpoint`` was read from.
-        overwrite: replace what is there, else refuse to, also if it has come meanwhile.
-        tensors: converted to the dtype that the checkpoint stores; of a tied tensor, under any of its names.
+        target: the output, which may be the file of ``checkpoint``.
+        overwrite: replace an existing output; otherwise refuse to, even if it appears during the work.
+        tensors: new values, converted to the checkpoint's dtypes; for a tied tensor, under any of its names.
 
     Returns:
         Entries of ``checkpoint`` that are left out.
 
     Raises:
-        OutputError: the target cannot be written; it is then as it was.
-        NonFiniteError: a tensor is not finite in that dtype.
+        OutputError: the target cannot be written; an existing file is unchanged.
+        NonFiniteError: a tensor is not finite in the checkpoint's dtype.
         CheckpointError: the checkpoint ends early.
     """
     tied = find_ties([checkpoint])
@@ -72,7 +72,7 @@ def replace_tensors(
 
 
 def _seen_from(output_folder: Path, checkpoint: Checkpoint, folder: str | None) -> str | None:
-    """The folder of the sources, which the record of ``checkpoint`` gives as seen from there, as seen from another."""
+    """Convert the directory of the sources in the provenance, relative to the checkpoint, to another base."""
     if folder is None or isinstance(locate(folder), Url):
         return folder
     if isinstance(checkpoint.path, Url):
@@ -84,7 +84,7 @@ def _seen_from(output_folder: Path, checkpoint: Checkpoint, folder: str | None) 
 
 
 def _converted(checkpoint: Checkpoint, name: str, tensor: torch.Tensor) -> npt.NDArray[np.generic]:
-    """What is to be stored in place of a tensor of the checkpoint, in its dtype."""
+    """Return the new value of a tensor in the checkpoint's dtype."""
     spec = checkpoint.spec(name)
     if not is_floating(spec.dtype):
         return tensor.detach().cpu().numpy().astype(spec.dtype)

@@ -1,4 +1,4 @@
-"""The structure of another checkpoint, its weights replaced: the same container, names, shards and files beside it."""
+"""Outputs in the structure of a template checkpoint: container, key, names, shards, and the files beside it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,24 +35,24 @@ _OF_MODEL = (
 )
 """What Hugging Face's ``from_pretrained`` reads beside the weights."""
 _CONFIGURATIONS = ("config.json", "adapter_config.json", "open_clip_config.json")
-"""Beside which lies what a library loads by the name of the folder: transformers, PEFT, open_clip."""
+"""Files that mark a directory which a library loads by its name: transformers, PEFT, open_clip."""
 _NOT_OF_MODEL = ("zero_to_fp32.py",)
 _OURS = frozenset({PROVENANCE, EXTRA_STATE})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Like:
-    """A checkpoint whose structure is taken: the file or index, and the key of its state_dict."""
+    """The template checkpoint, with the key of its state_dict."""
 
     checkpoint: Checkpoint
     key: str | None
 
 
 def files_like(like: Like, contents: Contents, *, name: str | None = None) -> tuple[list[OutputFile], list[str]]:
-    """The files of ``like`` with the tensors of ``contents`` in them, and what of it is left out.
+    """Return the files of ``like`` with the tensors of ``contents``, and the entries that are left out.
 
     Args:
-        name: of the file, if there is but one; by default as there.
+        name: name of a single file; default: that of the template.
 
     Raises:
         MismatchError: the two do not have the same tensors.
@@ -76,7 +76,7 @@ def files_like(like: Like, contents: Contents, *, name: str | None = None) -> tu
 
 
 def files_beside(path: PurePath) -> list[PurePath]:
-    """Configuration and tokenizer files in a folder as Hugging Face has it: what belongs to the model."""
+    """Return the configuration and tokenizer files of a model in Hugging Face's form."""
     storage = storage_of(path)
     if not any(storage.exists(path.with_name(name)) for name in _CONFIGURATIONS):
         return []
@@ -85,13 +85,13 @@ def files_beside(path: PurePath) -> list[PurePath]:
 
 
 def is_of_model(name: str) -> bool:
-    """Whether a file of that name belongs to a model in Hugging Face's form, beside its weights."""
+    """Return whether a file of that name belongs to a model in Hugging Face's form, beside its weights."""
     is_weights = name.endswith((INDEX_SUFFIX, ".safetensors", ".bin", ".pt")) or name in _NOT_OF_MODEL
     return not is_weights and any(fnmatch(name, pattern) for pattern in _OF_MODEL)
 
 
 def layout_like(like: Like, contents: Contents, *, folder: bool, name: str) -> Layout:
-    """All of an output that is like another checkpoint; as a folder, with what lies beside that one.
+    """Return the layout of an output like a template; for a directory, with the files beside the template.
 
     Raises:
         MismatchError, CheckpointError: as `files_like`.
@@ -103,7 +103,7 @@ def layout_like(like: Like, contents: Contents, *, folder: bool, name: str) -> L
 
 
 def stored_apart(like: Like, tied: Mapping[str, str]) -> list[str]:
-    """Which names of tied tensors are those of tensors of their own in ``like``."""
+    """Return the names of tied tensors that are separate tensors in ``like``."""
     there = like.checkpoint.tensors
     return [name for name, kept in tied.items() if name in there and kept in there and there[name] != there[kept]]
 
@@ -147,7 +147,7 @@ def _one_there(checkpoint: Checkpoint, contents: Contents) -> Iterator[tuple[str
 
 
 def _by_file(checkpoint: Checkpoint, contents: Contents) -> list[list[str]]:
-    """Which tensors each of the checkpoint's files is to hold."""
+    """Return the tensors that each of the checkpoint's files will hold."""
     kept: list[list[str]] = [[] for _ in checkpoint.files]
     for name in contents.specs:
         kept[checkpoint.tensors[name].origin[0]].append(name)
@@ -155,7 +155,7 @@ def _by_file(checkpoint: Checkpoint, contents: Contents) -> list[list[str]]:
 
 
 def _extra_of(like: Like, shard: Checkpoint, contents: Contents, *, is_first: bool) -> dict[str, object]:
-    """What is no tensor, for one of several files: what that file has, and for the first what none has."""
+    """Return the non-tensor entries of one of several files; the first file also gets those that none has."""
     return {
         name: value
         for name, value in contents.extra.items()
@@ -190,7 +190,7 @@ def _safetensors_like(path: PurePath, stamp: Stamp, contents: Contents, name: st
 
 
 def _written_names(contents: Contents, there: set[str]) -> dict[str, str]:
-    """For each tensor that of its names, if it is tied, under which the file has it."""
+    """Map each tensor to the one of its names under which the file stores it."""
     written: dict[str, str] = {}
     for name, kept in _all_names(contents):
         if name in there:
@@ -199,7 +199,7 @@ def _written_names(contents: Contents, there: set[str]) -> dict[str, str]:
 
 
 def _all_names(contents: Contents) -> list[tuple[str, str]]:
-    """All names of tensors, and for each the one that ``contents`` keeps."""
+    """Map all names of tensors to the name that ``contents`` keeps."""
     return [*((name, name) for name in contents.specs), *contents.tied.items()]
 
 

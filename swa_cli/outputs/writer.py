@@ -1,4 +1,4 @@
-"""Filling the files of an output, and publishing them together."""
+"""Writing the files of an output and publishing them together."""
 
 import os
 import resource
@@ -23,10 +23,10 @@ _BLOCK = 1 << 20
 
 
 class Writer:
-    """Writes into the files of a layout, which are of their full size already.
+    """Writes into the files of a layout, which have their full size already.
 
     Args:
-        streams: one for each file.
+        streams: one per file.
         copied: SHA-256 of the files that were copied beside them, by name.
     """
 
@@ -43,16 +43,16 @@ class Writer:
 
     @property
     def offsets(self) -> dict[str, int]:
-        """Where each tensor begins if the files lie one after the other."""
+        """Offset of each tensor, as if the files were concatenated."""
         return self._layout.offsets
 
     def write(self, offset: int, view: memoryview) -> None:
-        """Put bytes where they go, as if the files lay one after the other; from any thread."""
+        """Write bytes at an offset, as if the files were concatenated; safe from several threads."""
         number = bisect_right(self._starts, offset) - 1
         self._writers[number](offset - self._starts[number], view)
 
     def finish(self, provenance: Provenance) -> None:
-        """Write everything but the tensors, which must all be there."""
+        """Write everything except the tensors, which must be written already."""
         self.seal(provenance, self.frame(provenance))
 
     def frame(self, provenance: Provenance) -> dict[str, str]:
@@ -67,7 +67,7 @@ class Writer:
         return {**dict(zip(names, digests, strict=True)), **self._copied}
 
     def seal(self, provenance: Provenance, digests: Mapping[str, str]) -> None:
-        """Write the record with the digests of all files, those of other ranks among them."""
+        """Write the provenance with the digests of all files, including those of other ranks."""
         frames = {**provenance.frames, **{escape_surrogates(name): digest for name, digest in digests.items()}}
         record = provenance.model_copy(update={"frames": frames})
         for file, write in zip(self._layout.files, self._writers, strict=True):
@@ -92,7 +92,7 @@ class Writer:
 
 @contextmanager
 def write_output(target: Target, layout: Layout, *, overwrite: bool) -> Generator[Writer]:
-    """Write an output: it appears when the body ends, whole, and not at all if the body raises.
+    """Write an output that appears whole when the body ends, and not at all if the body raises.
 
     Raises:
         OutputError: there is no space, or as `publish` and `publish_folder`.
@@ -108,7 +108,7 @@ def write_output(target: Target, layout: Layout, *, overwrite: bool) -> Generato
 
 @contextmanager
 def fill_folder(folder: Path, layout: Layout) -> Generator[Writer]:
-    """Write the files of ``layout`` into a folder that nobody else sees yet; they are on the disk when the body ends.
+    """Write the files of ``layout`` into a hidden directory; they are synced to disk when the body ends.
 
     Raises:
         OSError: the system refuses.

@@ -152,7 +152,7 @@ def test_a_model_that_closes_the_streams_does_not_lose_the_result(folder, model)
 
     assert result.returncode == 0
     assert result.stdout.startswith("20 examples of the test split\n")
-    assert "has no record of an average" in result.stderr
+    assert "has no swa-cli provenance" in result.stderr
 
 
 def test_what_a_model_prints_does_not_spoil_the_json(folder):

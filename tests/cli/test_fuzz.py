@@ -32,7 +32,7 @@ SLOWEST = 2.0
 HANGS = 20
 MOST_MEMORY = 300 << 20
 EXIT_CODES = {0, 1, 2}
-TENSORS_ALONE = "nothing but the tensors was compared"
+TENSORS_ALONE = "only the tensors were compared"
 """Said of an average whose record has no checksums, such as a file of an older version."""
 STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
