@@ -6,6 +6,7 @@
 """
 
 import gc
+import inspect
 import io
 import re
 import signal
@@ -60,10 +61,15 @@ def outcome(command: str, options: Mapping[str, Any]) -> tuple[int, str]:
     said = io.StringIO()
     with redirect_stdout(said), redirect_stderr(said):
         try:
-            COMMANDS[command](**options)
+            COMMANDS[command](**{**_defaults(command), **options})
         except typer.Exit as end:
             return end.exit_code, said.getvalue()
     return 0, said.getvalue()
+
+
+def _defaults(command: str) -> dict[str, Any]:
+    parameters = inspect.signature(COMMANDS[command]).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
 
 
 def complaints(seed: Seed, command: str, options: Mapping[str, Any], *, changed: bool) -> list[str]:

@@ -108,7 +108,7 @@ def _checkpoints(folder: Path) -> list[Seed]:
 
 def _checkpoint(name: str) -> Seed:
     sources = [Path(name), Path(f"other-{name}")]
-    commands = (("inspect", {"paths": sources[:1]}), ("average", {"sources": sources, "dry_run": True}))
+    commands = (("inspect", {"sources": sources[:1]}), ("average", {"sources": sources, "dry_run": True}))
     # torch.load(weights_only=True) knows neither modules in files from before torch 1.6 nor pickle's protocol 5.
     unknown = name.endswith(".safetensors") or name in {"legacy-1.pt", "protocol-5.pt"}
     return Seed(file=name, commands=commands, check="" if unknown else "torch")
@@ -131,7 +131,7 @@ def _folders(folder: Path) -> list[Seed]:
         (where / "trainer_state.json").write_text(json.dumps(state, indent=1))
     run: dict[str, Any] = {"sources": [Path("run")], "dry_run": True}
     commands = (
-        ("inspect", {"paths": [Path("run")]}),
+        ("inspect", {"sources": [Path("run")]}),
         ("average", {**run, "best": 1, "metric": "eval_loss", "mode": "min"}),
         ("average", {**run, "like": Path("run/checkpoint-20"), "output": Path("like-run")}),
     )
@@ -167,7 +167,7 @@ def _written(folder: Path, run: Callable[..., Any]) -> list[Seed]:
         result = run("average", "sources", "-o", name, *options)
         assert result.exit_code == 0, result.output
         files = sorted((folder / name).iterdir()) if (folder / name).is_dir() else [folder / name]
-        commands = (("verify", {"swa": Path(name)}), ("inspect", {"paths": [Path(name)]}))
+        commands = (("verify", {"swa": Path(name)}), ("inspect", {"sources": [Path(name)]}))
         seeds += [Seed(file=str(file.relative_to(folder)), commands=commands, check="verify") for file in files]
     return seeds
 
