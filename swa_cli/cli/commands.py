@@ -61,7 +61,8 @@ def _ended(main: Callable[..., Any], *args: Any, **settings: Any) -> NoReturn:
 def _explained(error: Any) -> UsageError:
     context = getattr(error, "ctx", None)
     hint = f" See {context.command_path} --help." if context else ""
-    return UsageError(f"{error.format_message().rstrip('.')}.{hint}")
+    said = error.format_message().replace(": Value error, ", ": ", 1)  # pydantic's prefix, which typer passes on
+    return UsageError(f"{said.rstrip('.')}.{hint}")
 
 
 def _app() -> typer.Typer:

@@ -69,3 +69,11 @@ def test_the_version(run_swa):
     from importlib.metadata import version
 
     assert run_swa("--version").stdout.strip() == version("swa-cli")
+
+
+@pytest.mark.parametrize("wrong", [("--combine", "medan"), ("--integers", "agre"), ("--dtype", "float3")])
+def test_a_value_that_is_no_choice_is_named_with_the_choices(run_swa, wrong):
+    result = run_swa("average", "ckpts", "-o", "x.safetensors", *wrong)
+
+    assert result.exit_code == 2
+    assert f"Invalid value for '{wrong[0]}': '{wrong[1]}' is not one of" in result.stderr
